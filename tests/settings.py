@@ -1,0 +1,22 @@
+"""The site's settings in the environment that tests run in: the sandbox's keys, nothing from your own shell.
+
+DATABASE_URL and REDIS_URL are left to the caller: `./dev test` runs the same tests on SQLite and on PostgreSQL.
+"""
+
+import os
+
+os.environ.update(
+    DEBUG="0",
+    SECRET_KEY="tests-only-" + "k" * 50,
+    SANDBOX="1",
+    ALLOWED_HOSTS="*",
+    SITE_URL="http://testserver",
+    STRIPE_WEBHOOK_SECRETS="whsec_tests",
+)
+for name in ("STRIPE_SECRET_KEY", "TRUSTED_PROXIES", "AMOUNT_STYLE", "SITE_NAME", "EMAIL_URL", "MAIL_FROM"):
+    os.environ.pop(name, None)
+
+from supportsite.settings import *  # noqa: E402, F403
+
+# The real hashers are slow on purpose; no test is about them.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
