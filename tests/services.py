@@ -61,7 +61,9 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         account = unprivileged_account()
         self._owner = (account.pw_uid, account.pw_gid) if account else (-1, -1)
-        self._as_owner: dict[str, Any] = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
+        self._as_owner: dict[str, Any] = {}
+        if account:
+            self._as_owner = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         self._own(self.directory)
         self._guard = subprocess.Popen(
             ["sh", "-c", GUARD, "guard", self.directory / self.pid_file, str(int(self.panic_signal)), self.directory],
