@@ -1,0 +1,55 @@
+"""What every test run shares: the rule on skips, and one seed for all randomness."""
+
+import os
+import random
+from collections.abc import Generator
+
+import hypothesis
+import pytest
+
+IN_CI = os.environ.get("CI") == "true"
+
+# No database of failures: what a run found stands in its output, and repeats with its seed.
+hypothesis.settings.register_profile("default", deadline=None, database=None, print_blob=True)
+hypothesis.settings.register_profile("ci", deadline=None, database=None, print_blob=True, derandomize=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle the seed before Hypothesis reads it and before xdist starts workers, which inherit our environment."""
+    seed = os.environ.setdefault("TEST_SEED", str(random.SystemRandom().randrange(2**32)))
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = int(seed)
+    hypothesis.settings.load_profile("ci" if IN_CI else "default")
+
+
+def pytest_report_header() -> str:
+    return f"seed: {os.environ['TEST_SEED']} (TEST_SEED={os.environ['TEST_SEED']} repeats this run's random choices)"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random choices that the run's seed and the test's name decide: the same alone, in any order, in any worker."""
+    return random.Random(f"{os.environ['TEST_SEED']} {request.node.nodeid}")
+
+
+def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """In CI a skip is a failure: everything that a test needs can be installed there. Expected failures stand."""
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: nothing may be skipped in CI. {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    fail_if_skipped(report)
+    return report
