@@ -1,0 +1,289 @@
+"""`./dev` as a newcomer meets it: what it says when something is missing, and what it leaves behind."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis as redis_client
+
+from tests.services import free_port, postgres, redis
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAMS = ("bash", "cat", "chmod", "cp", "dirname", "mkdir", "rm", "sleep")
+
+# Runs the code that it is given as if on another Python: the first line of the fake decides how.
+FAKE_PYTHON = """#!/bin/sh
+shift
+exec '{python}' -c 'import sys; {spell}; exec(sys.argv[1])' "$@"
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A checkout with nothing installed, in a directory with a space in its name."""
+    checkout = tmp_path / "a checkout"
+    checkout.mkdir()
+    for name in ("dev", "requirements.txt"):
+        shutil.copy(ROOT / name, checkout / name)
+    return checkout
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A PATH with little more than bash on it, and no Python."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    for name in PROGRAMS:
+        (directory / name).symlink_to(shutil.which(name) or name)
+    return directory
+
+
+def fake_python(directory: Path, spell: str) -> None:
+    path = directory / "python3"
+    path.write_text(FAKE_PYTHON.format(python=sys.executable, spell=spell))
+    path.chmod(0o755)
+
+
+def dev(checkout: Path, *arguments: str, **environment: str) -> tuple[int, list[str]]:
+    """Run `./dev` from another directory. Returns its exit code and the lines of its standard error."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    done = subprocess.run(
+        [checkout / "dev", *arguments],
+        cwd="/",
+        env=inherited | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_busy_port_is_named_with_a_way_out(bare: Path, offset: int) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port + offset)):
+        code, lines = dev(bare, "run", "--port", str(port), PYTHON=sys.executable)
+    assert code == 1
+    assert len(lines) == 1
+    assert f"Port {port + offset} is not free" in lines[0]
+    assert f"--port {port + 10}" in lines[0]
+
+
+@pytest.mark.parametrize("port", ["", "0", "80", "x", "65535", "080000", "8000 8001", "-1"])
+def test_a_port_that_is_none_is_refused(bare: Path, port: str) -> None:
+    code, lines = dev(bare, "run", "--port", port)
+    assert (code, len(lines)) == (1, 1)
+    assert "1024 to 65534" in lines[0]
+
+
+def test_an_unknown_command_or_option_is_refused(bare: Path) -> None:
+    assert dev(bare, "fly") == (1, ['./dev does not know "fly": ./dev help lists its commands'])
+    assert dev(bare, "run", "--prot", "9") == (1, ["./dev run does not know --prot: its only option is --port N"])
+
+
+def test_an_old_python_is_named(bare: Path, programs: Path) -> None:
+    fake_python(programs, 'sys.version_info = (3, 9, 2, "final", 0)')
+    code, lines = dev(bare, "run", PATH=str(programs))
+    assert (code, len(lines)) == (1, 1)
+    assert "python3 is version 3.9" in lines[0]
+    assert "PYTHON=" in lines[0]
+
+
+def test_no_python_at_all_is_said(bare: Path, programs: Path) -> None:
+    code, lines = dev(bare, "run", PATH=str(programs))
+    assert (code, len(lines)) == (1, 1)
+    assert "Python 3.11 or newer is needed, and there is none" in lines[0]
+
+
+@pytest.mark.parametrize("module", ["venv", "ensurepip"])
+def test_a_python_without_venv_is_named_with_the_package_to_install(bare: Path, programs: Path, module: str) -> None:
+    fake_python(programs, f'sys.modules["{module}"] = None')
+    code, lines = dev(bare, "run", PATH=str(programs))
+    assert (code, len(lines)) == (1, 1)
+    assert "python3 has no venv module" in lines[0]
+    assert "python3-venv" in lines[0]
+
+
+@pytest.mark.journey
+def test_without_a_network_the_packages_are_named_and_the_log(bare: Path) -> None:
+    offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}
+    code, lines = dev(
+        bare,
+        "run",
+        "--port",
+        str(free_port()),
+        PYTHON=sys.executable,
+        PIP_INDEX_URL=f"http://127.0.0.1:{free_port()}/simple",
+        **offline,
+    )
+    assert (code, len(lines)) == (1, 1)
+    assert "check the network connection" in lines[0]
+    assert (bare / "var/log/install.log").stat().st_size > 0
+
+
+# ---------------------------------------------------------------- ./dev run
+
+
+class LocalSite:
+    """`./dev run` in a copy of this checkout."""
+
+    def __init__(self, checkout: Path) -> None:
+        self.checkout = checkout
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [checkout / "dev", "run", "--port", str(self.port)],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def read_addresses(self) -> list[str]:
+        """What it prints until it is up."""
+        assert self.process.stdout is not None
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line.strip())
+            if "Ctrl-C" in line:
+                return lines
+        raise AssertionError(f"it ended: {lines} {self.process.communicate()}")
+
+    def processes(self) -> list[int]:
+        """All that run from the copy, by /proc."""
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                at_home = (directory / "cwd").readlink() == self.checkout
+                dead = "\nState:\tZ" in (directory / "status").read_text()
+            except OSError:
+                continue
+            if at_home and not dead:
+                found.append(int(directory.name))
+        return found
+
+    def find(self, *words: str) -> int:
+        """The first of its processes whose command line has all of `words`."""
+        for pid in sorted(self.processes()):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            if set(words) <= set(command):
+                return pid
+        raise AssertionError(f"no process with {words}")
+
+    def end(self, number: signal.Signals) -> tuple[int, str]:
+        """Send the signal. Returns the exit code and the standard error."""
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=20)
+        return self.process.returncode, errors
+
+
+@pytest.fixture
+def local_site(tmp_path: Path) -> Iterator[LocalSite]:
+    checkout = tmp_path / "a copy"
+    ignored = shutil.ignore_patterns(".git", ".venv", "var", ".*_cache", "__pycache__")
+    shutil.copytree(ROOT, checkout, ignore=ignored)
+    (checkout / ".venv").symlink_to(ROOT / ".venv")
+    site = LocalSite(checkout)
+    yield site
+    if site.process.poll() is None:
+        site.end(signal.SIGTERM)
+
+
+@pytest.mark.journey
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_run_shows_the_way_in_and_leaves_nothing_running(local_site: LocalSite, number: signal.Signals) -> None:
+    lines = local_site.read_addresses()
+    base = f"http://127.0.0.1:{local_site.port}"
+    for path in ("/give/", "/demo/article/", "/staff/"):
+        assert any(line.endswith(base + path) for line in lines)
+    with urllib.request.urlopen(f"{base}/give/") as page:
+        assert page.status == 200
+    for name in ("secret-key", "webhook-secret"):
+        assert (local_site.checkout / "var" / name).stat().st_mode & 0o777 == 0o600
+
+    assert local_site.end(number) == (0, "")
+    assert local_site.processes() == []
+
+
+@pytest.mark.journey
+@pytest.mark.parametrize(("words", "name"), [(("sandbox", "--port"), "sandbox"), (("granian",), "site")])
+def test_when_one_dies_the_other_is_stopped_and_it_says_which(
+    local_site: LocalSite, words: tuple[str, ...], name: str
+) -> None:
+    local_site.read_addresses()
+    os.kill(local_site.find(*words), signal.SIGKILL)
+    _, errors = local_site.process.communicate(timeout=20)
+    assert local_site.process.returncode == 1
+    assert errors.splitlines()[-1].startswith(f"The {name} stopped by itself")
+    assert f"var/log/{name}.log" in errors
+    assert local_site.processes() == []
+
+
+# ---------------------------------------------------------------- tests/services.py
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.journey
+@pytest.mark.parametrize("way", ["stop", "stop_at_once", "kill"])
+def test_postgres_keeps_what_was_committed_however_it_ended(way: str) -> None:
+    with postgres() as server:
+        with psycopg.connect(server.url) as connection:
+            connection.execute("CREATE TABLE kept (n int)")
+        getattr(server, way)()
+        assert not listens(server.port)
+        server.start()
+        with psycopg.connect(server.url) as connection:
+            assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+    assert not server.directory.exists()
+
+
+@pytest.mark.journey
+def test_a_paused_redis_takes_connections_and_says_nothing() -> None:
+    with redis() as server:
+        client = redis_client.Redis.from_url(server.url, socket_timeout=0.3, retry=None)
+        server.pause()
+        with pytest.raises(redis_client.TimeoutError):
+            client.ping()
+        assert listens(server.port)
+        server.resume()
+        assert client.ping()
+        client.close()
+
+
+@pytest.mark.journey
+def test_the_services_command_ends_as_its_command_did() -> None:
+    script = 'test -n "$TEST_POSTGRES_URL" && test -n "$TEST_REDIS_URL" && exit 7'
+    done = subprocess.run([sys.executable, "-m", "tests.services", "--", "sh", "-c", script], cwd=ROOT)
+    assert done.returncode == 7
+
+
+@pytest.mark.journey
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_services_go_with_whoever_started_them(number: signal.Signals) -> None:
+    script = 'echo "$TEST_POSTGRES_URL $TEST_REDIS_URL"; exec sleep 20'
+    command = [sys.executable, "-m", "tests.services", "--", "sh", "-c", script]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        urls = process.stdout.readline().split()
+        ports = [urllib.parse.urlparse(url).port for url in urls]
+        assert all(listens(port) for port in ports)
+        os.killpg(process.pid, number)
+    deadline = time.monotonic() + 10
+    while any(listens(port) for port in ports):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
