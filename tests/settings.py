@@ -1,9 +1,10 @@
 """The site's settings in the environment that tests run in: the sandbox's keys, nothing from your own shell.
 
-DATABASE_URL and REDIS_URL are left to the caller: `./dev test` runs the same tests on SQLite and on PostgreSQL.
+DATABASE_URL and REDIS_URL alone are the caller's: `./dev test` runs the same tests on SQLite and on PostgreSQL.
 """
 
 import os
+from pathlib import Path
 
 os.environ.update(
     DEBUG="0",
@@ -13,6 +14,7 @@ os.environ.update(
     SITE_URL="http://testserver",
     STRIPE_WEBHOOK_SECRETS="whsec_tests",
 )
+os.environ.setdefault("DATABASE_URL", f"sqlite:///{Path(__file__).resolve().parent.parent / 'var/test.sqlite3'}")
 for name in ("STRIPE_SECRET_KEY", "TRUSTED_PROXIES", "AMOUNT_STYLE", "SITE_NAME", "EMAIL_URL", "MAIL_FROM"):
     os.environ.pop(name, None)
 
