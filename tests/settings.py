@@ -5,6 +5,9 @@ DATABASE_URL and REDIS_URL alone are the caller's: `./dev test` runs the same te
 
 import os
 from pathlib import Path
+from urllib.parse import quote
+
+ROOT = Path(__file__).resolve().parent.parent
 
 os.environ.update(
     DEBUG="0",
@@ -14,7 +17,7 @@ os.environ.update(
     SITE_URL="http://testserver",
     STRIPE_WEBHOOK_SECRETS="whsec_tests",
 )
-os.environ.setdefault("DATABASE_URL", f"sqlite:///{Path(__file__).resolve().parent.parent / 'var/test.sqlite3'}")
+os.environ.setdefault("DATABASE_URL", f"sqlite:///{quote(str(ROOT / 'var/test.sqlite3'))}")
 for name in ("STRIPE_SECRET_KEY", "TRUSTED_PROXIES", "AMOUNT_STYLE", "SITE_NAME", "EMAIL_URL", "MAIL_FROM"):
     os.environ.pop(name, None)
 

@@ -190,7 +190,7 @@ class LocalSite:
 
 @pytest.fixture
 def local_site(tmp_path: Path) -> Iterator[LocalSite]:
-    checkout = tmp_path / "a copy"
+    checkout = tmp_path / "100% a+b #c"
     ignored = shutil.ignore_patterns(".git", ".venv", "var", ".*_cache", "__pycache__")
     shutil.copytree(ROOT, checkout, ignore=ignored)
     (checkout / ".venv").symlink_to(ROOT / ".venv")
