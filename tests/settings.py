@@ -5,6 +5,7 @@ DATABASE_URL and REDIS_URL alone are the caller's: `./dev test` runs the same te
 
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,10 +19,26 @@ os.environ.update(
     STRIPE_WEBHOOK_SECRETS="whsec_tests",
 )
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{quote(str(ROOT / 'var/test.sqlite3'))}")
-for name in ("STRIPE_SECRET_KEY", "TRUSTED_PROXIES", "AMOUNT_STYLE", "SITE_NAME", "EMAIL_URL", "MAIL_FROM"):
+for name in (
+    "STRIPE_SECRET_KEY",
+    "TRUSTED_PROXIES",
+    "AMOUNT_STYLE",
+    "SITE_NAME",
+    "EMAIL_URL",
+    "MAIL_FROM",
+    "LOG_LEVEL",
+):
     os.environ.pop(name, None)
 
 from supportsite.settings import *  # noqa: E402, F403
+
+# Static files come from where they stand: nothing has collected them.
+STORAGES: dict[str, Any] = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+STATIC_ROOT = None
+WHITENOISE_USE_FINDERS = True
 
 # The real hashers are slow on purpose; no test is about them.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
