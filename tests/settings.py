@@ -5,7 +5,6 @@ DATABASE_URL and REDIS_URL alone are the caller's: `./dev test` runs the same te
 
 import os
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,11 +32,8 @@ for name in (
 from supportsite.settings import *  # noqa: E402, F403
 
 # Static files come from where they stand: nothing has collected them.
-STORAGES: dict[str, Any] = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-}
-STATIC_ROOT = None
+STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}  # noqa: F405
+STATIC_ROOT = None  # type: ignore[assignment]
 WHITENOISE_USE_FINDERS = True
 
 # The real hashers are slow on purpose; no test is about them.
