@@ -1,0 +1,277 @@
+"""The inbox: receive, claim, process, quarantine, replay. The table is the queue, and this is the one way to book money.
+
+A batch is one transaction: claimed rows, ledger entries, totals, receipts and the rows' own new states stand or fall
+together. What fails as a batch is tried one by one; what fails alone is recorded in a transaction of its own.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.utils import timezone
+
+from donations import booking, processors
+from donations.booking import Outcome
+from donations.models import InboxEvent
+from donations.processors.base import Interpretation, Malformed, fact_from_json, fact_to_json
+
+log = logging.getLogger(__name__)
+State = InboxEvent.State
+BATCH = 500
+PATIENCE = timedelta(hours=72)
+LONGEST_WAIT = 300
+
+
+def receive(*, processor: str, body: bytes, signature: str | None) -> None:
+    """Verify a delivery and store it; returns once it is committed. Raises BadDelivery; stores nothing then.
+
+    One insert, one commit: a repeated delivery of the same event is passed over by the table's own constraint.
+    """
+    source = processors.get(processor)
+    source.verify(body, signature)
+    envelope = source.envelope(body)
+    now = connection.ops.adapt_datetimefield_value(timezone.now())
+    with connection.cursor() as cursor:
+        cursor.execute(INSERT, [processor, envelope.event_id, envelope.type, now, body, hashlib.sha256(body).digest(), now])
+
+
+INSERT = f"""
+INSERT INTO {InboxEvent._meta.db_table} (processor, event_id, origin, type, received_at, body, body_sha256, state,
+  next_try_at, attempts, reason, subject, payment, gift_reference, decision, decision_reason)
+VALUES (%s, %s, 'delivery', %s, %s, %s, %s, 'ready', %s, 0, '', '', '', '', '', '')
+ON CONFLICT (processor, event_id) DO NOTHING
+"""  # noqa: S608 (the only text put in is our own table name)
+
+
+# ---- draining
+
+
+def drain(*, seconds: float | None = None) -> int:
+    """Process what is due until nothing is, or the time is up; returns how many rows were looked at."""
+    end = time.monotonic() + seconds if seconds is not None else None
+    total = 0
+    while done := process_batch():
+        total += done
+        if end is not None and time.monotonic() >= end:
+            break
+    return total
+
+
+def is_left_lying(age: timedelta) -> bool:
+    """Whether an event has been ready for longer than this: the workers are away."""
+    return InboxEvent.objects.filter(next_try_at__lt=timezone.now() - age, state=State.READY).exists()
+
+
+def process_batch(limit: int = BATCH) -> int:
+    """Claim and process up to `limit` due rows; how many there were."""
+    identities: list[int] = []
+    try:
+        with transaction.atomic():
+            rows = _claim(limit)
+            identities = [row.pk for row in rows]
+            _process(rows)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        log.exception("a batch of %d events failed; each is tried alone", len(identities))
+        for identity in identities:
+            _process_alone(identity)
+    return len(identities)
+
+
+def _claim(limit: int) -> list[InboxEvent]:
+    """Due rows, locked until the batch ends; rows that another worker holds are passed over, not waited for."""
+    due = InboxEvent.objects.filter(next_try_at__lte=timezone.now()).order_by("next_try_at", "id")
+    return list(due.select_for_update(skip_locked=True, no_key=True)[:limit])
+
+
+def _process_alone(identity: int) -> None:
+    try:
+        with transaction.atomic():
+            row = InboxEvent.objects.select_for_update(no_key=True).filter(pk=identity, next_try_at__isnull=False).first()
+            if row:
+                _process([row])
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        log.exception("event %d failed", identity)
+        _record_failure(identity, error)
+
+
+def _record_failure(identity: int, error: Exception) -> None:
+    """In a transaction of its own: the one that failed has taken everything else back."""
+    with transaction.atomic():
+        row = InboxEvent.objects.select_for_update(no_key=True).get(pk=identity)
+        if row.next_try_at is None:
+            return
+        row.attempts += 1
+        row.reason = f"{type(error).__name__}: {error}"[:300].replace("\x00", "")
+        if timezone.now() - row.received_at > PATIENCE:
+            row.state, row.next_try_at, row.settled_at = State.QUARANTINED, None, timezone.now()
+        else:
+            row.next_try_at = timezone.now() + _backoff(row.attempts)
+        row.save(update_fields=["attempts", "reason", "state", "next_try_at", "settled_at"])
+
+
+def _backoff(attempts: int) -> timedelta:
+    """1 s, doubling, to 5 min."""
+    return timedelta(seconds=min(LONGEST_WAIT, 2 ** max(0, min(attempts, 20) - 1)))
+
+
+# ---- processing a batch
+
+
+@dataclass(slots=True)
+class Reading:
+    """A row, what it means, and what became of it."""
+
+    row: InboxEvent
+    interpretation: Interpretation | None = None
+    outcome: Outcome = field(default_factory=lambda: Outcome(State.NOTHING))
+
+
+def _process(rows: list[InboxEvent]) -> None:
+    readings = [_read(row) for row in rows]
+    bookable = [reading for reading in readings if reading.interpretation and reading.interpretation.fact]
+    outcomes = booking.book([booking.Item(r.row, r.interpretation) for r in bookable if r.interpretation])
+    for reading, outcome in zip(bookable, outcomes, strict=True):
+        reading.outcome = outcome
+    _settle(readings)
+
+
+def _read(row: InboxEvent) -> Reading:
+    """What a row means, without touching the database; rows that need no booking have their outcome already."""
+    processor = processors.get(row.processor)
+    try:
+        interpretation = _interpretation(row)
+    except Malformed as error:
+        return Reading(row, None, Outcome(State.QUARANTINED, f"it is not as its type promises: {error}"))
+    if interpretation.livemode != processor.livemode:
+        other = "live" if interpretation.livemode else "test"
+        reason = f"it is of the {other} mode, which this site's key is not"
+        return Reading(row, _without_fact(interpretation), Outcome(State.WRONG_MODE, reason))
+    if interpretation.foreign:
+        return Reading(row, interpretation, Outcome(State.FOREIGN, "it does not name a gift of ours"))
+    return Reading(row, interpretation)
+
+
+def _interpretation(row: InboxEvent) -> Interpretation:
+    """From the body; where that was erased, from the facts that stay."""
+    if row.body is not None:
+        return processors.get(row.processor).interpret(bytes(row.body))
+    return Interpretation(
+        livemode=bool(row.livemode),
+        created=row.created or row.received_at,
+        subject=row.subject,
+        payment=row.payment,
+        fact=fact_from_json(row.facts) if row.facts else None,
+    )
+
+
+def _without_fact(told: Interpretation) -> Interpretation:
+    return Interpretation(told.livemode, told.created, told.subject, told.payment)
+
+
+SETTLE = f"""
+UPDATE {InboxEvent._meta.db_table} SET state = %s, next_try_at = %s, attempts = %s, waiting_since = %s, reason = %s,
+  settled_at = %s, livemode = %s, created = %s, facts = %s, subject = %s, payment = %s, gift_reference = %s
+WHERE id = %s
+"""  # noqa: S608 (the only text put in is our own table name)
+
+
+def _settle(readings: list[Reading]) -> None:
+    """Write each row's new state: one prepared statement, sent as a batch."""
+    if not readings:
+        return
+    now = timezone.now()
+    with connection.cursor() as cursor:
+        cursor.executemany(SETTLE, [_settled_row(reading, now) for reading in readings])
+
+
+def _settled_row(reading: Reading, now: datetime) -> list[Any]:
+    row, told, outcome = reading.row, reading.interpretation, reading.outcome
+    state, next_try, settled, since = outcome.state, None, now, row.waiting_since
+    reason = outcome.reason
+    if state == State.WAITING:
+        since = since or now
+        if now - since > PATIENCE and row.decision != "accept":
+            state, reason = State.QUARANTINED, f"after 72 hours, still: {reason}"
+        else:
+            next_try, settled = now + _backoff(row.attempts + 1), None
+    if state == State.QUARANTINED:
+        log.warning("inbox event %s is quarantined: %s", row.event_id, reason)
+    adapt = connection.ops.adapt_datetimefield_value
+    facts = json.dumps(fact_to_json(told.fact)) if told and told.fact else None
+    return [
+        state,
+        adapt(next_try) if next_try else None,
+        row.attempts + 1,
+        adapt(since) if since else None,
+        reason[:300],
+        adapt(settled) if settled else None,
+        told.livemode if told else None,
+        adapt(told.created) if told else None,
+        facts,
+        told.subject if told else "",
+        told.payment if told else "",
+        outcome.gift,
+        row.pk,
+    ]
+
+
+# ---- what staff decide
+
+
+class CannotDecide(Exception):
+    """A decision that cannot be taken; its text says why and what to do."""
+
+
+def accept(event: InboxEvent, *, user: User, reason: str = "") -> None:
+    """Post a quarantined event all the same, with its own dates. Raises CannotDecide with what stands in the way."""
+    _decide(event, user=user, decision="accept", reason=reason, state=State.READY)
+    process_batch_of(event.pk)
+    event.refresh_from_db()
+    if event.state != State.PROCESSED:
+        raise CannotDecide(f"It could not be booked: {event.reason}.")
+
+
+def dismiss(event: InboxEvent, *, user: User, reason: str) -> None:
+    """Close a quarantined event without booking it. Raises CannotDecide without a reason."""
+    if not reason.strip():
+        raise CannotDecide("Give a reason: finance will ask why this money is not in the books.")
+    _decide(event, user=user, decision="dismiss", reason=reason, state=State.DISMISSED)
+
+
+def replay(event: InboxEvent) -> None:
+    """Read an event again, as if it had just come; what is booked already stays as it is."""
+    InboxEvent.objects.filter(pk=event.pk).update(
+        state=State.READY, next_try_at=timezone.now(), waiting_since=None, settled_at=None
+    )
+    process_batch_of(event.pk)
+
+
+def process_batch_of(identity: int) -> None:
+    """Process this one row now, if it is due and nobody else has it."""
+    _process_alone(identity)
+
+
+def _decide(event: InboxEvent, *, user: User, decision: str, reason: str, state: str) -> None:
+    now = timezone.now()
+    # The condition decides between two people who decide at once: one of them changes the row.
+    decided = InboxEvent.objects.filter(pk=event.pk, state=State.QUARANTINED).update(
+        state=state,
+        next_try_at=now if state == State.READY else None,
+        decision=decision,
+        decision_reason=reason.strip()[:300],
+        decided_by=user,
+        decided_at=now,
+    )
+    if not decided:
+        raise CannotDecide("It is not in quarantine any more: somebody has decided, or it was replayed.")
+

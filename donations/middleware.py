@@ -1,0 +1,35 @@
+"""What every request passes: whom we believe about the caller's address and scheme."""
+
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+
+class TrustedProxies:
+    """Take X-Forwarded-For and -Proto from our own proxies, and drop them from everybody else."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+        self.networks = [ip_network(name, strict=False) for name in settings.TRUSTED_PROXIES]
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Set REMOTE_ADDR and the scheme to what the last trusted proxy says."""
+        chain = request.META.pop("HTTP_X_FORWARDED_FOR", "")
+        scheme = request.META.pop("HTTP_X_FORWARDED_PROTO", "")
+        if self.networks and self._trusted(request.META.get("REMOTE_ADDR", "")):
+            if scheme in {"http", "https"}:
+                request.META["wsgi.url_scheme"] = scheme
+                request.environ["wsgi.url_scheme"] = scheme  # type: ignore[attr-defined]
+            strangers = [name.strip() for name in chain.split(",") if not self._trusted(name.strip())]
+            if strangers:
+                request.META["REMOTE_ADDR"] = strangers[-1]
+        return self.get_response(request)
+
+    def _trusted(self, address: str) -> bool:
+        try:
+            place = ip_address(address)
+        except ValueError:
+            return False
+        return any(place in network for network in self.networks)

@@ -1,0 +1,140 @@
+"""Gifts: what a reader meant to give, what became of it, and the refunds that we asked for."""
+
+import secrets
+
+from django.db import models
+from django.db.models import F, Q
+
+
+def new_reference() -> str:
+    """A gift's reference: 130 random bits, safe in an address and in the processor's metadata."""
+    return "gift_" + "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(26))
+
+
+def new_refund_key() -> str:
+    return "refund_" + secrets.token_hex(16)
+
+
+class Gift(models.Model):
+    """A donor's one payment, as asked for. Written by `giving`, and by `inbox` for a payment that staff accept.
+
+    Its amounts never change; what became of it is in GiftState.
+    """
+
+    reference = models.CharField(primary_key=True, max_length=70, default=new_reference, editable=False)
+    campaign = models.ForeignKey("Campaign", models.PROTECT, related_name="gifts")
+    donor = models.ForeignKey("Donor", models.SET_NULL, null=True, blank=True, related_name="gifts")
+    frequency = models.CharField(max_length=10, default="once")
+    tier = models.CharField(max_length=40, help_text="The tier's amount as text, such as 500.00, or “custom”.")
+    currency = models.CharField(max_length=3)
+    amount = models.BigIntegerField(help_text="Minor units, without the fee cover.")
+    fee_cover = models.BigIntegerField(default=0, help_text="Minor units that the donor added for the processor's fee.")
+    public_name = models.CharField(max_length=100, blank=True)
+    message = models.TextField(max_length=500, blank=True)
+    anonymous = models.BooleanField(default=False)
+    source = models.CharField(max_length=60, blank=True, help_text="Where the reader came from.")
+    livemode = models.BooleanField()
+    processor = models.CharField(max_length=20)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    page = models.CharField(max_length=64, blank=True, db_index=True, help_text="The form that was shown once.")
+    attempt = models.CharField(max_length=64, unique=True, null=True, blank=True, help_text="That form and its fields.")
+    checkout_parameters = models.JSONField(null=True, blank=True, help_text="Sent unchanged by every retry.")
+    checkout_id = models.CharField(max_length=255, unique=True, null=True, blank=True)
+    checkout_url = models.TextField(blank=True)
+    checkout_expires_at = models.DateTimeField(null=True, blank=True)
+    superseded_at = models.DateTimeField(null=True, blank=True, help_text="The reader went back and changed it.")
+    refusal = models.CharField(max_length=300, blank=True, help_text="Why the processor would not start it.")
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(condition=Q(amount__gt=0), name="gift_is_some_money"),
+            models.CheckConstraint(condition=Q(fee_cover__gte=0), name="fee_cover_not_negative"),
+            models.CheckConstraint(condition=Q(reference__startswith="gift_"), name="gift_reference_says_gift"),
+        ]
+        indexes = [models.Index(fields=["campaign", "-created_at"], name="gifts_latest")]
+
+    def __str__(self) -> str:
+        return self.reference
+
+    @property
+    def total(self) -> int:
+        """What the donor is asked to pay, minor units."""
+        return self.amount + self.fee_cover
+
+
+class GiftState(models.Model):
+    """What became of a gift: a projection of its entries and of the processor's facts. Written by `projections`.
+
+    Amounts are minor units and not negative, but `disputed` may exceed `charged`. A gift without a row is pending.
+    """
+
+    class Status(models.TextChoices):
+        """In rising order: a later one is never overruled by an earlier one, whatever order news arrives in."""
+
+        PENDING = "pending", "pending"
+        AWAITING = "awaiting", "awaiting"
+        EXPIRED = "expired", "expired"
+        FAILED = "failed", "failed"
+        CONFIRMED = "confirmed", "confirmed"
+
+    gift = models.OneToOneField(Gift, models.PROTECT, primary_key=True, related_name="state")
+    status = models.CharField(max_length=10, choices=Status, default=Status.PENDING)
+    campaign = models.ForeignKey("Campaign", models.PROTECT, related_name="+")
+    campaign_month = models.CharField(max_length=7, blank=True, help_text="Of the payment; awaiting: of its checkout.")
+    local_date = models.DateField(null=True, blank=True)
+    livemode = models.BooleanField()
+    currency = models.CharField(max_length=3)
+    tier = models.CharField(max_length=40)
+    payment = models.CharField(max_length=255, blank=True, help_text="The processor's id of the payment.")
+    confirmed_at = models.DateTimeField(null=True, blank=True)
+    charged = models.BigIntegerField(default=0)
+    refunded = models.BigIntegerField(default=0)
+    disputed = models.BigIntegerField(default=0)
+    counted = models.BigIntegerField(default=0)
+    awaiting = models.BigIntegerField(default=0)
+    refund_requested = models.BigIntegerField(default=0, help_text="What our own staff asked to give back.")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(refund_requested__lte=F("charged")), name="refund_within_the_charge"),
+            models.CheckConstraint(condition=Q(refund_requested__gte=0), name="refund_requested_not_negative"),
+            models.CheckConstraint(condition=Q(charged__gte=0), name="charged_not_negative"),
+            models.CheckConstraint(condition=Q(counted__gte=0), name="counted_not_negative"),
+        ]
+        indexes = [
+            models.Index(fields=["campaign", "livemode", "campaign_month", "-confirmed_at"], name="states_of_a_month"),
+            models.Index(fields=["payment"], name="states_by_payment"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.gift_id} {self.status}"
+
+
+class RefundRequest(models.Model):
+    """A refund that staff asked for. Written by `giving`; the money moves when the processor's event says so."""
+
+    class Status(models.TextChoices):
+        """Where our request stands, not where the money is."""
+
+        SENDING = "sending", "being sent"
+        ACCEPTED = "accepted", "taken by the processor"
+        REFUSED = "refused", "refused by the processor"
+        FAILED = "failed", "failed later: the money came back"
+
+    key = models.CharField(max_length=60, unique=True, default=new_refund_key, editable=False)
+    gift = models.ForeignKey(Gift, models.PROTECT, related_name="refund_requests")
+    amount = models.BigIntegerField(help_text="Minor units.")
+    reason = models.CharField(max_length=200, blank=True)
+    status = models.CharField(max_length=10, choices=Status, default=Status.SENDING)
+    refund_id = models.CharField(max_length=255, blank=True)
+    error = models.CharField(max_length=300, blank=True)
+    requested_by = models.ForeignKey("auth.User", models.PROTECT, null=True, related_name="+")
+    requested_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(amount__gt=0), name="refund_is_some_money")]
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.status}"

@@ -1,0 +1,78 @@
+"""The inbox: what we were told, stored before anything is made of it. It is also the queue."""
+
+from django.db import models
+from django.db.models import Q
+
+
+class InboxEvent(models.Model):
+    """One thing that we were told. Written by `inbox` alone.
+
+    `facts` and the body's SHA-256 stay when the body, which holds personal data, is erased.
+    """
+
+    class State(models.TextChoices):
+        """What was made of it."""
+
+        READY = "ready", "ready"
+        WAITING = "waiting", "waiting for what it belongs to"
+        PROCESSED = "processed", "processed"
+        NOTHING = "nothing", "needs nothing"
+        FOREIGN = "foreign", "not ours"
+        WRONG_MODE = "wrong_mode", "of the other mode"
+        QUARANTINED = "quarantined", "quarantined"
+        DISMISSED = "dismissed", "dismissed"
+
+    class Origin(models.TextChoices):
+        """Who told us."""
+
+        DELIVERY = "delivery", "delivery"
+        EVENTS_API = "events_api", "the processor's list of events"
+        SWEEP = "sweep", "sweep"
+        STAFF = "staff", "staff"
+
+    processor = models.CharField(max_length=20)
+    event_id = models.CharField(max_length=255)
+    origin = models.CharField(max_length=12, choices=Origin, default=Origin.DELIVERY)
+    type = models.CharField(max_length=100)
+    received_at = models.DateTimeField()
+    body = models.BinaryField(null=True)
+    body_sha256 = models.BinaryField(max_length=32)
+
+    state = models.CharField(max_length=12, choices=State, default=State.READY)
+    next_try_at = models.DateTimeField(null=True, help_text="When it is looked at next; empty when it is settled.")
+    attempts = models.IntegerField(default=0)
+    waiting_since = models.DateTimeField(null=True)
+    reason = models.CharField(max_length=300, blank=True, help_text="Why it waits, is quarantined or failed last.")
+    settled_at = models.DateTimeField(null=True)
+
+    livemode = models.BooleanField(null=True)
+    created = models.DateTimeField(null=True, help_text="The event's own time, by the processor.")
+    facts = models.JSONField(null=True, help_text="What it says, typed, without personal data.")
+    subject = models.CharField(max_length=255, blank=True, help_text="The object's id: cs_, pi_, re_ …")
+    payment = models.CharField(max_length=255, blank=True, help_text="The payment's id that it is about.")
+    gift_reference = models.CharField(max_length=70, blank=True)
+
+    decided_by = models.ForeignKey("auth.User", models.PROTECT, null=True, related_name="+")
+    decided_at = models.DateTimeField(null=True)
+    decision = models.CharField(max_length=10, blank=True, help_text="accept or dismiss")
+    decision_reason = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["processor", "event_id"], name="one_row_an_event"),
+            models.CheckConstraint(
+                condition=Q(state__in=["ready", "waiting"], next_try_at__isnull=False)
+                | (~Q(state__in=["ready", "waiting"]) & Q(next_try_at__isnull=True)),
+                name="a_next_try_while_unsettled",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["next_try_at", "id"], condition=Q(next_try_at__isnull=False), name="inbox_queue"),
+            models.Index(fields=["subject"], condition=~Q(subject=""), name="inbox_by_subject"),
+            models.Index(fields=["payment"], condition=~Q(payment=""), name="inbox_by_payment"),
+            models.Index(fields=["gift_reference"], condition=~Q(gift_reference=""), name="inbox_by_gift"),
+            models.Index(fields=["state"], condition=Q(state__in=["quarantined", "wrong_mode"]), name="inbox_alarms"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event_id} {self.type}"

@@ -1,0 +1,45 @@
+"""People: the one table that holds who they are, and who follows."""
+
+from django.db import models
+from django.db.models.functions import Lower
+
+
+class Donor(models.Model):
+    """Who gave or follows. Written by `giving` and, with what the processor was told, by `inbox`. Can be erased."""
+
+    email = models.EmailField(max_length=254)
+    name = models.CharField(max_length=100, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(Lower("email"), name="one_donor_an_email")]
+
+    def __str__(self) -> str:
+        return self.name or self.email
+
+
+class Follower(models.Model):
+    """Who chose $0; counts as a supporter once confirmed. Written by `giving`, `confirmed_*` by `projections`."""
+
+    donor = models.ForeignKey(Donor, models.PROTECT, related_name="follows")
+    campaign = models.ForeignKey("Campaign", models.PROTECT, related_name="followers")
+    source = models.CharField(max_length=60, blank=True)
+    livemode = models.BooleanField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    confirmed_at = models.DateTimeField(null=True, blank=True)
+    confirmed_month = models.CharField(max_length=7, blank=True, help_text="In the campaign's zone, like 2024-11.")
+    confirmed_date = models.DateField(null=True, blank=True, help_text="In the campaign's zone.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["donor", "campaign", "livemode"], name="one_follow_a_campaign"),
+            models.CheckConstraint(
+                condition=models.Q(confirmed_at__isnull=True, confirmed_month="", confirmed_date__isnull=True)
+                | (models.Q(confirmed_at__isnull=False, confirmed_date__isnull=False) & ~models.Q(confirmed_month="")),
+                name="follower_confirmed_in_a_month",
+            ),
+        ]
+        indexes = [models.Index(fields=["campaign", "confirmed_month"], name="followers_of_a_month")]
+
+    def __str__(self) -> str:
+        return f"{self.donor} follows {self.campaign_id}"

@@ -1,0 +1,151 @@
+"""Exact amounts: integers in a currency's minor unit, and the words in which people read and type them.
+
+Minor units are the processor's, so the exponents are the processor's too; CLDR's differ for ISK and UGX.
+"""
+
+import re
+from decimal import Decimal
+
+from django.conf import settings
+from djmoney.money import Money
+from moneyed.l10n import format_money
+
+# Source: the processor's "Supported currencies" page: zero-decimal and three-decimal currencies; all others have 2.
+ZERO_DECIMAL = frozenset("BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF".split())
+THREE_DECIMAL = frozenset("BHD JOD KWD OMR TND".split())
+# Sent with two decimals that must be 00 (ISK, UGX), and with three of which the last must be 0.
+STEPS = {"ISK": 100, "UGX": 100} | dict.fromkeys(THREE_DECIMAL, 10)
+
+MAXIMUM_MINOR = 99_999_999
+"""The most that the processor takes in one payment, in any currency's minor unit."""
+
+# Source: the processor's "Minimum and maximum charge amounts". They drift; the processor has the last word.
+MINIMUM_MINOR = {
+    **dict.fromkeys("USD EUR AUD CAD CHF BRL INR NZD SGD JPY".split(), 50),
+    **dict.fromkeys("NOK SEK".split(), 300),
+    **dict.fromkeys("AED MYR PLN RON".split(), 200),
+    "GBP": 30,
+    "DKK": 250,
+    "HKD": 400,
+    "MXN": 1000,
+    "CZK": 1500,
+    "HUF": 17500,
+}
+
+SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "CHF": "CHF", "INR": "₹", "KRW": "₩", "BRL": "R$"}
+
+TYPED = re.compile(r"(?P<whole>[0-9]{1,12}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(?:\.(?P<fraction>[0-9]{1,6}))?", re.ASCII)
+AMBIGUOUS = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+|[0-9]+,[0-9]{1,2}|[0-9.]*\.[0-9]{3},[0-9]+", re.ASCII)
+LONGEST_TYPED = 40
+
+
+class AmountError(ValueError):
+    """A typed amount that is refused; its text is a sentence for the reader."""
+
+
+def exponent(currency: str) -> int:
+    """How many decimals the processor's minor unit has: 0, 2 or 3."""
+    return 0 if currency in ZERO_DECIMAL else 3 if currency in THREE_DECIMAL else 2
+
+
+def to_minor(amount: Money) -> int:
+    """Money as minor units, exactly. Raises ValueError when a fraction of a unit would be lost."""
+    scaled = amount.amount.scaleb(exponent(amount.currency.code))
+    minor = int(scaled)
+    if minor != scaled:
+        raise ValueError(f"{amount.amount} {amount.currency.code} is not a whole number of minor units")
+    return minor
+
+
+def from_minor(minor: int, currency: str) -> Money:
+    """Minor units (signed) as Money."""
+    return Money(decimal(minor, currency), currency)
+
+
+def decimal(minor: int, currency: str) -> Decimal:
+    """Minor units (signed) as an exact decimal with all of the currency's digits."""
+    return Decimal(minor).scaleb(-exponent(currency))
+
+
+def decimal_text(minor: int, currency: str) -> str:
+    """Minor units (signed) as machines read them: `-12.50`."""
+    return f"{decimal(minor, currency):f}"
+
+
+def minimum(currency: str) -> int:
+    """The least that can be given, minor units: the processor's minimum, and never less than one unit's step."""
+    return max(MINIMUM_MINOR.get(currency, 1), STEPS.get(currency, 1))
+
+
+def parse_amount(typed: str, currency: str) -> int:
+    """What a reader typed, as minor units: "1,000", "1000.50", "$25", " 25 ". Commas group, a point divides.
+
+    Raises AmountError with a sentence for whatever is not plainly one amount of this currency.
+    """
+    text = _without_symbol(typed, currency)
+    match = TYPED.fullmatch(text)
+    if not match or _ambiguous(text, currency):
+        raise AmountError(_refusal(text, currency))
+    fraction = match["fraction"] or ""
+    if len(fraction) > exponent(currency):
+        raise AmountError(_too_precise(currency))
+    whole = match["whole"].replace(",", "")
+    minor = int(whole + fraction.ljust(exponent(currency), "0"))
+    return _within_limits(minor, currency)
+
+
+def _without_symbol(typed: str, currency: str) -> str:
+    if len(typed) > LONGEST_TYPED:
+        raise AmountError("This is too long for an amount. Type it in digits, such as 25 or 1,000.50.")
+    text = typed.strip()
+    for symbol in (SYMBOLS.get(currency, currency), currency):
+        text = text.removeprefix(symbol).removesuffix(symbol).strip()
+    return text
+
+
+def _ambiguous(text: str, currency: str) -> bool:
+    """Whether a point or comma could be meant either way: "1.000" is a thousand to half of the world."""
+    if exponent(currency) == 3 and "," not in text:
+        return False
+    return "," not in text and re.fullmatch(r"[0-9]{1,3}\.[0-9]{3}", text, re.ASCII) is not None
+
+
+def _refusal(text: str, currency: str) -> str:
+    if not text:
+        return "Type an amount, such as 25."
+    if text.startswith(("-", "−")):
+        return "An amount cannot be negative. Type it in digits, such as 25."
+    if AMBIGUOUS.fullmatch(text):
+        return f"“{text}” can be read in two ways. Write a thousand as 1000 or 1,000, and cents after a point: 10.50."
+    return "We could not read this amount. Type it in digits, such as 25 or 1,000.50."
+
+
+def _too_precise(currency: str) -> str:
+    digits = exponent(currency)
+    if digits == 0:
+        return f"{currency} has no smaller unit. Type a whole amount, without a point."
+    return f"{currency} has {digits} digits after the point. Type no more of them."
+
+
+def _within_limits(minor: int, currency: str) -> int:
+    if minor < minimum(currency):
+        raise AmountError(f"The smallest amount that can be paid is {format_minor(minimum(currency), currency)}.")
+    if minor > MAXIMUM_MINOR:
+        raise AmountError(f"The largest amount that can be paid at once is {format_minor(MAXIMUM_MINOR, currency)}.")
+    if minor % STEPS.get(currency, 1):
+        step = format_minor(STEPS[currency], currency)
+        raise AmountError(f"In {currency} an amount must be a multiple of {step}.")
+    return minor
+
+
+def format_minor(minor: int, currency: str, style: str | None = None, locale: str = "en_US") -> str:
+    """An amount for people. `suffix`: `2,500 $`, decimals only where they are not zero; `locale`: as CLDR writes it.
+
+    The space of the suffix style never breaks (U+00A0 in HTML is for templates to add); here it is a plain space.
+    """
+    if (style or settings.AMOUNT_STYLE) == "locale":
+        return str(format_money(from_minor(minor, currency), locale=locale, decimal_quantization=True))
+    units = 10 ** exponent(currency)
+    whole, fraction = divmod(abs(minor), units)
+    digits = f"{whole:,}" + (f".{fraction:0{exponent(currency)}d}" if fraction else "")
+    return f"{'−' if minor < 0 else ''}{digits} {SYMBOLS.get(currency, currency)}"

@@ -1,0 +1,101 @@
+"""Sole sender of mail: at most once. A send cut off by a crash is `unsure`, shown to staff, never sent again by itself."""
+
+import logging
+from collections.abc import Iterable
+from datetime import timedelta
+
+from django.conf import settings
+from django.core.mail import EmailMessage
+from django.core.signing import Signer
+from django.template.loader import render_to_string
+from django.utils import timezone
+
+from donations import money
+from donations.models import Follower, Gift, OutboxMessage
+
+log = logging.getLogger(__name__)
+State = OutboxMessage.State
+CUT_OFF_AFTER = timedelta(minutes=5)
+TRIES = 8
+
+
+def follow_token(follower: Follower) -> str:
+    """The signed text in the address that confirms a follower; it names no one."""
+    return Signer(salt="donations.follow").sign(str(follower.pk))
+
+
+def enqueue(kind: str, subjects: Iterable[str], round: int = 0) -> None:  # noqa: A002 (the field's name)
+    """Queue one message a subject; one that is queued or sent already is passed over. Call it in the transaction."""
+    now = timezone.now()
+    OutboxMessage.objects.bulk_create(
+        [OutboxMessage(kind=kind, subject_id=subject, round=round, next_try_at=now) for subject in subjects],
+        ignore_conflicts=True,
+    )
+
+
+def send_due(limit: int = 20) -> int:
+    """Send what is due, one by one; how many were looked at."""
+    now = timezone.now()
+    OutboxMessage.objects.filter(state=State.SENDING, next_try_at__lt=now - CUT_OFF_AFTER).update(state=State.UNSURE)
+    due = OutboxMessage.objects.filter(state=State.QUEUED, next_try_at__lte=now).order_by("next_try_at")[:limit]
+    for message in due:
+        # The condition decides between two senders: one of them changes the row.
+        claimed = OutboxMessage.objects.filter(pk=message.pk, state=State.QUEUED)
+        if claimed.update(state=State.SENDING, next_try_at=now):
+            _send(message)
+    return len(due)
+
+
+def _send(message: OutboxMessage) -> None:
+    try:
+        mail = _compose(message)
+    except Exception as error:
+        log.exception("mail %s cannot be written", message.pk)
+        _settle(message, State.FAILED, str(error))
+        return
+    if mail is None:
+        _settle(message, State.FAILED, "there is no address to send it to")
+        return
+    try:
+        mail.send()
+    except ConnectionRefusedError as error:
+        # Nothing left this machine, so to try again cannot send twice.
+        _retry(message, error)
+    except Exception as error:
+        log.exception("mail %s may or may not have been sent", message.pk)
+        _settle(message, State.UNSURE, f"{type(error).__name__}: it may or may not have been sent")
+    else:
+        OutboxMessage.objects.filter(pk=message.pk).update(state=State.SENT, sent_at=timezone.now(), last_error="")
+
+
+def _settle(message: OutboxMessage, state: str, error: str) -> None:
+    OutboxMessage.objects.filter(pk=message.pk).update(state=state, last_error=error[:300])
+
+
+def _retry(message: OutboxMessage, error: Exception) -> None:
+    attempts = message.attempts + 1
+    OutboxMessage.objects.filter(pk=message.pk).update(
+        state=State.QUEUED if attempts < TRIES else State.FAILED,
+        attempts=attempts,
+        next_try_at=timezone.now() + timedelta(minutes=2**attempts),
+        last_error=f"{type(error).__name__}: the mail server does not answer"[:300],
+    )
+
+
+def _compose(message: OutboxMessage) -> EmailMessage | None:
+    if message.kind == OutboxMessage.Kind.FOLLOW:
+        follower = Follower.objects.select_related("donor", "campaign").get(pk=int(message.subject_id))
+        link = f"{settings.SITE_URL}/follow/{follow_token(follower)}/"
+        return _mail("follow", follower.donor.email, {"campaign": follower.campaign, "link": link})
+    gift = Gift.objects.select_related("donor", "campaign", "state").get(pk=message.subject_id)
+    if not gift.donor:
+        return None
+    paid = money.format_minor(gift.state.charged, gift.currency)
+    return _mail("receipt", gift.donor.email, {"campaign": gift.campaign, "gift": gift, "paid": paid})
+
+
+def _mail(template: str, address: str, context: dict[str, object]) -> EmailMessage:
+    """The first line of a template is the subject; the rest is the text."""
+    context |= {"site_name": settings.SITE_NAME, "site_url": settings.SITE_URL, "livemode": settings.LIVEMODE}
+    subject, _, text = render_to_string(f"donations/email/{template}.txt", context).strip().partition("\n")
+    return EmailMessage(subject.strip(), text.strip() + "\n", to=[address])

@@ -1,0 +1,439 @@
+"""Sole writer of totals and of GiftState: functions of the ledger's entries and of the processor's facts.
+
+A gift counts `max(0, min(sum of goal_amount, sum of amount over all kinds but fee))`: what we still hold of it,
+without its fee cover. It is a function of the set of entries, so any order of deliveries ends in the same sums.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import F, Min, Q, Sum
+from django.utils import timezone
+
+from donations import periods
+from donations.models import (
+    Campaign,
+    CampaignMonth,
+    DailyRollup,
+    Follower,
+    Gift,
+    GiftState,
+    InboxEvent,
+    LedgerEntry,
+    MonthTotal,
+    RefundRequest,
+)
+
+Status = GiftState.Status
+RANK = {status.value: rank for rank, status in enumerate(Status)}
+MONTH_SUMS = ("raised", "gifts", "charged", "refunded", "refunds", "disputed", "awaiting", "awaiting_gifts", "followers")
+DAY_SUMS = ("raised", "gifts")
+MONTH_KEY = ("campaign_id", "month", "livemode", "currency")
+DAY_KEY = (*MONTH_KEY, "day", "dimension", "value")
+STATE_FIELDS = [
+    field.name for field in GiftState._meta.concrete_fields if field.name not in {"gift", "refund_requested"}
+]
+
+# Read by rebuild() and drift(): what the ledger says of each gift, of each month and of each day.
+GIFT_SQL = f"""
+SELECT gift AS gift_id, campaign AS campaign_id, livemode, campaign_month, local_date, confirmed_at, payment, tier,
+  currency, charged, refunded, disputed,
+  CASE WHEN held <= 0 OR goal <= 0 THEN 0 WHEN goal < held THEN goal ELSE held END AS counted
+FROM (
+  SELECT gift, campaign, livemode,
+    MAX(CASE WHEN kind IN ('gift', 'offline_gift') THEN campaign_month END) AS campaign_month,
+    MAX(CASE WHEN kind IN ('gift', 'offline_gift') THEN local_date END) AS local_date,
+    MAX(CASE WHEN kind IN ('gift', 'offline_gift') THEN effective_at END) AS confirmed_at,
+    MAX(CASE WHEN kind IN ('gift', 'offline_gift') THEN reference END) AS payment,
+    MAX(CASE WHEN kind IN ('gift', 'offline_gift') THEN tier END) AS tier,
+    MAX(CASE WHEN kind <> 'fee' THEN currency END) AS currency,
+    SUM(CASE WHEN kind IN ('gift', 'offline_gift') THEN amount ELSE 0 END) AS charged,
+    -SUM(CASE WHEN kind IN ('refund', 'refund_reversal') THEN amount ELSE 0 END) AS refunded,
+    -SUM(CASE WHEN kind IN ('dispute_withdrawn', 'dispute_reinstated') THEN amount ELSE 0 END) AS disputed,
+    SUM(goal_amount) AS goal,
+    SUM(CASE WHEN kind <> 'fee' THEN amount ELSE 0 END) AS held
+  FROM {LedgerEntry._meta.db_table} WHERE gift IS NOT NULL GROUP BY gift, campaign, livemode
+) sums WHERE charged > 0
+"""  # noqa: S608 (the only text put in is our own table name)
+
+MONTH_SQL = f"""
+SELECT campaign_id, month, livemode, currency, SUM(raised) AS raised, SUM(gifts) AS gifts, SUM(charged) AS charged,
+  SUM(refunded) AS refunded, SUM(refunds) AS refunds, SUM(disputed) AS disputed, SUM(awaiting) AS awaiting,
+  SUM(awaiting_gifts) AS awaiting_gifts, SUM(followers) AS followers
+FROM (
+  SELECT campaign_id, campaign_month AS month, livemode, currency, counted AS raised,
+    CASE WHEN counted > 0 THEN 1 ELSE 0 END AS gifts, charged, refunded,
+    CASE WHEN refunded > 0 THEN 1 ELSE 0 END AS refunds, disputed, 0 AS awaiting, 0 AS awaiting_gifts, 0 AS followers
+  FROM ({GIFT_SQL}) confirmed
+  UNION ALL
+  SELECT campaign_id, campaign_month, livemode, currency, 0, 0, 0, 0, 0, 0, awaiting, 1, 0
+  FROM {GiftState._meta.db_table} WHERE status = 'awaiting'
+  UNION ALL
+  SELECT f.campaign_id, f.confirmed_month, f.livemode, c.default_goal_currency, 0, 0, 0, 0, 0, 0, 0, 0, 1
+  FROM {Follower._meta.db_table} f JOIN {Campaign._meta.db_table} c ON c.slug = f.campaign_id
+  WHERE f.confirmed_at IS NOT NULL
+) parts GROUP BY campaign_id, month, livemode, currency
+"""  # noqa: S608
+
+DAILY_SQL = f"""
+SELECT campaign_id, campaign_month AS month, livemode, currency, local_date AS day, dimension,
+  CASE WHEN dimension = 'tier' THEN tier ELSE '' END AS value,
+  SUM(counted) AS raised, SUM(CASE WHEN counted > 0 THEN 1 ELSE 0 END) AS gifts
+FROM ({GIFT_SQL}) confirmed CROSS JOIN (SELECT 'all' AS dimension UNION ALL SELECT 'tier') dimensions
+GROUP BY campaign_id, campaign_month, livemode, currency, local_date, dimension,
+  CASE WHEN dimension = 'tier' THEN tier ELSE '' END
+"""  # noqa: S608
+
+MonthKey = tuple[str, str, bool, str]
+DayKey = tuple[str, str, bool, str, date, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutNews:
+    """What was learned of a gift's checkout without money: its status, and when."""
+
+    gift: str
+    status: str
+    occurred_at: datetime
+
+
+class Deltas:
+    """What totals change by: the difference of two sets of contributions."""
+
+    def __init__(self) -> None:
+        self.months: defaultdict[MonthKey, Counter[str]] = defaultdict(Counter)
+        self.days: defaultdict[DayKey, Counter[str]] = defaultdict(Counter)
+
+    def add(self, state: GiftState, sign: int) -> None:
+        """Add (1) or take away (-1) what one gift contributes."""
+        if not state.campaign_month:
+            return
+        month = (state.campaign_id, state.campaign_month, state.livemode, state.currency)
+        sums = Counter(
+            raised=state.counted,
+            gifts=int(state.counted > 0),
+            charged=state.charged,
+            refunded=state.refunded,
+            refunds=int(state.refunded > 0),
+            disputed=state.disputed,
+            awaiting=state.awaiting,
+            awaiting_gifts=int(state.awaiting > 0),
+        )
+        _accumulate(self.months[month], sums, sign)
+        if state.local_date:
+            for dimension, value in (("all", ""), ("tier", state.tier)):
+                day = (*month, state.local_date, dimension, value)
+                _accumulate(self.days[day], Counter({name: sums[name] for name in DAY_SUMS}), sign)
+
+    def write(self) -> None:
+        """Add the differences to the stored sums, in the keys' order so that two workers never deadlock."""
+        months = {key: sums for key, sums in sorted(self.months.items()) if any(sums.values())}
+        days = {key: sums for key, sums in sorted(self.days.items()) if any(sums.values())}
+        now = connection.ops.adapt_datetimefield_value(timezone.now())
+        _add(MonthTotal._meta.db_table, MONTH_KEY, MONTH_SUMS, months, {"changed_at": now})
+        _add(DailyRollup._meta.db_table, DAY_KEY, DAY_SUMS, days, {})
+
+
+def _accumulate(into: Counter[str], sums: Counter[str], sign: int) -> None:
+    for name, value in sums.items():
+        into[name] += sign * value
+
+
+def _add(
+    table: str, key: tuple[str, ...], sums: tuple[str, ...], rows: dict[Any, Counter[str]], extra: dict[str, Any]
+) -> None:
+    """One statement: rows that are missing begin at their difference, the others grow by it."""
+    if not rows:
+        return
+    columns = (*key, *sums, *extra)
+    grown = [f"{name} = {table}.{name} + excluded.{name}" for name in sums]
+    grown += [f"{name} = excluded.{name}" for name in extra]
+    row = f"({', '.join(['%s'] * len(columns))})"
+    sql = (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * len(rows))} "  # noqa: S608 (our names)
+        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {', '.join(grown)}"
+    )
+    parameters: list[Any] = []
+    for values, counted in rows.items():
+        adapted = [connection.ops.adapt_datefield_value(v) if isinstance(v, date) else v for v in values]
+        parameters += [*adapted, *(counted[name] for name in sums), *extra.values()]
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+
+
+# ---- applying what was booked
+
+
+def apply(*, gifts: Iterable[Gift], news: Iterable[CheckoutNews] = ()) -> None:
+    """Bring these gifts' states and all totals up to date. Call it in the booking transaction, gifts locked.
+
+    Gifts come with their campaign selected. States are recomputed from all of a gift's entries, never added to.
+    """
+    by_reference = {gift.pk: gift for gift in gifts}
+    if not by_reference:
+        return
+    old = GiftState.objects.in_bulk(by_reference)
+    entries = _sums(list(by_reference))
+    heard = {item.gift: item for item in sorted(news, key=lambda item: RANK[item.status])}
+    deltas, changed = Deltas(), []
+    for reference, gift in by_reference.items():
+        before = old.get(reference)
+        after = _state(gift, before, entries.get(reference), heard.get(reference))
+        if before:
+            deltas.add(before, -1)
+        deltas.add(after, 1)
+        changed.append(after)
+    _open_months(changed, by_reference)
+    GiftState.objects.bulk_create(
+        changed, update_conflicts=True, unique_fields=["gift"], update_fields=STATE_FIELDS
+    )
+    deltas.write()
+
+
+def _sums(references: list[str]) -> dict[str, dict[str, Any]]:
+    """Per gift: its sums by kind, and the dates of its gift entry."""
+    is_gift = Q(kind__in=LedgerEntry.GIFT_KINDS)
+    rows = (
+        LedgerEntry.objects.filter(gift__in=references)
+        .values("gift_id")
+        .annotate(
+            goal=Sum("goal_amount"),
+            held=Sum("amount", filter=~Q(kind="fee"), default=0),
+            charged=Sum("amount", filter=is_gift, default=0),
+            refunds=Sum("amount", filter=Q(kind__in=["refund", "refund_reversal"]), default=0),
+            disputes=Sum("amount", filter=Q(kind__in=["dispute_withdrawn", "dispute_reinstated"]), default=0),
+            payment=Min("reference", filter=is_gift),
+            month=Min("campaign_month", filter=is_gift),
+            day=Min("local_date", filter=is_gift),
+            confirmed_at=Min("effective_at", filter=is_gift),
+        )
+        .order_by()
+    )
+    return {row["gift_id"]: row for row in rows}
+
+
+def _state(gift: Gift, before: GiftState | None, sums: dict[str, Any] | None, news: CheckoutNews | None) -> GiftState:
+    """A gift's state: confirmed by its entries, else the highest-ranking status ever heard of it."""
+    state = GiftState(
+        gift=gift, campaign_id=gift.campaign_id, livemode=gift.livemode, currency=gift.currency, tier=gift.tier
+    )
+    if sums and sums["charged"]:
+        state.status = Status.CONFIRMED
+        state.campaign_month, state.local_date = sums["month"], sums["day"]
+        state.payment, state.confirmed_at = sums["payment"], sums["confirmed_at"]
+        state.charged, state.refunded, state.disputed = sums["charged"], -sums["refunds"], -sums["disputes"]
+        state.counted = max(0, min(sums["goal"], sums["held"]))
+        return state
+    heard = news.status if news else Status.PENDING.value
+    known = before.status if before else Status.PENDING.value
+    state.status = max(heard, known, key=RANK.__getitem__)
+    if state.status == Status.AWAITING:
+        month = str(periods.Month.of(news.occurred_at, gift.campaign.time_zone)) if news else ""
+        state.campaign_month = (before.campaign_month if before else "") or month
+        state.awaiting = gift.amount
+    return state
+
+
+def _open_months(states: list[GiftState], gifts: dict[str, Gift]) -> None:
+    """A month's goal is settled when its first money is booked: a later change of the default leaves it alone."""
+    campaigns = {
+        (state.campaign_id, state.campaign_month): gifts[state.gift_id].campaign
+        for state in states
+        if state.status == Status.CONFIRMED
+    }
+    known = set(
+        CampaignMonth.objects.filter(campaign__in={c for c, _ in campaigns}).values_list("campaign_id", "month")
+    )
+    CampaignMonth.objects.bulk_create(
+        [
+            CampaignMonth(campaign_id=slug, month=month, goal=campaign.default_goal_minor)
+            for (slug, month), campaign in sorted(campaigns.items(), key=lambda item: item[0])
+            if (slug, month) not in known
+        ],
+        ignore_conflicts=True,
+    )
+
+
+# ---- followers, and the counter that guards our own refunds
+
+
+def confirm_follower(follower: Follower) -> bool:
+    """Count a follower in the month of this moment, once; False where they were counted before."""
+    now, zone = timezone.now(), follower.campaign.time_zone
+    month = str(periods.Month.of(now, zone))
+    with transaction.atomic():
+        # The condition decides between two clicks at once: one of them changes a row.
+        counted = Follower.objects.filter(pk=follower.pk, confirmed_at__isnull=True).update(
+            confirmed_at=now, confirmed_month=month, confirmed_date=periods.local_date(now, zone)
+        )
+        if counted:
+            deltas = Deltas()
+            deltas.months[follower.campaign_id, month, follower.livemode, follower.campaign.currency]["followers"] = 1
+            deltas.write()
+    return bool(counted)
+
+
+def reserve_refund(*, gift: str, amount: int) -> bool:
+    """Set aside an amount for a refund of ours; False where that would give back more than was charged."""
+    return bool(
+        # One conditional statement: of two requests at once that do not both fit, one finds no row.
+        GiftState.objects.filter(
+            pk=gift,
+            status=Status.CONFIRMED,
+            refund_requested__lte=F("charged") - amount,
+            refunded__lte=F("charged") - amount,
+        ).update(refund_requested=F("refund_requested") + amount)
+    )
+
+
+def release_refund(*, request: RefundRequest, status: str, error: str = "") -> bool:
+    """Free what a refund that will not happen had set aside, once; its request ends as `status`."""
+    with transaction.atomic():
+        open_request = RefundRequest.objects.filter(pk=request.pk, status__in=["sending", "accepted"])
+        released = open_request.update(status=status, error=error[:300])
+        if released:
+            GiftState.objects.filter(pk=request.gift_id).update(refund_requested=F("refund_requested") - request.amount)
+    return bool(released)
+
+
+# ---- rebuilding, and comparing
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A stored row that differs from what the ledger says. `stored` or `rebuilt` is None where a row is missing."""
+
+    table: str
+    key: str
+    stored: dict[str, Any] | None
+    rebuilt: dict[str, Any] | None
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.key}: stored {self.stored}, rebuilt {self.rebuilt}"
+
+
+def rebuild() -> None:
+    """Make every state and total anew from the ledger, the processed facts and the followers, in one transaction."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(
+                f"LOCK TABLE {GiftState._meta.db_table}, {MonthTotal._meta.db_table}, {DailyRollup._meta.db_table} "
+                "IN EXCLUSIVE MODE"
+            )
+        _rebuild_states()
+        MonthTotal.objects.all().delete()
+        DailyRollup.objects.all().delete()
+        now = connection.ops.adapt_datetimefield_value(timezone.now())
+        month_columns = ", ".join((*MONTH_KEY, *MONTH_SUMS))
+        cursor.execute(
+            f"INSERT INTO {MonthTotal._meta.db_table} ({month_columns}, changed_at) "  # noqa: S608 (our own names)
+            f"SELECT {month_columns}, %s FROM ({MONTH_SQL}) rebuilt",
+            [now],
+        )
+        day_columns = ", ".join((*DAY_KEY, *DAY_SUMS))
+        cursor.execute(
+            f"INSERT INTO {DailyRollup._meta.db_table} ({day_columns}) SELECT {day_columns} FROM ({DAILY_SQL}) rebuilt"  # noqa: S608 (our own names)
+        )
+
+
+def drift() -> list[Drift]:
+    """Where what is stored differs from what the ledger says. Zero rows that nothing contributes to are no drift."""
+    return _state_drift() + _table_drift(MonthTotal, MONTH_KEY, MONTH_SUMS, MONTH_SQL) + _table_drift(
+        DailyRollup, DAY_KEY, DAY_SUMS, DAILY_SQL
+    )
+
+
+def _table_drift(model: Any, key: tuple[str, ...], sums: tuple[str, ...], rebuilt_sql: str) -> list[Drift]:
+    columns = ", ".join((*key, *sums))
+    stored = _rows(f"SELECT {columns} FROM {model._meta.db_table}", key)  # noqa: S608 (our own names)
+    rebuilt = _rows(f"SELECT {columns} FROM ({rebuilt_sql}) rebuilt", key)  # noqa: S608 (our own names)
+    nothing = dict.fromkeys(sums, 0)
+    return [
+        Drift(model._meta.db_table, str(where), stored.get(where), rebuilt.get(where))
+        for where in sorted(stored.keys() | rebuilt.keys(), key=str)
+        if stored.get(where, nothing) != rebuilt.get(where, nothing)
+    ]
+
+
+def _rows(sql: str, key: tuple[str, ...]) -> dict[tuple[str, ...], dict[str, int]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        names = [column[0] for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return {
+        tuple(_plain(row[name]) for name in key): {n: int(v) for n, v in row.items() if n not in key} for row in rows
+    }
+
+
+def _plain(value: Any) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _state_drift() -> list[Drift]:
+    differing = []
+    stored = {state.pk: state for state in GiftState.objects.iterator()}
+    rebuilt = {state.pk: state for state in _rebuilt_states()}
+    for reference in sorted(stored.keys() | rebuilt.keys()):
+        before, after = _fields(stored.get(reference)), _fields(rebuilt.get(reference))
+        if before != after:
+            differing.append(Drift(GiftState._meta.db_table, reference, before, after))
+    return differing
+
+
+def _fields(state: GiftState | None) -> dict[str, Any] | None:
+    if state is None or state.status == Status.PENDING:
+        return None
+    return {name: getattr(state, GiftState._meta.get_field(name).attname) for name in STATE_FIELDS}
+
+
+def _rebuild_states() -> None:
+    rebuilt = {state.pk: state for state in _rebuilt_states()}
+    GiftState.objects.exclude(pk__in=rebuilt).delete()
+    GiftState.objects.bulk_create(
+        rebuilt.values(),
+        update_conflicts=True,
+        unique_fields=["gift"],
+        update_fields=STATE_FIELDS,
+        batch_size=500,
+    )
+
+
+def _rebuilt_states() -> Iterable[GiftState]:
+    """Every gift's state from nothing: entries first, then the facts of checkouts that moved no money."""
+    confirmed = set()
+    with connection.cursor() as cursor:
+        cursor.execute(GIFT_SQL)
+        names = [column[0] for column in cursor.description]
+        for row in cursor.fetchall():
+            state = _state_from_row(dict(zip(names, row, strict=True)))
+            confirmed.add(state.pk)
+            yield state
+    yield from _unconfirmed_states(confirmed)
+
+
+def _state_from_row(row: dict[str, Any]) -> GiftState:
+    """A raw row as an unsaved state; SQLite hands dates over as text."""
+    for name in ("local_date", "confirmed_at"):
+        field = GiftState._meta.get_field(name)
+        value = row[name]
+        for convert in connection.ops.get_db_converters(field.cached_col) if isinstance(value, str) else ():
+            value = convert(value, field.cached_col, connection)
+        row[name] = value
+    row["livemode"] = bool(row["livemode"])
+    return GiftState(status=Status.CONFIRMED, **row)
+
+
+def _unconfirmed_states(confirmed: set[str]) -> Iterable[GiftState]:
+    heard: dict[str, list[CheckoutNews]] = defaultdict(list)
+    events = InboxEvent.objects.filter(state="processed", facts__kind="checkout").exclude(gift_reference="")
+    for facts in events.values_list("facts", flat=True).iterator():
+        if facts["gift"] not in confirmed:
+            occurred_at = datetime.fromisoformat(facts["occurred_at"])
+            heard[facts["gift"]].append(CheckoutNews(facts["gift"], facts["status"], occurred_at))
+    for gift in Gift.objects.filter(pk__in=heard).select_related("campaign").iterator(chunk_size=500):
+        yield _state(gift, None, None, max(heard[gift.pk], key=lambda item: RANK[item.status]))
+

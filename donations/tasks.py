@@ -1,0 +1,17 @@
+"""Celery shells over what the rooms below do. No task's loss matters: the tables are the queues."""
+
+from celery import shared_task
+
+from donations import inbox, outbox
+
+
+@shared_task(name="donations.drain")
+def drain() -> None:
+    """Process the inbox for up to 10 s."""
+    inbox.drain(seconds=10)
+
+
+@shared_task(name="donations.send_mail")
+def send_mail() -> None:
+    """Send what is due."""
+    outbox.send_due()

@@ -1,0 +1,52 @@
+"""The worker inside each web process: alone without Redis; with it, only for what workers have left lying."""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import connection
+
+from donations import inbox, outbox
+
+log = logging.getLogger(__name__)
+TICK_SECONDS = 1.0
+STEP_IN_AFTER = timedelta(seconds=5)
+
+_wake = threading.Event()
+
+
+def start() -> None:
+    """Start this process's two daemon threads: one drains the inbox; one sends mail, which may be slow."""
+    for name, tick in (("inbox", _drain), ("outbox", _send)):
+        threading.Thread(target=_run, args=(name, tick), name=f"ticker-{name}", daemon=True).start()
+
+
+def wake() -> None:
+    """Drain now rather than at the next tick; called after a delivery's commit."""
+    _wake.set()
+
+
+def _run(name: str, tick: Callable[[], None]) -> None:
+    while True:
+        if name == "inbox" and not settings.REDIS_URL:
+            _wake.wait(TICK_SECONDS)
+            _wake.clear()
+        else:
+            threading.Event().wait(TICK_SECONDS)
+        try:
+            tick()
+        except Exception:
+            # Whatever it was, the next tick tries again on a new connection: this thread must not end.
+            log.exception("the %s ticker failed; it goes on at the next tick", name)
+            connection.close()
+
+
+def _drain() -> None:
+    if not settings.REDIS_URL or inbox.is_left_lying(STEP_IN_AFTER):
+        inbox.drain(seconds=10)
+
+
+def _send() -> None:
+    outbox.send_due()

@@ -1,0 +1,3 @@
+"""The addresses of the application."""
+from django.urls import path
+urlpatterns: list = []

@@ -1,0 +1,231 @@
+"""All settings, read from the environment. `.env.example` and docs/operating.md name each of them.
+
+Every setting NAME may also come from a file that NAME_FILE names: for secrets mounted as files.
+"""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import environ
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.FileAwareEnv()
+
+
+def text(name: str, default: str = "") -> str:
+    """A setting as text; an empty one counts as unset."""
+    return str(env.str(name, default="")).strip() or default
+
+
+def texts(name: str) -> list[str]:
+    """A comma-separated setting as a list without empty parts."""
+    return [part.strip() for part in text(name).split(",") if part.strip()]
+
+
+def flag(name: str) -> bool:
+    """A setting that is on (1, true, yes, on) or off."""
+    return text(name).lower() in {"1", "true", "yes", "on"}
+
+
+def origin(url: str) -> str:
+    """The scheme and host of an address, as browsers write an origin."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+# ---- the site
+
+DEBUG = flag("DEBUG")
+SECRET_KEY = text("SECRET_KEY", "only-for-debug-" + "0" * 50 if DEBUG else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("SECRET_KEY is not set: give the site a long random text, the same for every process.")
+ALLOWED_HOSTS = texts("ALLOWED_HOSTS")
+TRUSTED_PROXIES = texts("TRUSTED_PROXIES")
+SITE_NAME = text("SITE_NAME", "The Daily Ledger" if DEBUG else "us")
+SITE_URL = text("SITE_URL", "http://127.0.0.1:8000" if DEBUG else "").rstrip("/")
+if not SITE_URL:
+    raise ImproperlyConfigured("SITE_URL is not set: the public address, such as https://support.example.org.")
+AMOUNT_STYLE = text("AMOUNT_STYLE", "suffix")
+if AMOUNT_STYLE not in {"suffix", "locale"}:
+    raise ImproperlyConfigured('AMOUNT_STYLE is "suffix" (2,500 $) or "locale" (as the language writes it).')
+
+# ---- the processor
+
+STRIPE_API = "https://api.stripe.com"
+STRIPE_SECRET_KEY = text("STRIPE_SECRET_KEY")
+SANDBOX = not STRIPE_SECRET_KEY
+if SANDBOX and not DEBUG and not flag("SANDBOX"):
+    raise ImproperlyConfigured(
+        "STRIPE_SECRET_KEY is not set. Set it, or SANDBOX=1 for a demonstration in which no money moves."
+    )
+STRIPE_API_BASE = text("STRIPE_API_BASE", "http://127.0.0.1:8001" if SANDBOX else STRIPE_API).rstrip("/")
+STRIPE_SECRET_KEY = STRIPE_SECRET_KEY or "sk_test_sandbox"
+LIVEMODE = STRIPE_SECRET_KEY.startswith(("sk_live_", "rk_live_"))
+if LIVEMODE and STRIPE_API_BASE != STRIPE_API:
+    raise ImproperlyConfigured("STRIPE_API_BASE must not be set with a live key: live money goes to the processor only.")
+STRIPE_WEBHOOK_SECRETS = texts("STRIPE_WEBHOOK_SECRETS") or (["whsec_sandbox"] if SANDBOX and DEBUG else [])
+if not STRIPE_WEBHOOK_SECRETS:
+    raise ImproperlyConfigured("STRIPE_WEBHOOK_SECRETS is not set: without it no payment can be confirmed.")
+STRIPE_CHECKOUT_ORIGINS = texts("STRIPE_CHECKOUT_ORIGINS") or (
+    [origin(STRIPE_API_BASE)] if SANDBOX else ["https://checkout.stripe.com"]
+)
+
+# ---- Django
+
+INSTALLED_APPS = [
+    "whitenoise.runserver_nostatic",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "djmoney",
+    "donations",
+]
+MIDDLEWARE = [
+    "donations.middleware.TrustedProxies",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "supportsite.urls"
+WSGI_APPLICATION = "supportsite.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "donations.views.context.site",
+            ]
+        },
+    }
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en"
+USE_I18N = True
+USE_THOUSAND_SEPARATOR = True
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "var" / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+WHITENOISE_USE_FINDERS = DEBUG
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+
+# ---- the database
+
+DATABASES = {"default": env.db_url_config(text("DATABASE_URL", f"sqlite:///{BASE_DIR / 'var' / 'db.sqlite3'}"))}
+# Connections stay open: a new one costs more than the rest of a request. Server threads bound their number.
+DATABASES["default"] |= {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": False, "ATOMIC_REQUESTS": False}
+ON_SQLITE = DATABASES["default"]["ENGINE"].endswith("sqlite3")
+if ON_SQLITE:
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        # recursive_triggers: without it INSERT OR REPLACE deletes a row past the append-only triggers.
+        "init_command": (
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA recursive_triggers=ON; PRAGMA foreign_keys=ON"
+        ),
+    }
+
+# ---- background work
+
+REDIS_URL = text("REDIS_URL")
+CELERY_BROKER_URL = REDIS_URL or "memory://"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULE = {
+    # Expires at once: a drain that waited in the queue does nothing that the next one does not do.
+    "drain": {"task": "donations.drain", "schedule": 1.0, "options": {"expires": 1.0}},
+    "send-mail": {"task": "donations.send_mail", "schedule": 5.0, "options": {"expires": 5.0}},
+}
+CELERY_BEAT_SCHEDULE_FILENAME = str(BASE_DIR / "var" / "celerybeat-schedule")
+
+# ---- mail
+
+EMAIL_CONFIG = env.email_url_config(text("EMAIL_URL", "consolemail://"))
+EMAIL_BACKEND = EMAIL_CONFIG.pop("EMAIL_BACKEND")
+vars().update(EMAIL_CONFIG)
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = text("MAIL_FROM", f"noreply@{urlsplit(SITE_URL).hostname}")
+
+# ---- security
+
+# A test runs the production rules over plain HTTP on loopback, as a demonstration with SANDBOX=1 may.
+SECURE = SITE_URL.startswith("https://")
+SECURE_SSL_REDIRECT = SECURE
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE
+SECURE_HSTS_PRELOAD = SECURE
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+CSRF_TRUSTED_ORIGINS = [origin(SITE_URL)]
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 300 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "frame-src": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        # The way to the hosted page is a redirect after a form: browsers check it against form-action.
+        "form-action": [SELF, *STRIPE_CHECKOUT_ORIGINS],
+    }
+}
+
+# ---- logs
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": text("LOG_LEVEL", "INFO")},
+    "loggers": {"stripe": {"level": "WARNING"}},
+}
+if DEBUG:
+    ALLOWED_HOSTS = ALLOWED_HOSTS or ["127.0.0.1", "localhost", "[::1]"]
+os.makedirs(BASE_DIR / "var", exist_ok=True)
