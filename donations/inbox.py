@@ -38,7 +38,9 @@ def receive(*, processor: str, body: bytes, signature: str | None) -> None:
     envelope = source.envelope(body)
     now = connection.ops.adapt_datetimefield_value(timezone.now())
     with connection.cursor() as cursor:
-        cursor.execute(INSERT, [processor, envelope.event_id, envelope.type, now, body, hashlib.sha256(body).digest(), now])
+        cursor.execute(
+            INSERT, [processor, envelope.event_id, envelope.type, now, body, hashlib.sha256(body).digest(), now]
+        )
 
 
 INSERT = f"""
@@ -94,7 +96,9 @@ def _claim(limit: int) -> list[InboxEvent]:
 def _process_alone(identity: int) -> None:
     try:
         with transaction.atomic():
-            row = InboxEvent.objects.select_for_update(no_key=True).filter(pk=identity, next_try_at__isnull=False).first()
+            row = (
+                InboxEvent.objects.select_for_update(no_key=True).filter(pk=identity, next_try_at__isnull=False).first()
+            )
             if row:
                 _process([row])
     except (OperationalError, InterfaceError):
@@ -274,4 +278,3 @@ def _decide(event: InboxEvent, *, user: User, decision: str, reason: str, state:
     )
     if not decided:
         raise CannotDecide("It is not in quarantine any more: somebody has decided, or it was replayed.")
-

@@ -10,9 +10,7 @@ from functools import lru_cache
 zoneinfo.reset_tzpath(to=())
 
 MONTH_TEXT = re.compile(r"(2[0-9]{3})-(0[1-9]|1[0-2])", re.ASCII)
-ENGLISH_MONTHS = (
-    "January February March April May June July August September October November December".split()
-)
+ENGLISH_MONTHS = "January February March April May June July August September October November December".split()
 
 
 @dataclass(frozen=True, order=True, slots=True)

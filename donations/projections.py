@@ -30,7 +30,17 @@ from donations.models import (
 
 Status = GiftState.Status
 RANK = {status.value: rank for rank, status in enumerate(Status)}
-MONTH_SUMS = ("raised", "gifts", "charged", "refunded", "refunds", "disputed", "awaiting", "awaiting_gifts", "followers")
+MONTH_SUMS = (
+    "raised",
+    "gifts",
+    "charged",
+    "refunded",
+    "refunds",
+    "disputed",
+    "awaiting",
+    "awaiting_gifts",
+    "followers",
+)
 DAY_SUMS = ("raised", "gifts")
 MONTH_KEY = ("campaign_id", "month", "livemode", "currency")
 DAY_KEY = (*MONTH_KEY, "day", "dimension", "value")
@@ -188,9 +198,7 @@ def apply(*, gifts: Iterable[Gift], news: Iterable[CheckoutNews] = ()) -> None:
         deltas.add(after, 1)
         changed.append(after)
     _open_months(changed, by_reference)
-    GiftState.objects.bulk_create(
-        changed, update_conflicts=True, unique_fields=["gift"], update_fields=STATE_FIELDS
-    )
+    GiftState.objects.bulk_create(changed, update_conflicts=True, unique_fields=["gift"], update_fields=STATE_FIELDS)
     deltas.write()
 
 
@@ -342,8 +350,10 @@ def rebuild() -> None:
 
 def drift() -> list[Drift]:
     """Where what is stored differs from what the ledger says. Zero rows that nothing contributes to are no drift."""
-    return _state_drift() + _table_drift(MonthTotal, MONTH_KEY, MONTH_SUMS, MONTH_SQL) + _table_drift(
-        DailyRollup, DAY_KEY, DAY_SUMS, DAILY_SQL
+    return (
+        _state_drift()
+        + _table_drift(MonthTotal, MONTH_KEY, MONTH_SUMS, MONTH_SQL)
+        + _table_drift(DailyRollup, DAY_KEY, DAY_SUMS, DAILY_SQL)
     )
 
 
@@ -436,4 +446,3 @@ def _unconfirmed_states(confirmed: set[str]) -> Iterable[GiftState]:
             heard[facts["gift"]].append(CheckoutNews(facts["gift"], facts["status"], occurred_at))
     for gift in Gift.objects.filter(pk__in=heard).select_related("campaign").iterator(chunk_size=500):
         yield _state(gift, None, None, max(heard[gift.pk], key=lambda item: RANK[item.status]))
-

@@ -8,7 +8,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import connection
 
-from donations import inbox, outbox
+from donations import giving, inbox, outbox
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
@@ -18,7 +18,7 @@ _wake = threading.Event()
 
 
 def start() -> None:
-    """Start this process's two daemon threads: one drains the inbox; one sends mail, which may be slow."""
+    """Start this process's two daemon threads: one drains the inbox; one sends what may be slow."""
     for name, tick in (("inbox", _drain), ("outbox", _send)):
         threading.Thread(target=_run, args=(name, tick), name=f"ticker-{name}", daemon=True).start()
 
@@ -50,3 +50,5 @@ def _drain() -> None:
 
 def _send() -> None:
     outbox.send_due()
+    giving.close_superseded()
+    giving.send_refunds_again()

@@ -53,7 +53,14 @@ class Gift(models.Model):
             models.CheckConstraint(condition=Q(fee_cover__gte=0), name="fee_cover_not_negative"),
             models.CheckConstraint(condition=Q(reference__startswith="gift_"), name="gift_reference_says_gift"),
         ]
-        indexes = [models.Index(fields=["campaign", "-created_at"], name="gifts_latest")]
+        indexes = [
+            models.Index(fields=["campaign", "-created_at"], name="gifts_latest"),
+            models.Index(
+                fields=["superseded_at"],
+                condition=Q(superseded_at__isnull=False) & ~Q(checkout_url=""),
+                name="gifts_to_close",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.reference
@@ -135,6 +142,7 @@ class RefundRequest(models.Model):
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(amount__gt=0), name="refund_is_some_money")]
+        indexes = [models.Index(fields=["requested_at"], condition=Q(status="sending"), name="refunds_to_send")]
 
     def __str__(self) -> str:
         return f"{self.key} {self.status}"

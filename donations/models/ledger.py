@@ -34,9 +34,7 @@ class LedgerEntry(models.Model):
     kind = models.CharField(max_length=20, choices=Kind)
     processor = models.CharField(max_length=20)
     reference = models.CharField(max_length=255)
-    gift = models.ForeignKey(
-        "Gift", models.PROTECT, null=True, blank=True, related_name="entries", db_column="gift"
-    )
+    gift = models.ForeignKey("Gift", models.PROTECT, null=True, blank=True, related_name="entries", db_column="gift")
     tier = models.CharField(max_length=40, blank=True)
     currency = models.CharField(max_length=3)
     amount = models.BigIntegerField(help_text="Minor units, signed: what came in is positive.")

@@ -1,0 +1,100 @@
+"""What a reader may fill in, and what is wrong with it in words."""
+
+import re
+import secrets
+from typing import Any
+
+from django import forms
+from django.core.signing import BadSignature, TimestampSigner
+
+from donations import money
+from donations.models import Campaign, Tier
+
+PAGE_LASTS = 24 * 3600
+CUSTOM = "custom"
+SOURCE = re.compile(r"[A-Za-z0-9_-]{1,60}", re.ASCII)
+
+
+def new_page() -> str:
+    """A token for a form that is being shown: what is sent with it, and sent again, is one attempt."""
+    return TimestampSigner(salt="donations.page").sign(secrets.token_hex(16))
+
+
+class GiveForm(forms.Form):
+    """The donation form of one campaign. After validation, `amount_minor` is what is given; 0 is to follow."""
+
+    tier = forms.CharField(max_length=20, error_messages={"required": "Choose an amount."})
+    amount = forms.CharField(required=False, max_length=60)
+    name = forms.CharField(
+        required=False, max_length=100, error_messages={"max_length": "A name can have 100 characters at most."}
+    )
+    email = forms.EmailField(
+        required=False,
+        max_length=254,
+        error_messages={"invalid": "This is not an email address. It looks like name@example.org."},
+    )
+    message = forms.CharField(
+        required=False, max_length=500, error_messages={"max_length": "A message can have 500 characters at most."}
+    )
+    anonymous = forms.BooleanField(required=False)
+    source = forms.CharField(required=False)
+    page = forms.CharField(required=False, max_length=200)
+
+    def __init__(self, campaign: Campaign, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.campaign = campaign
+        self.tiers = list(campaign.tiers.filter(frequency=Tier.Frequency.ONCE))
+        self.amount_minor = 0
+        self.page_id = ""
+
+    def clean(self) -> dict[str, Any]:
+        """Work out the amount and the attempt; every refusal is a sentence beside its field."""
+        cleaned = super().clean() or {}
+        if "tier" in cleaned:
+            self._clean_choice(cleaned["tier"], (cleaned.get("amount") or "").strip())
+        if not self.errors and self.amount_minor == 0 and not cleaned.get("email"):
+            self.add_error("email", "To follow us we need your email: we send a link to confirm it.")
+        self.page_id = _page_id(cleaned.get("page", ""))
+        if not self.page_id:
+            self.add_error(None, "This page was open for a long time. Nothing is lost: press the button once more.")
+        return cleaned
+
+    def clean_source(self) -> str:
+        """Where the reader came from; anything odd is no reason to stop them."""
+        source = str(self.cleaned_data["source"])
+        return source if SOURCE.fullmatch(source) else ""
+
+    def _clean_choice(self, tier: str, typed: str) -> None:
+        if tier == CUSTOM:
+            try:
+                self.amount_minor = money.parse_amount(typed, self.campaign.currency)
+            except money.AmountError as error:
+                self.add_error("amount", str(error))
+            return
+        presets = {str(preset.amount_minor): preset.amount_minor for preset in self.tiers}
+        if tier not in presets:
+            self.add_error("tier", "This amount is not offered any more. Choose one of these, or type another amount.")
+            return
+        self.amount_minor = presets[tier]
+        if typed and not self._is_same(typed):
+            chosen = money.format_minor(self.amount_minor, self.campaign.currency)
+            self.add_error("amount", f"You chose {chosen} above, and typed another amount here. Which one is it?")
+
+    def _is_same(self, typed: str) -> bool:
+        try:
+            return money.parse_amount(typed, self.campaign.currency) == self.amount_minor
+        except money.AmountError:
+            return False
+
+    @property
+    def tier_text(self) -> str:
+        """What the gift remembers of the choice: the tier's amount as text, or "custom"."""
+        chosen = self.cleaned_data["tier"]
+        return CUSTOM if chosen == CUSTOM else money.decimal_text(self.amount_minor, self.campaign.currency)
+
+
+def _page_id(token: str) -> str:
+    try:
+        return TimestampSigner(salt="donations.page").unsign(token, max_age=PAGE_LASTS)
+    except BadSignature:
+        return ""

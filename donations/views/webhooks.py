@@ -1,0 +1,48 @@
+"""The processor's deliveries: verified, stored, answered; all else is the inbox's."""
+
+import logging
+
+from django.db import Error, connection
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.views.decorators.csrf import csrf_exempt
+
+from donations import inbox, ticker
+from donations.processors.base import BadDelivery
+
+log = logging.getLogger(__name__)
+LARGEST_BODY = 256 * 1024
+
+
+@csrf_exempt
+def stripe(request: HttpRequest) -> HttpResponse:
+    """200 once the event is stored; 400 or 413 for what is no delivery; 503 while the database is away."""
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    if _length(request) > LARGEST_BODY:
+        return HttpResponse("too large\n", status=413, content_type="text/plain")
+    body, signature = request.read(LARGEST_BODY + 1), request.headers.get("Stripe-Signature")
+    if len(body) > LARGEST_BODY:
+        return HttpResponse("too large\n", status=413, content_type="text/plain")
+    try:
+        _store(body, signature)
+    except BadDelivery:
+        return HttpResponse("not a delivery\n", status=400, content_type="text/plain")
+    except Error:
+        log.exception("a delivery could not be stored; its sender will repeat it")
+        return HttpResponse("try again later\n", status=503, content_type="text/plain")
+    ticker.wake()
+    return HttpResponse(b"", content_type="text/plain")
+
+
+def _length(request: HttpRequest) -> int:
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 12 else LARGEST_BODY + 1
+
+
+def _store(body: bytes, signature: str | None) -> None:
+    """Store it, on a new connection if the kept one turns out to be dead."""
+    try:
+        inbox.receive(processor="stripe", body=body, signature=signature)
+    except Error:
+        connection.close()
+        inbox.receive(processor="stripe", body=body, signature=signature)
