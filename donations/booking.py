@@ -221,8 +221,8 @@ def _refunds(books: Books, numbered: list[tuple[int, Item]]) -> dict[int, Outcom
     if not numbered:
         return {}
     sightings: defaultdict[str, list[RefundChanged]] = defaultdict(list)
-    for fact in _seen_before(books.processor, {item.told.subject for _, item in numbered}):
-        sightings[fact.refund].append(fact)
+    for seen in _seen_before(books.processor, {item.told.subject for _, item in numbered}):
+        sightings[seen.refund].append(seen)
     facts: list[tuple[int, Item, RefundChanged]] = []
     foreign = _foreign_payments(books, numbered)
     for position, item in numbered:
@@ -230,9 +230,9 @@ def _refunds(books: Books, numbered: list[tuple[int, Item]]) -> dict[int, Outcom
         assert isinstance(fact, RefundChanged)  # noqa: S101 (for the type checker)
         facts.append((position, item, fact))
         sightings[fact.refund].append(fact)
+    facts.sort(key=lambda triple: (triple[2].created, triple[2].refund, triple[0]))
     return {
-        position: _refund(books, item, fact, sightings[fact.refund], foreign)
-        for position, item, fact in sorted(facts, key=lambda triple: (triple[2].created, triple[2].refund, triple[0]))
+        position: _refund(books, item, refund, sightings[refund.refund], foreign) for position, item, refund in facts
     }
 
 
@@ -241,7 +241,7 @@ def _seen_before(processor: str, refunds: set[str]) -> list[RefundChanged]:
     stored = InboxEvent.objects.filter(
         processor=processor, subject__in=refunds, state=State.PROCESSED, facts__isnull=False
     )
-    facts = [fact_from_json(facts) for facts in stored.values_list("facts", flat=True)]
+    facts = [fact_from_json(facts) for facts in stored.values_list("facts", flat=True) if facts]
     return [fact for fact in facts if isinstance(fact, RefundChanged)]
 
 

@@ -67,7 +67,7 @@ def start_gift(intent: Intent) -> str:
 
 
 def _gift_of(intent: Intent) -> Gift:
-    """This attempt's gift: the one of an earlier submission while its checkout lasts, else a new one."""
+    """The gift of an attempt: the one of an earlier submission while its checkout lasts, else a new one."""
     for generation in range(MOST_ATTEMPTS):
         attempt = intent.attempt(generation)
         gift = Gift.objects.filter(attempt=attempt).first() or _add_gift(intent, attempt)

@@ -1,4 +1,4 @@
-"""The inbox: receive, claim, process, quarantine, replay. The table is the queue, and this is the one way to book money.
+"""The inbox: receive, claim, process, quarantine, replay. Its table is the queue, and the one way to book money.
 
 A batch is one transaction: claimed rows, ledger entries, totals, receipts and the rows' own new states stand or fall
 together. What fails as a batch is tried one by one; what fails alone is recorded in a transaction of its own.
@@ -200,14 +200,14 @@ def _settle(readings: list[Reading]) -> None:
 
 def _settled_row(reading: Reading, now: datetime) -> list[Any]:
     row, told, outcome = reading.row, reading.interpretation, reading.outcome
-    state, next_try, settled, since = outcome.state, None, now, row.waiting_since
-    reason = outcome.reason
+    state, reason, since = outcome.state, outcome.reason, row.waiting_since
+    next_try: datetime | None = None
     if state == State.WAITING:
         since = since or now
         if now - since > PATIENCE and row.decision != "accept":
             state, reason = State.QUARANTINED, f"after 72 hours, still: {reason}"
         else:
-            next_try, settled = now + _backoff(row.attempts + 1), None
+            next_try = now + _backoff(row.attempts + 1)
     if state == State.QUARANTINED:
         log.warning("inbox event %s is quarantined: %s", row.event_id, reason)
     adapt = connection.ops.adapt_datetimefield_value
@@ -218,7 +218,7 @@ def _settled_row(reading: Reading, now: datetime) -> list[Any]:
         row.attempts + 1,
         adapt(since) if since else None,
         reason[:300],
-        adapt(settled) if settled else None,
+        None if next_try else adapt(now),
         told.livemode if told else None,
         adapt(told.created) if told else None,
         facts,

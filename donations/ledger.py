@@ -2,6 +2,7 @@
 
 from dataclasses import astuple, dataclass, fields
 from datetime import date, datetime
+from typing import Any
 
 from django.db import connection
 from django.utils import timezone
@@ -104,7 +105,7 @@ def _insert(entries: list[NewEntry]) -> list[Key]:
     )
     adapt = connection.ops.adapt_datetimefield_value
     adapt_date = connection.ops.adapt_datefield_value
-    parameters: list[object] = []
+    parameters: list[Any] = []
     for new in entries:
         values = dict(zip(COLUMNS, (*astuple(new), now), strict=True))
         values["effective_at"] = adapt(new.effective_at)

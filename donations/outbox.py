@@ -1,4 +1,4 @@
-"""Sole sender of mail: at most once. A send cut off by a crash is `unsure`, shown to staff, never sent again by itself."""
+"""Sole sender of mail, at most once: a send cut off by a crash is `unsure`, and never sent again by itself."""
 
 import logging
 from collections.abc import Iterable

@@ -7,7 +7,7 @@ without its fee cover. It is a function of the set of entries, so any order of d
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from django.db import connection, transaction
@@ -221,7 +221,7 @@ def _sums(references: list[str]) -> dict[str, dict[str, Any]]:
         )
         .order_by()
     )
-    return {row["gift_id"]: row for row in rows}
+    return {row["gift_id"]: dict(row) for row in rows}
 
 
 def _state(gift: Gift, before: GiftState | None, sums: dict[str, Any] | None, news: CheckoutNews | None) -> GiftState:
@@ -397,7 +397,8 @@ def _state_drift() -> list[Drift]:
 def _fields(state: GiftState | None) -> dict[str, Any] | None:
     if state is None or state.status == Status.PENDING:
         return None
-    return {name: getattr(state, GiftState._meta.get_field(name).attname) for name in STATE_FIELDS}
+    fields = [field for field in GiftState._meta.concrete_fields if field.name in STATE_FIELDS]
+    return {field.name: getattr(state, field.attname) for field in fields}
 
 
 def _rebuild_states() -> None:
@@ -427,12 +428,10 @@ def _rebuilt_states() -> Iterable[GiftState]:
 
 def _state_from_row(row: dict[str, Any]) -> GiftState:
     """A raw row as an unsaved state; SQLite hands dates over as text."""
-    for name in ("local_date", "confirmed_at"):
-        field = GiftState._meta.get_field(name)
-        value = row[name]
-        for convert in connection.ops.get_db_converters(field.cached_col) if isinstance(value, str) else ():
-            value = convert(value, field.cached_col, connection)
-        row[name] = value
+    if isinstance(row["local_date"], str):
+        row["local_date"] = date.fromisoformat(row["local_date"])
+    if isinstance(row["confirmed_at"], str):
+        row["confirmed_at"] = datetime.fromisoformat(row["confirmed_at"]).replace(tzinfo=UTC)
     row["livemode"] = bool(row["livemode"])
     return GiftState(status=Status.CONFIRMED, **row)
 
@@ -441,7 +440,7 @@ def _unconfirmed_states(confirmed: set[str]) -> Iterable[GiftState]:
     heard: dict[str, list[CheckoutNews]] = defaultdict(list)
     events = InboxEvent.objects.filter(state="processed", facts__kind="checkout").exclude(gift_reference="")
     for facts in events.values_list("facts", flat=True).iterator():
-        if facts["gift"] not in confirmed:
+        if facts and facts["gift"] not in confirmed:
             occurred_at = datetime.fromisoformat(facts["occurred_at"])
             heard[facts["gift"]].append(CheckoutNews(facts["gift"], facts["status"], occurred_at))
     for gift in Gift.objects.filter(pk__in=heard).select_related("campaign").iterator(chunk_size=500):

@@ -3,7 +3,6 @@
 Every setting NAME may also come from a file that NAME_FILE names: for secrets mounted as files.
 """
 
-import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -65,7 +64,9 @@ STRIPE_API_BASE = text("STRIPE_API_BASE", "http://127.0.0.1:8001" if SANDBOX els
 STRIPE_SECRET_KEY = STRIPE_SECRET_KEY or "sk_test_sandbox"
 LIVEMODE = STRIPE_SECRET_KEY.startswith(("sk_live_", "rk_live_"))
 if LIVEMODE and STRIPE_API_BASE != STRIPE_API:
-    raise ImproperlyConfigured("STRIPE_API_BASE must not be set with a live key: live money goes to the processor only.")
+    raise ImproperlyConfigured(
+        "STRIPE_API_BASE must not be set with a live key: live money goes to the processor only."
+    )
 STRIPE_WEBHOOK_SECRETS = texts("STRIPE_WEBHOOK_SECRETS") or (["whsec_sandbox"] if SANDBOX and DEBUG else [])
 if not STRIPE_WEBHOOK_SECRETS:
     raise ImproperlyConfigured("STRIPE_WEBHOOK_SECRETS is not set: without it no payment can be confirmed.")
@@ -228,4 +229,4 @@ LOGGING = {
 }
 if DEBUG:
     ALLOWED_HOSTS = ALLOWED_HOSTS or ["127.0.0.1", "localhost", "[::1]"]
-os.makedirs(BASE_DIR / "var", exist_ok=True)
+(BASE_DIR / "var").mkdir(exist_ok=True)

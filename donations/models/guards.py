@@ -36,7 +36,7 @@ CREATE TRIGGER ledger_like_its_gift BEFORE INSERT ON {LEDGER}
   FOR EACH ROW EXECUTE FUNCTION donations_like_its_gift();
 """  # noqa: S608 (the only text put in is this module's own table name)
 
-SQLITE = [
+SQLITE = [  # the only text put in is this module's own table name
     "DROP TRIGGER IF EXISTS ledger_no_update",
     f"CREATE TRIGGER ledger_no_update BEFORE UPDATE ON {LEDGER} "
     "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
@@ -44,7 +44,7 @@ SQLITE = [
     f"CREATE TRIGGER ledger_no_delete BEFORE DELETE ON {LEDGER} "
     "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
     "DROP TRIGGER IF EXISTS ledger_like_its_gift",
-    f"CREATE TRIGGER ledger_like_its_gift BEFORE INSERT ON {LEDGER} WHEN NEW.gift IS NOT NULL AND NOT EXISTS ("
+    f"CREATE TRIGGER ledger_like_its_gift BEFORE INSERT ON {LEDGER} WHEN NEW.gift IS NOT NULL AND NOT EXISTS ("  # noqa: S608
     "SELECT 1 FROM donations_gift g WHERE g.reference = NEW.gift AND g.livemode = NEW.livemode "
     "AND (g.currency = NEW.currency OR NEW.kind = 'fee')) "
     "BEGIN SELECT RAISE(ABORT, 'an entry has its gift''s currency and mode'); END",

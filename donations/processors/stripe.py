@@ -275,7 +275,9 @@ def _checkout(event_type: str, session: Json, livemode: bool, created: datetime)
         fact = CheckoutChanged(gift, CHECKOUT_ENDS[event_type], checkout, created)
         return Interpretation(livemode, created, checkout, payment, fact)
     if session.get("payment_status") == "unpaid":
-        return Interpretation(livemode, created, checkout, payment, CheckoutChanged(gift, "awaiting", checkout, created))
+        return Interpretation(
+            livemode, created, checkout, payment, CheckoutChanged(gift, "awaiting", checkout, created)
+        )
     if session.get("payment_status") != "paid":
         raise Malformed("payment_status is neither paid nor unpaid")
     return Interpretation(

@@ -97,8 +97,7 @@ def _follow(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpRes
 
 def _page(request: HttpRequest, campaign: Campaign, form: GiveForm, status: int = 200) -> HttpResponse:
     if form.is_bound and not form.page_id:
-        form.data = form.data.copy()
-        form.data["page"] = new_page()
+        form.data = {**form.data.dict(), "page": new_page()}  # type: ignore[attr-defined]  # it is the request's QueryDict
     elif not form.is_bound:
         form.initial["page"] = new_page()
     context = {
