@@ -1,0 +1,90 @@
+"""A reader's way: from the article's button to the thank-you page and the moved bar."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import assert_accessible
+from tests.house import ROOT, House
+
+
+def pay(page: Page) -> None:
+    """On the hosted page, with the card that works."""
+    page.get_by_label("Card number").fill("4242 4242 4242 4242")
+    page.get_by_role("button", name="Pay").click()
+
+
+def test_from_the_article_to_the_moved_bar(page: Page, home: House) -> None:
+    page.goto(f"{home.site}/demo/article/")
+    buttons = page.get_by_role("link", name="Support The Daily Ledger")
+    assert buttons.count() >= 2
+    buttons.first.click()
+    page.locator("label", has_text="500 $").first.click()
+    page.get_by_role("button").filter(has_text="ontinue").click()
+    pay(page)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Thank you", timeout=15000)
+    home.await_meter(raised=50000)
+    page.goto(f"{home.site}/embed/v1/meter")
+    expect(page.get_by_text("500 $", exact=True).first).to_be_visible()
+    assert page.context.cookies() == []
+
+
+def test_a_custom_amount_and_its_refusal_in_words(page: Page, home: House) -> None:
+    page.goto(f"{home.site}/give/general/")
+    page.locator("label", has_text="Other").first.click()
+    page.locator("input[name=amount]").fill("1.000")
+    page.locator("input[name=name]").fill("Reader")
+    page.get_by_role("button").filter(has_text="ontinue").click()
+    expect(page.get_by_text("can be read in two ways").first).to_be_visible()
+    expect(page.locator("input[name=name]")).to_have_value("Reader")
+    page.locator("input[name=amount]").fill("1,000")
+    page.get_by_role("button").filter(has_text="ontinue").click()
+    pay(page)
+    home.await_meter(raised=100000)
+
+
+def test_nothing_to_pay_keeps_a_follower(page: Page, home: House) -> None:
+    page.goto(f"{home.site}/give/general/")
+    page.locator("input[name=tier][value='0']").check(force=True)
+    page.locator("input[name=email]").fill("reader@example.org")
+    page.locator("form button[type=submit]").click()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    assert home.meter()["raised"] == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_readers_pages_have_no_accessibility_violation(staff_page: Page, home: House, scheme: str) -> None:
+    staff_page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    home.pay(home.checkout())
+    home.await_meter(raised=50000)
+    for path in ("/give/general/", "/demo/article/", "/embed/v1/meter", "/embed/"):
+        staff_page.goto(home.site + path)
+        assert_accessible(staff_page)
+    session = home.api("checkout/sessions")["data"][0]
+    staff_page.goto(session["success_url"])
+    assert_accessible(staff_page)
+    staff_page.goto(f"{home.sandbox}/pay/{home.checkout(tier='250000')}")
+    assert_accessible(staff_page)
+
+
+def test_a_narrow_page_does_not_scroll_sideways(staff_page: Page, home: House) -> None:
+    staff_page.set_viewport_size({"width": 320, "height": 640})
+    for path in ("/give/general/", "/embed/v1/meter", "/demo/article/"):
+        staff_page.goto(home.site + path)
+        assert staff_page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def test_pictures_of_the_page_and_the_bar(staff_page: Page, home: House, tmp_path: Path) -> None:
+    home.pay(home.checkout())
+    home.await_meter(raised=50000)
+    staff_page.set_viewport_size({"width": 800, "height": 900})
+    for name, path, whole in (("give", "/give/general/", True), ("bar", "/embed/v1/meter", False)):
+        staff_page.set_viewport_size({"width": 800 if whole else 640, "height": 900 if whole else 220})
+        staff_page.goto(home.site + path)
+        picture = staff_page.screenshot(full_page=whole)
+        assert len(picture) > 3000
+        target = ROOT / "docs" / "images" / f"{name}.png"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(picture)
