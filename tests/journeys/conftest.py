@@ -26,7 +26,6 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
     with (
         postgres() as database,
         redis() as broker,
-        house(tmp_path, database_url=database.url, redis_url=broker.url) as b,
+        house(tmp_path, database_url=database.url, redis_url=broker.url) as built,
     ):
-        b.broker = broker  # type: ignore[attr-defined]
-        yield b
+        yield built
