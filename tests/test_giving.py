@@ -1,0 +1,228 @@
+"""Asking to give, to follow and to refund, against a processor that answers over HTTP or not at all."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core import mail
+from django.test import Client
+from djmoney.money import Money
+
+from donations import giving, outbox, processors, projections
+from donations.forms import new_page
+from donations.models import Campaign, Donor, Follower, Gift, GiftState, MonthTotal, RefundRequest, Tier
+
+pytestmark = pytest.mark.django_db(transaction=True)
+URL = "/give/general/"
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A processor of a few lines: it answers each call with what the test put up, and remembers the calls."""
+
+    calls: list[tuple[str, str, str]]
+    status: int
+    answer: dict[str, Any]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
+        type(self).calls.append((self.path, self.headers.get("Idempotency-Key", ""), body))
+        sent = json.dumps(type(self).answer).encode()
+        self.send_response(type(self).status)
+        self.send_header("Content-Length", str(len(sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def processor(settings: Any) -> Iterator[type[Answers]]:
+    Answers.calls, Answers.status = [], 200
+    Answers.answer = {"id": "cs_test_1", "object": "checkout.session", "url": "http://127.0.0.1:1/pay/cs_test_1"}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings.STRIPE_API_BASE = f"http://127.0.0.1:{server.server_port}"
+    processors.get.cache_clear()
+    yield Answers
+    server.shutdown()
+    server.server_close()
+    processors.get.cache_clear()
+
+
+@pytest.fixture
+def campaign() -> Campaign:
+    fund = Campaign.objects.create(slug="general", name="News", default_goal=Money(5000, "USD"), is_default=True)
+    for amount in (0, 500, 2500):
+        Tier.objects.create(campaign=fund, amount=Money(amount, "USD"))
+    return fund
+
+
+def send(client: Client, page: str, **fields: str) -> Any:
+    return client.post(URL, {"page": page, "tier": "50000"} | fields, HTTP_ORIGIN="http://testserver")
+
+
+def test_a_form_sent_twice_leads_to_one_gift_and_one_checkout(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    first, second = send(client, page), send(client, page)
+    assert first.status_code == second.status_code == 303
+    assert first.headers["Location"] == second.headers["Location"] == processor.answer["url"]
+    assert (Gift.objects.count(), len(processor.calls)) == (1, 1)
+
+
+def test_a_retry_sends_the_same_parameters_with_the_same_key(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    processor.status = 503
+    assert send(client, page, name="Reader").status_code == 503
+    processor.status = 200
+    assert send(client, page, name="Reader").status_code == 303
+    assert len({(key, body) for _, key, body in processor.calls}) == 1
+    assert Gift.objects.count() == 1
+
+
+def test_a_changed_form_is_a_new_gift_and_the_old_checkout_is_closed(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    send(client, page)
+    processor.answer |= {"id": "cs_test_2"}
+    send(client, page, tier="250000")
+    assert giving.close_superseded() == 1
+    assert processor.calls[-1][0] == "/v1/checkout/sessions/cs_test_1/expire"
+    assert giving.close_superseded() == 0
+
+
+def test_the_server_and_not_the_browser_sets_the_amount(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    send(client, new_page(), amount_total="1", unit_amount="1")
+    assert "[unit_amount]=50000" in processor.calls[0][2].replace("%5B", "[").replace("%5D", "]")
+
+
+@pytest.mark.parametrize(
+    "typed", ["1.000", "25.001", "0.10", "1000000000", "-5", "NaN", "1" + "0" * 400, "abc", "٢٥", "", "1e3", "\x00"]
+)
+def test_an_amount_that_is_not_plain_is_refused_in_words(
+    client: Client, campaign: Campaign, processor: type[Answers], typed: str
+) -> None:
+    answer = send(client, new_page(), tier="custom", amount=typed, name="Kept name")
+    assert answer.status_code == 422
+    assert answer.context["form"].errors["amount"]
+    assert "Kept name" in answer.text
+    assert processor.calls == []
+
+
+@pytest.mark.parametrize(("typed", "minor"), [("1,000", 100000), ("1000.50", 100050), ("$25", 2500), (" 25 ", 2500)])
+def test_an_amount_is_read_as_people_write_it(
+    client: Client, campaign: Campaign, processor: type[Answers], typed: str, minor: int
+) -> None:
+    assert send(client, new_page(), tier="custom", amount=typed).status_code == 303
+    assert Gift.objects.get().amount == minor
+
+
+def test_an_amount_that_the_processor_refuses_is_said_beside_the_field(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    processor.status = 400
+    processor.answer = {"error": {"type": "invalid_request_error", "code": "amount_too_small", "message": "no"}}
+    answer = send(client, new_page(), tier="custom", amount="25")
+    assert answer.status_code == 422
+    assert "too small" in answer.text
+    assert Gift.objects.get().refusal
+
+
+def test_a_page_of_another_site_cannot_send_the_form(client: Client, campaign: Campaign) -> None:
+    fields = {"page": new_page(), "tier": "50000"}
+    assert client.post(URL, fields, HTTP_ORIGIN="https://elsewhere.example").status_code == 403
+    assert client.post(URL, fields, HTTP_SEC_FETCH_SITE="cross-site").status_code == 403
+    assert Gift.objects.count() == 0
+
+
+def test_an_old_page_is_asked_for_one_more_press_and_loses_nothing(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    answer = send(client, "not-a-token", name="Kept name")
+    assert answer.status_code == 422
+    assert "Kept name" in answer.text
+    assert send(client, answer.context["form"]["page"].value(), name="Kept name").status_code == 303
+
+
+def test_nothing_to_pay_keeps_a_follower_confirmed_by_mail(client: Client, campaign: Campaign) -> None:
+    assert send(client, new_page(), tier="0").status_code == 422
+    assert send(client, new_page(), tier="0", email="Reader@Example.org").status_code == 200
+    outbox.send_due()
+    link = next(word for word in mail.outbox[0].body.split() if "/follow/" in word)
+    path = link.removeprefix("http://testserver")
+    assert client.get(path).status_code == 200
+    assert Follower.objects.get().confirmed_at is None
+    for _ in range(2):
+        assert client.post(path, HTTP_ORIGIN="http://testserver").status_code == 200
+    assert MonthTotal.objects.get().followers == 1
+    assert projections.drift() == []
+    assert Donor.objects.get().email == "reader@example.org"
+
+
+def test_the_form_sets_no_cookie_and_asks_for_no_token(client: Client, campaign: Campaign) -> None:
+    answer = client.get(URL)
+    assert answer.cookies == {}
+    assert "csrfmiddlewaretoken" not in answer.text
+    assert "no-store" in answer.headers["Cache-Control"]
+
+
+def a_confirmed_gift(campaign: Campaign) -> Gift:
+    gift = Gift.objects.create(
+        campaign=campaign, tier="500.00", currency="USD", amount=50000, livemode=False, processor="stripe"
+    )
+    GiftState.objects.create(
+        gift=gift,
+        campaign=campaign,
+        status="confirmed",
+        livemode=False,
+        currency="USD",
+        tier="500.00",
+        charged=50000,
+        payment="pi_1",
+    )
+    return gift
+
+
+def test_refunds_never_ask_for_more_than_was_charged(campaign: Campaign, processor: type[Answers]) -> None:
+    gift, user = a_confirmed_gift(campaign), User.objects.create_user("finance")
+    processor.answer = {"id": "re_1", "object": "refund"}
+    giving.request_refund(gift=gift, amount=30000, reason="asked", user=user)
+    with pytest.raises(giving.RefundRefused):
+        giving.request_refund(gift=gift, amount=20001, reason="asked", user=user)
+    giving.request_refund(gift=gift, amount=20000, reason="asked", user=user)
+    assert GiftState.objects.get().refund_requested == 50000
+
+
+def test_a_refused_refund_frees_what_it_had_set_aside(campaign: Campaign, processor: type[Answers]) -> None:
+    gift = a_confirmed_gift(campaign)
+    processor.status = 400
+    processor.answer = {"error": {"type": "invalid_request_error", "code": "charge_already_refunded", "message": "no"}}
+    with pytest.raises(giving.RefundRefused):
+        giving.request_refund(gift=gift, amount=30000, reason="", user=None)
+    assert GiftState.objects.get().refund_requested == 0
+    assert RefundRequest.objects.get().status == "refused"
+
+
+def test_a_refund_that_got_no_answer_is_sent_again_with_its_own_key(
+    campaign: Campaign, processor: type[Answers]
+) -> None:
+    gift = a_confirmed_gift(campaign)
+    processor.status = 503
+    giving.request_refund(gift=gift, amount=30000, reason="", user=None)
+    assert RefundRequest.objects.get().status == "sending"
+    processor.status, processor.answer = 200, {"id": "re_1", "object": "refund"}
+    RefundRequest.objects.update(requested_at="2020-01-01T00:00Z")
+    assert giving.send_refunds_again() == 1
+    assert RefundRequest.objects.get().status == "accepted"
+    assert len({key for _, key, _ in processor.calls}) == 1
