@@ -1,0 +1,92 @@
+"""What operators and others build on is documented: settings, commands, columns, fields, addresses, links."""
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OPERATING = (ROOT / "docs/operating.md").read_text()
+DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+
+
+def settings_read() -> list[str]:
+    source = (ROOT / "supportsite/settings.py").read_text()
+    return sorted(set(re.findall(r'\b(?:text|texts|flag)\("([A-Z_]+)"', source)))
+
+
+def commands() -> list[Path]:
+    folder = ROOT / "donations/management/commands"
+    return sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def constant(path: str, name: str) -> list[str]:
+    """A list of texts that a module assigns to a name, read without importing it."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+    raise AssertionError(f"{path} has no {name}")
+
+
+@pytest.mark.parametrize("name", settings_read())
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"`{name}`" in OPERATING
+    if name != "LOG_LEVEL":
+        assert re.search(rf"^#? ?{name}=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", commands(), ids=lambda path: path.stem)
+def test_every_command_and_option_is_documented(path: Path) -> None:
+    assert f"manage.py {path.stem}" in OPERATING
+    for option in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', path.read_text()):
+        assert option in OPERATING, option
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+def test_the_import_layers_are_those_of_the_architecture() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = pyproject["tool"]["importlinter"]["contracts"][0]["layers"]
+    architecture = (ROOT / "docs/architecture.md").read_text()
+    for room in re.findall(r"[a-z]+", " ".join(layers)):
+        assert f"`{room}`" in architecture, room
+
+
+def test_every_address_is_documented() -> None:
+    source = (ROOT / "donations/urls.py").read_text()
+    text = (ROOT / "docs/architecture.md").read_text()
+    for route in re.findall(r'path\(\s*"([^"]+)"', source):
+        assert re.sub(r"<\w+:(\w+)>", r"<\1>", route) in text, route
+
+
+def test_every_column_of_finances_files_is_documented() -> None:
+    text = (ROOT / "docs/exports.md").read_text()
+    ledger = (
+        "entry_id,effective_at,local_date,campaign,campaign_month,kind,processor,reference,gift,tier,currency,amount,"
+    )
+    ledger += "goal_amount,settlement_currency,settlement_amount,livemode"
+    gifts = (
+        "gift,campaign,campaign_month,confirmed_at,status,tier,frequency,currency,amount,fee_cover,charged,refunded,"
+    )
+    gifts += "disputed,counted,source,livemode"
+    for column in f"{ledger},{gifts}".split(","):
+        assert f"| `{column}` |" in text, column
+
+
+def test_every_field_of_the_meter_is_documented() -> None:
+    sample = json.loads((ROOT / "docs/meter.json").read_text())
+    text = (ROOT / "docs/embedding.md").read_text()
+    for field in sample:
+        assert f"| `{field}` |" in text, field
