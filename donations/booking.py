@@ -331,7 +331,7 @@ def _write(books: Books) -> None:
     projections.apply(gifts=[books.gifts[reference] for reference in sorted(touched)], news=books.news)
     paid = [entry for entry in booked if entry.kind == Kind.GIFT and entry.gift]
     if paid:
-        outbox.enqueue("receipt", sorted(str(entry.gift) for entry in paid))
+        outbox.enqueue("receipt", sorted(str(entry.gift) for entry in paid if books.gifts[str(entry.gift)].donor_id))
         _wake_waiting(books, [entry.reference for entry in paid])
 
 
