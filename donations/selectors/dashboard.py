@@ -1,0 +1,412 @@
+"""The reads of the month at a glance: rollups and rows found by index, never a scan of history.
+
+The number of queries is the same however many gifts there are.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+
+from django.db.models import Count, Min, Q, QuerySet, Sum
+
+from donations import money, periods
+from donations.models import (
+    Campaign,
+    CampaignMonth,
+    DailyRollup,
+    Follower,
+    GiftState,
+    InboxEvent,
+    MonthTotal,
+    Tier,
+)
+from donations.periods import Month
+
+FIRST_MONTH, LAST_MONTH = Month(2000, 1), Month(2999, 12)  # what `Month.parse` reads, and so what has a page
+MONTHS_SHOWN = 6
+LATEST = 6
+PATIENCE = timedelta(minutes=1)
+CUSTOM = "custom"
+Status = GiftState.Status
+State = InboxEvent.State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """A campaign month's totals, minor units; all zero where nothing has happened."""
+
+    raised: int = 0
+    gifts: int = 0
+    charged: int = 0
+    refunded: int = 0
+    refunds: int = 0
+    disputed: int = 0
+    awaiting: int = 0
+    awaiting_gifts: int = 0
+    followers: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a month stands to its goal. A goal of 0 is no goal."""
+
+    month: Month
+    goal: int
+    raised: int
+
+    @property
+    def percent(self) -> int | None:
+        """Floored, not clamped; None without a goal."""
+        return self.raised * 100 // self.goal if self.goal else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierShare:
+    """What one choice of the form brought. `amount` is None for an amount of the donor's own."""
+
+    amount: int | None
+    name: str
+    label: str
+    raised: int
+    supporters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiftLine:
+    """A gift in one of the lists of latest gifts, minor units."""
+
+    reference: str
+    name: str
+    tier: str
+    status: str
+    currency: str
+    amount: int
+    refunded: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowerLine:
+    """A follower in the list of latest followers."""
+
+    name: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether what the processor tells us arrives and is made something of."""
+
+    last_received: datetime | None
+    oldest_unprocessed: datetime | None
+    unprocessed: int
+    waiting: int
+    quarantined: int
+    wrong_mode: int
+
+    def is_late(self, *, now: datetime) -> bool:
+        """Whether an event has lain unprocessed for longer than a minute."""
+        return self.oldest_unprocessed is not None and now - self.oldest_unprocessed > PATIENCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """A campaign month as managers see it, minor units of one currency."""
+
+    campaign: Campaign
+    month: Month
+    currency: str
+    elapsed: int
+    goal: int
+    sums: Sums
+    other_currencies: tuple[tuple[str, int], ...]
+    days: tuple[int, ...]
+    days_before: tuple[int, ...]
+    standings: tuple[Standing, ...]
+    tiers: tuple[TierShare, ...]
+    latest_gifts: tuple[GiftLine, ...]
+    latest_awaiting: tuple[GiftLine, ...]
+    latest_refunds: tuple[GiftLine, ...]
+    latest_followers: tuple[FollowerLine, ...]
+    health: Health
+
+    @property
+    def is_future(self) -> bool:
+        return self.elapsed == 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.elapsed > self.month.days
+
+    @property
+    def percent(self) -> int | None:
+        return self.standings[-1].percent
+
+    @property
+    def pace(self) -> int | None:
+        """What an even pace to the goal has by the end of today; None without a goal or before the month."""
+        if not self.goal or self.is_future:
+            return None
+        return even_pace(goal=self.goal, day=min(self.elapsed, self.month.days), days=self.month.days)
+
+    @property
+    def forecast(self) -> int | None:
+        """What the month ends with if its pace holds; None unless it is under way and has raised something."""
+        if self.is_future or self.is_over or not self.sums.raised:
+            return None
+        return self.sums.raised * self.month.days // self.elapsed
+
+    @property
+    def supporters(self) -> int:
+        """Gifts that count, and followers confirmed this month."""
+        return self.sums.gifts + self.sums.followers
+
+
+def even_pace(*, goal: int, day: int, days: int) -> int:
+    """What an even pace to the goal has at the end of a day of the month."""
+    return goal * day // days
+
+
+def campaigns() -> list[Campaign]:
+    """Every campaign, the default one first."""
+    return list(Campaign.objects.order_by("-is_default", "slug"))
+
+
+def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -> Glance:
+    """All that the page of a campaign month shows, in the campaign's currency and one mode."""
+    of_mode = {"campaign": campaign, "livemode": livemode}
+    currency = campaign.currency
+    shown = _last_months(month)
+    totals = list(MonthTotal.objects.filter(month__in=map(str, shown), **of_mode))
+    sums = {total.month: _sums(total) for total in totals if total.currency == currency}
+    standings = _standings(campaign=campaign, months=shown, sums=sums)
+    elapsed = _elapsed(month=month, zone=campaign.time_zone, now=now)
+    rollups = DailyRollup.objects.filter(currency=currency, **of_mode)
+    by_day = _by_day(rollups=rollups, months=[month.previous, month])
+    states = GiftState.objects.filter(campaign_month=str(month), **of_mode).select_related("gift")
+    own = sums.get(str(month), Sums())
+    return Glance(
+        campaign=campaign,
+        month=month,
+        currency=currency,
+        elapsed=elapsed,
+        goal=standings[-1].goal,
+        sums=own,
+        other_currencies=_other_currencies(totals=totals, month=month, currency=currency),
+        days=_cumulative(by_day=by_day, month=month, upto=elapsed),
+        days_before=_cumulative(by_day=by_day, month=month.previous, upto=_whole(month.previous, by_day)),
+        standings=standings,
+        tiers=_tiers(campaign=campaign, rollups=rollups.filter(month=str(month)), followers=own.followers),
+        latest_gifts=_latest_gifts(states),
+        latest_awaiting=_latest_awaiting(states),
+        latest_refunds=_latest_refunds(states) if own.refunds else (),
+        latest_followers=_latest_followers(Follower.objects.filter(confirmed_month=str(month), **of_mode)),
+        health=health(),
+    )
+
+
+# ---- totals, goals and days
+
+
+def _last_months(month: Month) -> list[Month]:
+    """The months up to this one that have a page, the oldest first."""
+    months = [month]
+    while len(months) < MONTHS_SHOWN and months[0] > FIRST_MONTH:
+        months.insert(0, months[0].previous)
+    return months
+
+
+def _sums(total: MonthTotal) -> Sums:
+    return Sums(**{name: getattr(total, name) for name in Sums.__dataclass_fields__})
+
+
+def _other_currencies(*, totals: list[MonthTotal], month: Month, currency: str) -> tuple[tuple[str, int], ...]:
+    """What the month raised before the campaign's currency was changed: sums are per currency, always."""
+    return tuple(
+        (total.currency, total.raised)
+        for total in totals
+        if total.month == str(month) and total.currency != currency and total.raised
+    )
+
+
+def _standings(*, campaign: Campaign, months: list[Month], sums: dict[str, Sums]) -> tuple[Standing, ...]:
+    rows = CampaignMonth.objects.filter(campaign=campaign, month__in=map(str, months))
+    goals = dict(rows.values_list("month", "goal"))
+    return tuple(
+        Standing(
+            month=month,
+            goal=goals.get(str(month), campaign.default_goal_minor),
+            raised=sums.get(str(month), Sums()).raised,
+        )
+        for month in months
+    )
+
+
+def _elapsed(*, month: Month, zone: str, now: datetime) -> int:
+    """Days of the month that have begun in a zone: 0 before it, one more than it has when it is over."""
+    current = Month.of(now, zone)
+    if current == month:
+        return periods.local_date(now, zone).day
+    return 0 if current < month else month.days + 1
+
+
+def _by_day(*, rollups: QuerySet[DailyRollup], months: list[Month]) -> Counter[date]:
+    rows = rollups.filter(month__in=map(str, months), dimension="all", value="")
+    return Counter(dict(rows.values_list("day", "raised")))
+
+
+def _whole(month: Month, by_day: Counter[date]) -> int:
+    """All days of a month that raised something, none of one that did not."""
+    return month.days if any(by_day[day] for day in _dates(month)) else 0
+
+
+def _dates(month: Month) -> list[date]:
+    return [month.first_day + timedelta(days=number) for number in range(month.days)]
+
+
+def _cumulative(*, by_day: Counter[date], month: Month, upto: int) -> tuple[int, ...]:
+    """Raised so far at the end of each day that has begun; a later day counts where the processor's clock is ahead."""
+    dates = _dates(month)
+    latest = max((day.day for day in dates if by_day[day]), default=0)
+    so_far, sums = 0, []
+    for day in dates[: max(upto, latest)]:
+        so_far += by_day[day]
+        sums.append(so_far)
+    return tuple(sums)
+
+
+# ---- tiers
+
+
+def _tiers(*, campaign: Campaign, rollups: QuerySet[DailyRollup], followers: int) -> tuple[TierShare, ...]:
+    """Every tier of the form and every other that gifts came by: the largest first, then own amounts, then $0."""
+    currency = campaign.currency
+    labels = _labels(campaign)
+    raised: Counter[int | None] = Counter(dict.fromkeys(labels, 0))
+    gifts: Counter[int | None] = Counter({0: followers})
+    by_value = rollups.filter(dimension="tier").values("value").order_by()
+    for row in by_value.annotate(sum=Sum("raised"), number=Sum("gifts")):
+        amount = tier_amount(row["value"], currency)
+        raised[amount] += row["sum"]
+        gifts[amount] += row["number"]
+    amounts = {amount for amount in (*raised, *gifts) if amount != 0 or 0 in labels or followers}
+    return tuple(
+        TierShare(
+            amount=amount,
+            name=_amount_name(amount, currency),
+            label=labels.get(amount or 0, "") if amount is not None else "",
+            raised=raised[amount],
+            supporters=gifts[amount],
+        )
+        for amount in sorted(amounts, key=_tier_order)
+    )
+
+
+def _labels(campaign: Campaign) -> dict[int, str]:
+    """The tiers' labels by amount; a one-time tier's goes before a monthly one's."""
+    tiers: Iterable[Tier] = Tier.objects.filter(campaign=campaign).order_by("frequency")
+    return {tier.amount_minor: tier.label for tier in tiers}
+
+
+def _tier_order(amount: int | None) -> tuple[int, int]:
+    if amount is None:
+        return (1, 0)
+    return (0, -amount) if amount else (2, 0)
+
+
+def tier_amount(value: str, currency: str) -> int | None:
+    """A gift's tier as minor units; None for an amount of the donor's own."""
+    try:
+        scaled = Decimal(value).scaleb(money.exponent(currency))
+        return int(scaled)
+    except (InvalidOperation, ValueError, OverflowError):
+        return None
+
+
+def tier_name(value: str, currency: str) -> str:
+    """A gift's tier for people."""
+    return _amount_name(tier_amount(value, currency), currency)
+
+
+def _amount_name(amount: int | None, currency: str) -> str:
+    return "Other amount" if amount is None else money.format_minor(amount, currency)
+
+
+# ---- the latest
+
+
+def _latest_gifts(states: QuerySet[GiftState]) -> tuple[GiftLine, ...]:
+    confirmed = states.filter(confirmed_at__isnull=False).order_by("-confirmed_at")
+    return tuple(map(_gift_line, confirmed[:LATEST]))
+
+
+def _latest_awaiting(states: QuerySet[GiftState]) -> tuple[GiftLine, ...]:
+    """Of a month's states only awaiting ones have no time of confirmation: the index finds them."""
+    awaiting = states.filter(confirmed_at__isnull=True, status=Status.AWAITING).order_by("-gift__created_at")
+    return tuple(map(_gift_line, awaiting[:LATEST]))
+
+
+def _latest_refunds(states: QuerySet[GiftState]) -> tuple[GiftLine, ...]:
+    refunded = states.filter(confirmed_at__isnull=False, refunded__gt=0).order_by("-confirmed_at")
+    return tuple(map(_gift_line, refunded[:LATEST]))
+
+
+def _gift_line(state: GiftState) -> GiftLine:
+    gift = state.gift
+    return GiftLine(
+        reference=gift.pk,
+        name="Anonymous" if gift.anonymous or not gift.public_name else gift.public_name,
+        tier=tier_name(gift.tier, gift.currency),
+        status=_status(state),
+        currency=gift.currency,
+        amount=max(0, state.charged - gift.fee_cover) if state.charged else gift.amount,
+        refunded=state.refunded,
+        at=state.confirmed_at or gift.created_at,
+    )
+
+
+def _status(state: GiftState) -> str:
+    """What became of a gift, in words: what was taken back goes before what was confirmed."""
+    if state.disputed > 0:
+        return "disputed"
+    if state.refunded > 0:
+        return "refunded" if state.refunded >= state.charged else "partly refunded"
+    return str(Status(state.status).label)
+
+
+def _latest_followers(followers: QuerySet[Follower]) -> tuple[FollowerLine, ...]:
+    latest = followers.select_related("donor").order_by("-confirmed_at")[:LATEST]
+    return tuple(
+        FollowerLine(name=follower.donor.name or "No name given", at=follower.confirmed_at)
+        for follower in latest
+        if follower.confirmed_at
+    )
+
+
+# ---- health
+
+
+def health() -> Health:
+    """The state of the inbox: its queue, its alarms, and its last row, each by an index of its own."""
+    is_ready = Q(state=State.READY)
+    queue = InboxEvent.objects.filter(next_try_at__isnull=False).aggregate(
+        oldest=Min("received_at", filter=is_ready),
+        unprocessed=Count("id", filter=is_ready),
+        waiting=Count("id", filter=Q(state=State.WAITING)),
+    )
+    alarms = _alarms()
+    return Health(
+        last_received=InboxEvent.objects.order_by("-id").values_list("received_at", flat=True).first(),
+        oldest_unprocessed=queue["oldest"],
+        unprocessed=queue["unprocessed"],
+        waiting=queue["waiting"],
+        quarantined=alarms[State.QUARANTINED],
+        wrong_mode=alarms[State.WRONG_MODE],
+    )
+
+
+def _alarms() -> Counter[str]:
+    rows = InboxEvent.objects.filter(state__in=[State.QUARANTINED, State.WRONG_MODE]).order_by()
+    return Counter(dict(rows.values_list("state").annotate(number=Count("id"))))
