@@ -1,0 +1,84 @@
+"""The sandbox behind the standard library's HTTP server: a thread a request, on loopback unless told otherwise."""
+
+import socketserver
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from .app import Sandbox
+from .clock import Clock
+from .deliveries import Target
+
+
+class Server(socketserver.ThreadingMixIn, WSGIServer):
+    """One thread a request; none is waited for at the end."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def server_bind(self) -> None:
+        # HTTPServer's own asks the resolver for our name, which can take seconds.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that hung up is no news."""
+
+
+class Handler(WSGIRequestHandler):
+    """Without an access log."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
+        return
+
+    def address_string(self) -> str:
+        return str(self.client_address[0])
+
+
+@dataclass(slots=True)
+class Running:
+    """A sandbox that answers at `url`."""
+
+    sandbox: Sandbox
+    server: Server
+    url: str
+    _thread: threading.Thread = field(repr=False)
+
+    def close(self) -> None:
+        """Stop at once."""
+        self.server.shutdown()
+        self.server.server_close()
+        self.sandbox.close()
+        self._thread.join(timeout=2)
+
+
+def serve(
+    state: Path,
+    target: Target,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    public_url: str = "",
+    clock: Clock | None = None,
+) -> Running:
+    """Start a sandbox; port 0 takes a free one. Raises OSError for a busy port, StateUnusable for a bad state file."""
+    server = Server((host, port), Handler)
+    try:
+        sandbox = Sandbox(state, target, public_url=public_url, clock=clock)
+    except BaseException:
+        server.server_close()
+        raise
+    server.set_app(sandbox)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="sandbox", daemon=True)
+    running = Running(sandbox, server, f"http://{_in_url(host)}:{server.server_port}", thread)
+    sandbox.start()
+    thread.start()
+    return running
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
