@@ -10,6 +10,7 @@ from donations import money
 from donations.selectors.dashboard import Standing, even_pace
 
 LETTER = 0.6  # the width of a digit, in font sizes
+DOT = 5  # the radius of today's mark
 GAPS = (-0.7, 1.4, -1.9, 2.6)  # where a label may stand around its point, in font sizes
 
 
@@ -115,8 +116,9 @@ class Plane:
     """Days and amounts as places in a frame."""
 
     def __init__(self, *, figures: Figures, frame: Frame) -> None:
-        highest = max(figures.goal, figures.forecast or 0, *figures.raised, *figures.before, 1)
-        self.step = tick_step(highest, whole=10 ** money.exponent(figures.currency))
+        whole: int = 10 ** money.exponent(figures.currency)
+        highest = max(whole, figures.goal, figures.forecast or 0, *figures.raised, *figures.before)
+        self.step = tick_step(highest, whole=whole)
         self.highest = -(-highest // self.step) * self.step
         self.frame, self.days = frame, figures.days
         longest = max(len(amount_text(value, figures.currency)) for value in self.ticks)
@@ -149,8 +151,8 @@ def amount_text(minor: int, currency: str) -> str:
 
 
 def tick_step(highest: int, *, whole: int) -> int:
-    """A round distance of at most five marks up to `highest`, in whole units of the currency where that is possible."""
-    step = whole if highest >= whole else 1
+    """A round distance, in whole units of the currency, of which at most five reach `highest`."""
+    step = whole
     while True:
         for factor in (1, 2, 5):
             if step * factor * 5 >= highest:
@@ -205,7 +207,7 @@ def _dates(plane: Plane) -> Iterator[Label]:
 
 def _labels(plane: Plane, figures: Figures) -> Iterator[Label]:
     """Today's sum, the goal and the forecast, each where no other stands; one without a free place is left out."""
-    taken: list[tuple[float, float, float, float]] = []
+    taken = [_dot(plane, figures)] if figures.raised else []
     for day, amount, text, kind in _wanted(figures):
         for gap in GAPS:
             x, y = plane.x(day), plane.y(amount) + gap * plane.frame.font
@@ -226,6 +228,11 @@ def _wanted(figures: Figures) -> Iterator[tuple[int, int, str, str]]:
         yield figures.days, figures.goal, "Goal", "end"
     if figures.forecast is not None and today < figures.days:
         yield figures.days, figures.forecast, amount_text(figures.forecast, figures.currency), "end"
+
+
+def _dot(plane: Plane, figures: Figures) -> tuple[float, float, float, float]:
+    x, y = plane.x(len(figures.raised)), plane.y(figures.raised[-1])
+    return (x - DOT, y - DOT, x + DOT, y + DOT)
 
 
 def _box(*, x: float, y: float, anchor: str, text: str, font: int) -> tuple[float, float, float, float]:

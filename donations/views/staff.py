@@ -6,7 +6,9 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
-from django.contrib.auth.decorators import login_required, permission_required
+from django.contrib.auth.decorators import login_required, user_passes_test
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -74,10 +76,17 @@ class LatestList:
     rows: list[LatestRow]
 
 
+def may_see_totals(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Whether a signed-in user is of the staff and may see totals. Raises PermissionDenied else."""
+    if isinstance(user, User) and user.is_staff and user.has_perm("donations.view_monthtotal"):
+        return True
+    raise PermissionDenied
+
+
 @cache_control(no_store=True)
 @require_safe
 @login_required(login_url="admin:login")
-@permission_required("donations.view_monthtotal", raise_exception=True)
+@user_passes_test(may_see_totals)
 def this_month(request: HttpRequest) -> HttpResponse:
     """To the current month of the default campaign; without a campaign, a page that says so."""
     campaign = next(iter(dashboard.campaigns()), None)
@@ -89,7 +98,7 @@ def this_month(request: HttpRequest) -> HttpResponse:
 @cache_control(no_store=True)
 @require_safe
 @login_required(login_url="admin:login")
-@permission_required("donations.view_monthtotal", raise_exception=True)
+@user_passes_test(may_see_totals)
 def month(request: HttpRequest, campaign: str, month: str) -> HttpResponse:
     """A campaign month in the site's own mode. A campaign or month that cannot be is not found."""
     shown, campaigns = _month(month), dashboard.campaigns()
@@ -152,7 +161,7 @@ def _cards(glance: Glance) -> Iterator[Card]:
     yield Card(
         name="Followers",
         value=f"{sums.followers:,}",
-        notes=("not begun yet" if glance.is_future else "confirmed this month",),
+        notes=("the month has not begun" if glance.is_future else "confirmed in this month",),
     )
 
 
@@ -241,7 +250,8 @@ def _summary(glance: Glance) -> Iterator[str]:
         yield f"If the pace holds, the month ends with {amount_text(glance.forecast, glance.currency)}."
     if glance.days_before:
         before = amount_text(glance.days_before[-1], glance.currency)
-        yield f"{glance.month.previous.label} ended with {before}."
+        ended = "has so far" if len(glance.days_before) < glance.month.previous.days else "ended with"
+        yield f"{glance.month.previous.label} {ended} {before}."
     yield "The table below has each day."
 
 
@@ -250,10 +260,11 @@ def _day_rows(glance: Glance) -> Iterator[DayRow]:
     for day in range(1, month.days + 1):
         pace = dashboard.even_pace(goal=glance.goal, day=day, days=month.days)
         yield DayRow(
-            day=f"{month.label[:3]} {day}",
+            day=str(day),
             raised=_sum_of_day(glance.days, day, glance.currency) or "not yet",
             pace=amount_text(pace, glance.currency),
-            before=_sum_of_day(glance.days_before, day, glance.currency) or "no such day",
+            before=_sum_of_day(glance.days_before, day, glance.currency)
+            or ("not yet" if day <= month.previous.days else "no such day"),
         )
 
 
