@@ -15,7 +15,7 @@ from .errors import ApiError
 from .jobs import Ticker
 from .store import StateUnusable, Store
 from .trouble import Trouble
-from .web import Request, Response, as_json, request_of
+from .web import Request, Response, as_json, origin_of, request_of
 
 StartResponse = Callable[..., Any]
 
@@ -24,7 +24,8 @@ class Sandbox:
     """A local Stripe. `start` its threads, call it as a WSGI application, `close` it."""
 
     def __init__(self, state: Path, target: Target, *, public_url: str = "", clock: Clock | None = None) -> None:
-        self.public_url = public_url.rstrip("/")
+        self.public_url = origin_of(public_url)
+        self.own_names: frozenset[str] | None = None
         self.store = Store(state, clock or Clock())
         self.trouble = Trouble(self.store)
         self.courier = Courier(self.store, target)
@@ -63,6 +64,9 @@ class Sandbox:
 
     def route(self, request: Request) -> Response:
         """The response of the room that a path belongs to."""
+        if self.own_names is not None and request.host not in self.own_names:
+            # A page elsewhere whose name was made to lead here: it must not steer us.
+            raise ApiError(f"The sandbox does not answer to the name {request.host}.", status=403)
         path = request.path
         if path.startswith("/v1/"):
             return self.api.answer(request)

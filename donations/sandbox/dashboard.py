@@ -89,7 +89,7 @@ def _refunds(state: Json) -> list[dict[str, Html]]:
 def _events(state: Json) -> list[dict[str, Html]]:
     return [
         {
-            "When": _when(item["created"]),
+            "When (UTC)": _when(item["created"]),
             "Type": pages.tag("code", item["type"]),
             "About": pages.tag("code", item["data"]["object"]["id"]),
             "Deliveries": pages.join([_delivery(row) for row in item["deliveries"]]),
@@ -100,15 +100,16 @@ def _events(state: Json) -> list[dict[str, Html]]:
 
 
 def _delivery(row: Json) -> Html:
-    tries = f", attempt {row['attempts']}" if row["attempts"] > 1 else ""
-    answer = f" ({row['last_status'] or row['last_error']}{tries})" if row["attempts"] else ""
+    """How one delivery stands: `delivered`, `held`, `queued`, or what it is tried again for."""
     failing = row["state"] == "queued" and row["attempts"]
-    return _state("failed" if failing else row["state"], f"{row['state']}{answer}")
+    if not failing:
+        return _state(row["state"])
+    return _state("failed", f"{row['attempts']} × {row['last_status'] or row['last_error']}, tried again")
 
 
 def _common(item: Json, amount: int) -> dict[str, Html]:
     return {
-        "When": _when(item["created"]),
+        "When (UTC)": _when(item["created"]),
         "Id": pages.tag("code", item["id"]),
         "Amount": pages.text(amounts.written(amount, item["currency"])),
     }
@@ -116,7 +117,7 @@ def _common(item: Json, amount: int) -> dict[str, Html]:
 
 def _when(seconds: int) -> Html:
     moment = datetime.fromtimestamp(seconds, UTC)
-    return pages.tag("time", moment.strftime("%-d %b %H:%M:%S UTC"), datetime=moment.isoformat())
+    return pages.tag("time", moment.strftime("%-d %b %H:%M:%S"), datetime=moment.isoformat())
 
 
 def _state(name: str, words: str = "") -> Html:

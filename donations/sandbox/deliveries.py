@@ -104,7 +104,7 @@ class Courier:
         try:
             return post(self.target, payload)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return None, str(error) or type(error).__name__
+            return None, getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def claim(tx: Tx) -> tuple[Due | None, float]:

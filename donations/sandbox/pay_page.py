@@ -49,12 +49,12 @@ def _as_get(request: Request) -> Request:
 def _pay(store: Store, session: Json, items: list[Json], fields: Fields) -> Response:
     wrong = _mistakes(fields)
     if wrong:
-        return _form(session, items, fields, wrong, status=422)
+        return _form(session, items, fields, wrong)
     payer = Payer(fields.get("email", "").strip() or None, fields.get("name", "").strip() or None)
     with store.transaction() as tx:
         declined = _take(tx, session["id"], fields, payer)
     if declined:
-        return _form(session, items, fields, {"card": declined}, status=402)
+        return _form(session, items, fields, {"card": declined})
     return see_other(session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"]))
 
 
@@ -81,9 +81,7 @@ def _number(fields: Fields) -> str:
     return re.sub(r"[\s-]", "", fields.get("card", ""))
 
 
-def _form(
-    session: Json, items: list[Json], fields: Fields, wrong: dict[str, str] | None = None, status: int = 200
-) -> Response:
+def _form(session: Json, items: list[Json], fields: Fields, wrong: dict[str, str] | None = None) -> Response:
     wrong = wrong or {}
     delayed = fields.get("method") == "delayed"
     amount = amounts.written(session["amount_total"], session["currency"])
@@ -103,7 +101,7 @@ def _form(
         back=_back(session, "Go back without paying"),
     )
     title = f"Pay {amount}" if not wrong else f"Not paid yet: {amount}"
-    return pages.page(title, content, status=status, form_origins=(origin_of(session["success_url"]),))
+    return pages.page(title, content, form_origins=(origin_of(session["success_url"]),))
 
 
 def _summary(items: list[Json]) -> Html:

@@ -98,7 +98,7 @@ def refer_due(tx: Tx, refund_id: str) -> None:
     card = refund["destination_details"].get("card")
     if refund["status"] != "succeeded" or card is None:
         return
-    before = {"card": {"reference": None, "reference_status": card["reference_status"]}}
+    before = {"card": {"reference_status": card["reference_status"]}}
     card |= {"reference": refund["id"][-8:].upper(), "reference_status": "available"}
     tx.save(refund)
     emit(tx, "refund.updated", refund, {"destination_details": before})

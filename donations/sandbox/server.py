@@ -1,15 +1,20 @@
 """The sandbox behind the standard library's HTTP server: a thread a request, on loopback unless told otherwise."""
 
+import socket
 import socketserver
 import threading
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from .app import Sandbox
 from .clock import Clock
 from .deliveries import Target
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 class Server(socketserver.ThreadingMixIn, WSGIServer):
@@ -18,6 +23,10 @@ class Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler], *, ipv6: bool = False) -> None:
+        self.address_family = socket.AF_INET6 if ipv6 else socket.AF_INET
+        super().__init__(address, handler)
 
     def server_bind(self) -> None:
         # HTTPServer's own asks the resolver for our name, which can take seconds.
@@ -64,20 +73,30 @@ def serve(
     port: int = 0,
     public_url: str = "",
     clock: Clock | None = None,
+    poll: float = 0.05,
 ) -> Running:
-    """Start a sandbox; port 0 takes a free one. Raises OSError for a busy port, StateUnusable for a bad state file."""
-    server = Server((host, port), Handler)
+    """Start a sandbox; port 0 takes a free one. `poll`: how often it looks whether to stop. Raises OSError for a busy port, StateUnusable for a bad state file."""
+    server = Server((host, port), Handler, ipv6=":" in host)
     try:
         sandbox = Sandbox(state, target, public_url=public_url, clock=clock)
     except BaseException:
         server.server_close()
         raise
     server.set_app(sandbox)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="sandbox", daemon=True)
+    if _is_loopback(host):
+        sandbox.own_names = LOOPBACK | {urlsplit(public_url).hostname or _in_url(host)}
+    thread = threading.Thread(target=server.serve_forever, args=(poll,), name="sandbox", daemon=True)
     running = Running(sandbox, server, f"http://{_in_url(host)}:{server.server_port}", thread)
     sandbox.start()
     thread.start()
     return running
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _in_url(host: str) -> str:

@@ -1,6 +1,7 @@
 """Requests and responses: what is between WSGI and the rooms."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -24,6 +25,11 @@ class Request:
     body: bytes
     headers: dict[str, str]
     own: str
+
+    @property
+    def host(self) -> str:
+        """The name that we were called by, without its port."""
+        return re.sub(r":\d*$", "", self.headers.get("host", "localhost")).lower()
 
     @property
     def form(self) -> str:
