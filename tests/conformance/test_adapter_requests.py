@@ -1,0 +1,136 @@
+"""What the adapter sends is what Stripe's description says it takes. A sandbox answers, and the wire is read."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from donations.processors.base import CheckoutOrder
+from donations.processors.stripe import StripeProcessor
+from donations.sandbox.objects import API_VERSION
+from tests.conformance.openapi import Description
+from tests.sandbox import KEY, SECRET, Sandboxed
+
+ORDER = CheckoutOrder(
+    gift="gift_0001",
+    campaign="general",
+    campaign_name="Größere Reportagen & mehr = besser?",
+    amount=2500,
+    fee_cover=0,
+    currency="USD",
+    email="",
+    success_url="https://news.example.org/thanks/gift_0001/?a=1&b=2",
+    cancel_url="https://news.example.org/give/general/",
+    expires_at=datetime.now(UTC) + timedelta(hours=1),
+)
+WITH_EVERYTHING = replace(ORDER, amount=2_000, fee_cover=90, currency="EUR", email="a.reader@example.org")
+ZERO_DECIMAL = replace(ORDER, amount=500, fee_cover=20, currency="JPY")
+ORDERS = pytest.mark.parametrize(
+    "order", [ORDER, WITH_EVERYTHING, ZERO_DECIMAL], ids=["plain", "with everything", "zero-decimal"]
+)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One request as it went over the wire."""
+
+    method: str
+    path: str
+    body: str
+    key: str
+    version: str
+
+    @property
+    def fields(self) -> dict[str, str]:
+        return dict(parse_qsl(self.body, keep_blank_values=True))
+
+
+@pytest.fixture
+def sent(box: Sandboxed) -> Iterator[list[Sent]]:
+    """Every request that reaches the sandbox, the oldest first."""
+    found: list[Sent] = []
+    app = box.running.server.get_app()
+
+    def recorder(environ: dict[str, Any], start_response: Any) -> Any:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        headers = (environ.get("HTTP_IDEMPOTENCY_KEY", ""), environ.get("HTTP_STRIPE_VERSION", ""))
+        found.append(Sent(environ["REQUEST_METHOD"], environ["PATH_INFO"], body.decode(), *headers))
+        return app(environ | {"wsgi.input": io.BytesIO(body)}, start_response)
+
+    box.running.server.set_app(recorder)
+    yield found
+    box.running.server.set_app(app)
+
+
+@pytest.fixture
+def adapter(box: Sandboxed) -> StripeProcessor:
+    return StripeProcessor(api_key=KEY, api_base=box.url, webhook_secrets=[SECRET])
+
+
+@ORDERS
+def test_a_new_checkout(
+    stripe_says: Description, adapter: StripeProcessor, sent: list[Sent], order: CheckoutOrder
+) -> None:
+    checkout = adapter.create_checkout(adapter.checkout_parameters(order), "gift_0001-checkout")
+    assert checkout.checkout_id.startswith("cs_test_")
+    [request] = sent
+    assert (request.method, request.path, request.key) == ("POST", "/v1/checkout/sessions", "gift_0001-checkout")
+    assert stripe_says.request_errors("POST", request.path, request.body) == []
+
+
+@ORDERS
+def test_a_new_checkout_asks_for_the_amount_in_whole_minor_units(
+    adapter: StripeProcessor, box: Sandboxed, sent: list[Sent], order: CheckoutOrder
+) -> None:
+    checkout = adapter.create_checkout(adapter.checkout_parameters(order), "k")
+    lines = [value for name, value in sent[0].fields.items() if name.endswith("[unit_amount]")]
+    assert lines == [str(amount) for amount in (order.amount, order.fee_cover) if amount]
+    session = box.api("GET", f"/v1/checkout/sessions/{checkout.checkout_id}").json
+    assert (session["amount_total"], session["currency"]) == (order.amount + order.fee_cover, order.currency.lower())
+
+
+def test_a_new_checkout_leaves_the_methods_to_the_dashboard_and_marks_the_payment(
+    adapter: StripeProcessor, sent: list[Sent]
+) -> None:
+    adapter.create_checkout(adapter.checkout_parameters(ORDER), "k")
+    fields = sent[0].fields
+    assert not [name for name in fields if name.startswith(("payment_method_types", "allowed_payment_method_types"))]
+    assert fields["payment_intent_data[metadata][gift]"] == fields["metadata[gift]"] == ORDER.gift
+    assert fields["adaptive_pricing[enabled]"] == "false"
+    assert fields["success_url"] == ORDER.success_url
+
+
+def test_a_checkout_that_is_expired(
+    stripe_says: Description, adapter: StripeProcessor, box: Sandboxed, sent: list[Sent]
+) -> None:
+    session = box.checkout()["id"]
+    adapter.expire_checkout(session)
+    request = sent[-1]
+    assert (request.method, request.path) == ("POST", f"/v1/checkout/sessions/{session}/expire")
+    assert stripe_says.request_errors("POST", request.path, request.body) == []
+
+
+def test_a_refund(stripe_says: Description, adapter: StripeProcessor, box: Sandboxed, sent: list[Sent]) -> None:
+    payment, key = box.paid()["payment_intent"], "refund_" + "0" * 32
+    refund = adapter.refund(payment, 500, key)
+    request = sent[-1]
+    assert (request.method, request.path, request.key) == ("POST", "/v1/refunds", key)
+    assert stripe_says.request_errors("POST", request.path, request.body) == []
+    assert box.api("GET", f"/v1/refunds/{refund}").json["metadata"] == {"request": key}
+
+
+def test_the_adapter_speaks_the_version_that_the_description_is_of(
+    stripe_says: Description, adapter: StripeProcessor, sent: list[Sent]
+) -> None:
+    adapter.create_checkout(adapter.checkout_parameters(ORDER), "k")
+    assert sent[0].version == stripe_says.version == API_VERSION
+
+
+def test_the_description_would_notice(stripe_says: Description) -> None:
+    """A check that finds no fault with anything would pass all of the above."""
+    wrong = ["amount=much", "payment_intnet=pi_1", "reason=because"]
+    assert all(stripe_says.request_errors("POST", "/v1/refunds", body) for body in wrong)

@@ -1,0 +1,168 @@
+"""All that the sandbox answers and sends is what Stripe's description says."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from donations.sandbox import api, checkout, refunds
+from tests.conformance.openapi import Description
+from tests.sandbox import Sandboxed, session_form
+
+Json = dict[str, Any]
+
+
+def pay(box: Sandboxed, card: str = "4242424242424242", **form: Any) -> Json:
+    return box.control(f"sessions/{box.checkout(**form)['id']}/pay", card=card, email="a@example.org", name="Ä Reader")
+
+
+def paid_by_card(box: Sandboxed) -> None:
+    pay(box)
+
+
+def declined_and_paid(box: Sandboxed) -> None:
+    session = pay(box, "4000000000000002")
+    pay(box, "4000000000009995")
+    box.control(f"sessions/{session['id']}/pay", card="4242424242424242")
+
+
+def delayed_in_dollars(box: Sandboxed) -> None:
+    box.control(f"payments/{box.paid(method='delayed')['payment_intent']}/settle")
+
+
+def delayed_in_euros(box: Sandboxed) -> None:
+    session = box.control(f"sessions/{box.checkout(currency='eur')['id']}/pay", method="delayed")
+    box.control(f"payments/{session['payment_intent']}/fail")
+
+
+def expired(box: Sandboxed) -> None:
+    box.checkout()
+    box.later(24 * 3600 + 1)
+
+
+def refunded(box: Sandboxed) -> None:
+    for outcome in refunds.OUTCOMES:
+        box.control("refunds", payment_intent=pay(box)["payment_intent"], amount=500, outcome=outcome)
+    pending = next(refund["id"] for refund in box.state()["refunds"] if refund["status"] == "pending")
+    box.control(f"refunds/{pending}/succeed")
+    box.control(f"refunds/{pending}/fail")
+    box.later(10)
+
+
+def refunded_to_a_bank(box: Sandboxed) -> None:
+    for currency in ("usd", "eur"):
+        session = box.control(f"sessions/{box.checkout(currency=currency)['id']}/pay", method="delayed")
+        box.control(f"payments/{session['payment_intent']}/settle")
+        refund = box.api("POST", "/v1/refunds", {"payment_intent": session["payment_intent"], "metadata[a]": "1"}).json
+        box.api("POST", f"/v1/refunds/{refund['id']}", {"metadata[a]": "2"})
+
+
+FLOWS = (
+    paid_by_card,
+    declined_and_paid,
+    delayed_in_dollars,
+    delayed_in_euros,
+    expired,
+    refunded,
+    refunded_to_a_bank,
+)
+EXPAND = "expand[]=payment_intent.latest_charge.refunds&expand[]=line_items"
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_every_event_and_answer_of_a_flow_is_as_described(
+    stripe_says: Description, box: Sandboxed, flow: Callable[[Sandboxed], None]
+) -> None:
+    flow(box)
+    events = box.events()
+    assert events
+    assert [stripe_says.event_errors(event) for event in events] == [[]] * len(events)
+    assert {event["api_version"] for event in events} == {stripe_says.version}
+    for path in ("checkout/sessions", "payment_intents", "charges", "refunds", "events"):
+        _check_list(stripe_says, box, f"/v1/{path}")
+
+
+def _check_list(stripe_says: Description, box: Sandboxed, path: str) -> None:
+    listed = box.api("GET", path).json
+    assert stripe_says.response_errors("GET", path, 200, listed) == []
+    for item in listed["data"]:
+        one = box.api("GET", f"{path}/{item['id']}").json
+        assert stripe_says.response_errors("GET", f"{path}/{item['id']}", 200, one) == []
+
+
+def test_new_and_expanded_and_expired_sessions_are_as_described(stripe_says: Description, box: Sandboxed) -> None:
+    form = session_form() | {"customer_email": "a@example.org", "locale": "de", "expires_at": ""}
+    del form["expires_at"]
+    session = box.api("POST", "/v1/checkout/sessions", form).json
+    path = f"/v1/checkout/sessions/{session['id']}"
+    assert stripe_says.response_errors("POST", "/v1/checkout/sessions", 200, session) == []
+    items = box.api("GET", path + "/line_items").json
+    assert stripe_says.response_errors("GET", path + "/line_items", 200, items) == []
+    expanded = box.api("GET", f"{path}?{EXPAND}").json
+    assert stripe_says.response_errors("GET", path, 200, expanded) == []
+    over = box.api("POST", path + "/expire", {}).json
+    assert stripe_says.response_errors("POST", path + "/expire", 200, over) == []
+
+
+def test_expanded_payments_are_as_described(stripe_says: Description, box: Sandboxed) -> None:
+    session = pay(box)
+    box.control("refunds", payment_intent=session["payment_intent"], amount=500)
+    path = f"/v1/checkout/sessions/{session['id']}"
+    expanded = box.api("GET", f"{path}?{EXPAND}").json
+    assert len(expanded["payment_intent"]["latest_charge"]["refunds"]["data"]) == 1
+    assert stripe_says.response_errors("GET", path, 200, expanded) == []
+
+
+ERRORS: list[tuple[str, str, Json | None, int]] = [
+    ("POST", "/v1/checkout/sessions", session_form() | {"foo": "1"}, 400),
+    ("POST", "/v1/checkout/sessions", session_form(10), 400),
+    ("POST", "/v1/checkout/sessions", session_form() | {"mode": "subscription"}, 400),
+    ("POST", "/v1/refunds", {"payment_intent": "pi_x"}, 400),
+    ("GET", "/v1/refunds/re_x", None, 404),
+    ("GET", "/v1/nothing", None, 404),
+]
+
+
+@pytest.mark.parametrize("method, path, form, status", ERRORS)
+def test_errors_are_as_described(
+    stripe_says: Description, box: Sandboxed, method: str, path: str, form: Json | None, status: int
+) -> None:
+    answer = box.api(method, path, form)
+    assert answer.status == status
+    assert stripe_says.object_errors(answer.json, "error") == []
+
+
+@pytest.mark.parametrize("mode, status", [("down", 503), ("429", 429), ("refuse", 400)])
+def test_trouble_is_as_described(stripe_says: Description, box: Sandboxed, mode: str, status: int) -> None:
+    box.control("trouble", mode=mode)
+    answer = box.api("POST", "/v1/checkout/sessions", session_form())
+    assert answer.status == status
+    assert stripe_says.object_errors(answer.json, "error") == []
+
+
+def test_unauthorised_and_conflicting_answers_are_as_described(stripe_says: Description, box: Sandboxed) -> None:
+    box.api("POST", "/v1/checkout/sessions", session_form(), Idempotency_Key="k")
+    answers = [
+        box.http("GET", "/v1/events"),
+        box.api("POST", "/v1/checkout/sessions", session_form(900), Idempotency_Key="k"),
+    ]
+    with box.running.sandbox.api.keys.holding("busy"):
+        answers.append(box.api("POST", "/v1/checkout/sessions", session_form(), Idempotency_Key="busy"))
+    assert [answer.status for answer in answers] == [401, 400, 409]
+    assert [stripe_says.object_errors(answer.json, "error") for answer in answers] == [[]] * 3
+
+
+def test_the_sandbox_knows_every_parameter_of_a_new_session(stripe_says: Description) -> None:
+    known = {*checkout.FIELDS, *checkout.ELSEWHERE, "expand"}
+    assert known == stripe_says.request_fields("POST", "/v1/checkout/sessions")
+
+
+def test_the_sandbox_knows_every_parameter_of_a_refund(stripe_says: Description) -> None:
+    known = {*refunds.FIELDS, *refunds.ELSEWHERE, "expand"}
+    assert known == stripe_says.request_fields("POST", "/v1/refunds")
+
+
+@pytest.mark.parametrize("endpoint", api.ENDPOINTS, ids=lambda endpoint: f"{endpoint.method} {endpoint.path.pattern}")
+def test_every_endpoint_is_one_of_stripes(stripe_says: Description, endpoint: api.Endpoint) -> None:
+    path = endpoint.path.pattern.replace("([A-Za-z0-9_]+)", "x_1")
+    assert stripe_says.request_fields(endpoint.method, path) >= {"expand"}
