@@ -139,7 +139,10 @@ class StripeProcessor:
     def create_checkout(self, parameters: Json, key: str) -> Checkout:
         """Create the session; the same key and parameters give the same session again."""
         with _translated():
-            session = self.checkout_client.v1.checkout.sessions.create(parameters, {"idempotency_key": key})  # type: ignore[arg-type]
+            session = self.checkout_client.v1.checkout.sessions.create(
+                _in_order(parameters),  # type: ignore[arg-type]
+                {"idempotency_key": key},
+            )
         if not session.url:
             raise ProcessorRefused("This checkout is over already.", "no_url")
         return Checkout(session.id, session.url)
@@ -156,6 +159,13 @@ class StripeProcessor:
                 {"payment_intent": payment, "amount": amount, "metadata": {"request": key}}, {"idempotency_key": key}
             )
         return refund.id
+
+
+def _in_order(parameters: Any) -> Any:
+    """The same parameters with their names sorted: what was saved comes back from PostgreSQL in an order of its own."""
+    if isinstance(parameters, dict):
+        return {name: _in_order(parameters[name]) for name in sorted(parameters)}
+    return [_in_order(part) for part in parameters] if isinstance(parameters, list) else parameters
 
 
 def _client(api_key: str, api_base: str, timeout: tuple[float, float], *, retries: int) -> stripe.StripeClient:
