@@ -75,7 +75,10 @@ def serve(
     clock: Clock | None = None,
     poll: float = 0.05,
 ) -> Running:
-    """Start a sandbox; port 0 takes a free one. `poll`: how often it looks whether to stop. Raises OSError for a busy port, StateUnusable for a bad state file."""
+    """Start a sandbox; port 0 takes a free one. `poll`: every how many seconds it looks whether to stop.
+
+    Raises OSError for a busy port, StateUnusable for a bad state file.
+    """
     server = Server((host, port), Handler, ipv6=":" in host)
     try:
         sandbox = Sandbox(state, target, public_url=public_url, clock=clock)
