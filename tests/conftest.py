@@ -36,15 +36,18 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture(autouse=True)
 def ledger_can_be_flushed(request: pytest.FixtureRequest) -> Generator[None]:
-    """After a test that commits, its tables are truncated, which the ledger forbids; the flush puts the guard back."""
+    """After a test that commits, its tables are emptied, which the ledger forbids; the flush puts the guard back."""
     marker = request.node.get_closest_marker("django_db")
     commits = bool(marker and marker.kwargs.get("transaction"))
     if commits:
         request.getfixturevalue("transactional_db")
     yield
-    if commits and connection.vendor == "postgresql":
+    if commits:
+        guard = (
+            "ledger_no_truncate ON donations_ledgerentry" if connection.vendor == "postgresql" else "ledger_no_delete"
+        )
         with connection.cursor() as cursor:
-            cursor.execute("ALTER TABLE donations_ledgerentry DISABLE TRIGGER ledger_no_truncate")
+            cursor.execute(f"DROP TRIGGER {guard}")
 
 
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
