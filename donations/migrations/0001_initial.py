@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['slug'],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('is_default', True)), fields=('is_default',), name='one_default_campaign'), models.CheckConstraint(condition=models.Q(('default_goal__gte', 0)), name='default_goal_not_negative')],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('is_default', True)), fields=('is_default',), name='one_default_campaign'), models.CheckConstraint(condition=models.Q(('default_goal__gte', 0)), name='default_goal_not_negative'), models.CheckConstraint(condition=models.Q(('slug__regex', '\\A[a-z0-9][a-z0-9-]*\\Z')), name='slug_is_plain')],
             },
         ),
         migrations.CreateModel(
@@ -309,7 +309,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='gift',
-            constraint=models.CheckConstraint(condition=models.Q(('reference__startswith', 'gift_')), name='gift_reference_says_gift'),
+            constraint=models.CheckConstraint(condition=models.Q(('reference__regex', '\\Agift_[0-9A-Za-z_.:-]+\\Z')), name='gift_reference_says_gift'),
         ),
         migrations.AddIndex(
             model_name='inboxevent',
@@ -362,6 +362,10 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='ledgerentry',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('settlement_amount__isnull', True), ('settlement_currency', '')), models.Q(models.Q(('settlement_currency', ''), _negated=True), ('settlement_amount__isnull', False)), _connector='OR'), name='entry_settlement'),
+        ),
+        migrations.AddConstraint(
+            model_name='ledgerentry',
+            constraint=models.CheckConstraint(condition=models.Q(('processor__regex', '\\A[^=+@\\-\\u0001-\\u0020\\u007f-\\u00a0\\uff0b\\uff0d\\uff1d\\uff20][^\\u0001-\\u001f\\u007f-\\u009f\\u2028\\u2029]*\\Z'), ('reference__regex', '\\A[^=+@\\-\\u0001-\\u0020\\u007f-\\u00a0\\uff0b\\uff0d\\uff1d\\uff20][^\\u0001-\\u001f\\u007f-\\u009f\\u2028\\u2029]*\\Z'), models.Q(('tier', ''), ('tier__regex', '\\A[^=+@\\-\\u0001-\\u0020\\u007f-\\u00a0\\uff0b\\uff0d\\uff1d\\uff20][^\\u0001-\\u001f\\u007f-\\u009f\\u2028\\u2029]*\\Z'), _connector='OR')), name='entry_texts_are_plain'),
         ),
         migrations.AddConstraint(
             model_name='ledgerentry',

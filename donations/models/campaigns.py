@@ -9,6 +9,9 @@ from djmoney.money import Money
 from donations import money, periods
 
 
+SLUG = r"\A[a-z0-9][a-z0-9-]*\Z"
+
+
 def validate_zone(name: str) -> None:
     """Refuse a time zone that the tz database does not have."""
     if not periods.is_zone(name):
@@ -44,7 +47,7 @@ class Campaign(models.Model):
     slug = models.SlugField(
         primary_key=True,
         max_length=50,
-        validators=[RegexValidator(r"\A[a-z0-9][a-z0-9-]*\Z", "Use small letters, digits and hyphens.")],
+        validators=[RegexValidator(SLUG, "Use small letters, digits and hyphens.")],
         help_text="Part of every address and of every row in finance's files. It cannot be changed later.",
     )
     name = models.CharField(max_length=100, help_text="Readers see it above the form.")
@@ -68,6 +71,7 @@ class Campaign(models.Model):
                 fields=["is_default"], condition=models.Q(is_default=True), name="one_default_campaign"
             ),
             models.CheckConstraint(condition=models.Q(default_goal__gte=0), name="default_goal_not_negative"),
+            models.CheckConstraint(condition=models.Q(slug__regex=SLUG), name="slug_is_plain"),
         ]
 
     def __str__(self) -> str:

@@ -51,7 +51,9 @@ class Gift(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(amount__gt=0), name="gift_is_some_money"),
             models.CheckConstraint(condition=Q(fee_cover__gte=0), name="fee_cover_not_negative"),
-            models.CheckConstraint(condition=Q(reference__startswith="gift_"), name="gift_reference_says_gift"),
+            models.CheckConstraint(
+                condition=Q(reference__regex=r"\Agift_[0-9A-Za-z_.:-]+\Z"), name="gift_reference_says_gift"
+            ),
         ]
         indexes = [
             models.Index(fields=["campaign", "-created_at"], name="gifts_latest"),

@@ -3,6 +3,12 @@
 from django.db import models
 from django.db.models import F, Q
 
+# Texts that stand in finance's file as they are: they begin like no formula, and hold no control character.
+PLAIN_TEXT = (
+    r"\A[^=+@\-\u0001-\u0020\u007f-\u00a0\uff0b\uff0d\uff1d\uff20]"
+    r"[^\u0001-\u001f\u007f-\u009f\u2028\u2029]*\Z"
+)
+
 
 class LedgerEntry(models.Model):
     """One movement of money. Written by `ledger.post` alone; never updated or deleted (see `guards`).
@@ -69,6 +75,11 @@ class LedgerEntry(models.Model):
                 condition=Q(settlement_currency="", settlement_amount__isnull=True)
                 | (~Q(settlement_currency="") & Q(settlement_amount__isnull=False)),
                 name="entry_settlement",
+            ),
+            models.CheckConstraint(
+                condition=Q(processor__regex=PLAIN_TEXT, reference__regex=PLAIN_TEXT)
+                & (Q(tier="") | Q(tier__regex=PLAIN_TEXT)),
+                name="entry_texts_are_plain",
             ),
             models.CheckConstraint(
                 condition=Q(gift__isnull=False) | Q(kind__in=["fee", "adjustment"]), name="entry_has_a_gift"
