@@ -42,4 +42,5 @@ class Follower(models.Model):
         indexes = [models.Index(fields=["campaign", "confirmed_month"], name="followers_of_a_month")]
 
     def __str__(self) -> str:
-        return f"{self.donor} follows {self.campaign_id}"
+        # Without who: it stands in titles and logs, also of those who may not see donors.
+        return f"follower {self.pk} of {self.campaign_id}"

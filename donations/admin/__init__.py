@@ -1,0 +1,10 @@
+"""Staff's rooms: what is raised for is edited here; money and what was told of it is looked at, and decided about."""
+
+from django.contrib import admin
+
+from donations.admin import campaigns, gifts, inbox, ledger, months, people, records
+
+__all__ = ["campaigns", "gifts", "inbox", "ledger", "months", "people", "records"]
+
+admin.site.site_header = admin.site.site_title = "Reader support"
+admin.site.index_title = "Staff’s rooms"

@@ -1,0 +1,230 @@
+"""Gifts, each with its figures, entries and events; and the page on which a refund is asked for."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.utils import quote, unquote
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Lower
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
+from django.utils.html import format_html
+
+from donations.admin.reading import ReadOnlyAdmin, link_to, may_see_donors, page_of
+from donations.admin.refunds import left_to_refund, refund_page, state_of
+from donations.charts import amount_text
+from donations.models import Donor, Gift, GiftState, InboxEvent, LedgerEntry, RefundRequest
+from donations.selectors.dashboard import tier_name
+
+MOST_EVENTS = 100
+Status = GiftState.Status
+
+
+class StatusFilter(admin.SimpleListFilter):
+    """By status; a gift of which nothing was heard has none stored, and is pending."""
+
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(str(value), str(label)) for value, label in Status.choices]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Gift]) -> QuerySet[Gift]:
+        chosen = self.value()
+        if chosen == Status.PENDING:
+            return queryset.filter(Q(state__isnull=True) | Q(state__status=chosen))
+        return queryset.filter(state__status=chosen) if chosen in Status.values else queryset
+
+
+@admin.register(Gift)
+class GiftAdmin(ReadOnlyAdmin):
+    """What readers gave. Its amounts never change; a refund is asked for, and arrives as an entry."""
+
+    list_display = ("reference", "who", "campaign", "amount_shown", "status_shown", "livemode", "created_at")
+    list_filter = ("campaign", StatusFilter, "livemode")
+    allowed_lookups = frozenset({"campaign__slug__exact", "status", "livemode__exact"})
+    ordering = ("-created_at",)
+    search_fields = ("reference",)
+
+    # ---- the list
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Gift]:
+        """With what a line shows, read for the page's own lines: a join would sort all of history with it."""
+        return super().get_queryset(request).prefetch_related("campaign", "state")
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        searched = "a gift’s reference, or the id of its payment or checkout"
+        addresses = "; or the donor’s email address" if may_see_donors(request.user) else ""
+        changelist: Any = super().get_changelist_instance(request)
+        changelist.search_help_text = f"Search by {searched}{addresses}, written in full."
+        return changelist
+
+    def found(self, request: HttpRequest, term: str) -> list[str]:
+        gifts = Gift.objects.filter(Q(pk=term) | Q(checkout_id=term))
+        found = {*gifts.values_list("pk", flat=True)}
+        found.update(GiftState.objects.filter(payment=term).values_list("pk", flat=True))
+        if "@" in term and may_see_donors(request.user):
+            donors = Donor.objects.alias(lowered=Lower("email")).filter(lowered=term.lower())
+            found.update(Gift.objects.filter(donor__in=donors).values_list("pk", flat=True)[:1000])
+        return sorted(found)
+
+    @admin.display(description="name")
+    def who(self, gift: Gift) -> str:
+        """The name that its donor shows to the public."""
+        return "anonymous" if gift.anonymous or not gift.public_name else gift.public_name
+
+    @admin.display(description="amount")
+    def amount_shown(self, gift: Gift) -> str:
+        return amount_text(gift.total, gift.currency)
+
+    @admin.display(description="status")
+    def status_shown(self, gift: Gift) -> str:
+        state = state_of(gift)
+        label = str(Status(state.status).label)
+        if state.refunded >= state.charged > 0:
+            return f"{label}, refunded"
+        return f"{label}, refunded in part" if state.refunded > 0 else label
+
+    # ---- the page of one gift
+
+    def get_fieldsets(self, request: HttpRequest, obj: Gift | None = None) -> Any:
+        """Who gave is for those who may see donors; others see what the donor shows to the public."""
+        personal = may_see_donors(request.user)
+        who: tuple[str, ...] = ("donor_link", "public_name", "anonymous", "message") if personal else ("who",)
+        if not personal and obj is not None and not obj.anonymous:
+            who += ("message",)
+        asked = ("campaign", "amount_asked", "tier_shown", "frequency", "created_at", "source", "livemode")
+        figures = ("status_shown", "charged", "refunded", "disputed", "counted", "refund_requested")
+        times = ("campaign_month", "confirmed_at", "payment", "checkout_id", "refusal")
+        return (
+            ("What became of it", {"fields": (*figures, *times)}),
+            ("What was asked for", {"fields": asked}),
+            ("Who gave", {"fields": who}),
+        )
+
+    @admin.display(description="amount")
+    def amount_asked(self, gift: Gift) -> str:
+        if not gift.fee_cover:
+            return amount_text(gift.amount, gift.currency)
+        cover = amount_text(gift.fee_cover, gift.currency)
+        return f"{amount_text(gift.amount, gift.currency)}, and {cover} for the processor’s fee"
+
+    @admin.display(description="tier")
+    def tier_shown(self, gift: Gift) -> str:
+        return tier_name(gift.tier, gift.currency)
+
+    @admin.display
+    def charged(self, gift: Gift) -> str:
+        return amount_text(state_of(gift).charged, gift.currency)
+
+    @admin.display
+    def refunded(self, gift: Gift) -> str:
+        return amount_text(state_of(gift).refunded, gift.currency)
+
+    @admin.display
+    def disputed(self, gift: Gift) -> str:
+        return amount_text(state_of(gift).disputed, gift.currency)
+
+    @admin.display(description="counted toward the goal")
+    def counted(self, gift: Gift) -> str:
+        return amount_text(state_of(gift).counted, gift.currency)
+
+    @admin.display(description="refunds asked for here")
+    def refund_requested(self, gift: Gift) -> str:
+        return amount_text(state_of(gift).refund_requested, gift.currency)
+
+    @admin.display(description="campaign month")
+    def campaign_month(self, gift: Gift) -> str:
+        return state_of(gift).campaign_month or "–"
+
+    @admin.display(description="confirmed at")
+    def confirmed_at(self, gift: Gift) -> Any:
+        return state_of(gift).confirmed_at or "–"
+
+    @admin.display
+    def payment(self, gift: Gift) -> str:
+        return state_of(gift).payment or "–"
+
+    @admin.display(description="donor")
+    def donor_link(self, gift: Gift) -> str:
+        """Fields are shown to those who may see donors alone, so it is a link."""
+        if gift.donor is None:
+            return "–"
+        return format_html('<a href="{}">{}</a> {}', page_of(gift.donor), gift.donor, gift.donor.email)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """By its reference as it reads or as Django writes it in addresses."""
+        return super().change_view(request, quote(reference_in(object_id)), form_url, extra_context)
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        gift: Gift = kwargs["obj"]
+        user = request.user
+        context["entries"] = [_entry_line(entry, user) for entry in gift.entries.order_by("effective_at", "pk")]
+        context["events"] = [_event_line(event, user) for event in _events_of(gift)]
+        if user.has_perm("donations.view_refundrequest"):
+            requests = gift.refund_requests.select_related("requested_by").order_by("requested_at", "pk")
+            context["requests"] = [_request_line(asked, gift) for asked in requests]
+        context["may_refund"] = user.has_perm("donations.add_refundrequest") and left_to_refund(gift) > 0
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    # ---- asking for a refund
+
+    def get_urls(self) -> list[URLPattern]:
+        refund = path(
+            "<path:object_id>/refund/", self.admin_site.admin_view(self.refund_view), name="donations_gift_refund"
+        )
+        return [refund, *super().get_urls()]
+
+    def refund_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask for a refund. The processor is called outside any transaction, as `giving` wants it."""
+        return refund_page(self, request, reference_in(object_id))
+
+
+def reference_in(object_id: str) -> str:
+    """The reference in an address: Django writes `gift_5Fabc`, people and other pages `gift_abc`."""
+    raw = object_id.startswith("gift_") and not object_id.startswith("gift_5F")
+    return object_id if raw else unquote(object_id)
+
+
+# ---- the tables of one gift
+
+
+def _events_of(gift: Gift) -> QuerySet[InboxEvent]:
+    """What was told of a gift, or of its payment, the body left where it is."""
+    about = Q(gift_reference=gift.pk)
+    if payment := state_of(gift).payment:
+        about |= Q(payment=payment)
+    events = InboxEvent.objects.filter(about).defer("body", "body_sha256", "facts")
+    return events.order_by("received_at", "pk")[:MOST_EVENTS]
+
+
+def _entry_line(entry: LedgerEntry, user: Any) -> dict[str, Any]:
+    return {
+        "link": link_to(entry, user, str(entry.get_kind_display())),
+        "amount": amount_text(entry.amount, entry.currency),
+        "toward_goal": amount_text(entry.goal_amount, entry.currency),
+        "effective_at": entry.effective_at,
+        "campaign_month": entry.campaign_month,
+        "reference": entry.reference,
+    }
+
+
+def _event_line(event: InboxEvent, user: Any) -> dict[str, Any]:
+    return {
+        "link": link_to(event, user, event.type),
+        "received_at": event.received_at,
+        "state": event.get_state_display(),
+    }
+
+
+def _request_line(asked: RefundRequest, gift: Gift) -> dict[str, Any]:
+    return {
+        "amount": amount_text(asked.amount, gift.currency),
+        "requested_at": asked.requested_at,
+        "requested_by": asked.requested_by or "–",
+        "reason": asked.reason or "–",
+        "status": asked.get_status_display(),
+        "error": asked.error,
+    }

@@ -1,0 +1,78 @@
+"""Donors and followers, to be looked at by those who may."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Lower
+from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
+
+from donations.admin.reading import ReadOnlyAdmin, may_see_donors, page_of
+from donations.models import Donor, Follower
+
+MOST_GIFTS = 50
+
+
+def donors_of(term: str) -> QuerySet[Donor]:
+    """The donor of an address, whatever case it is typed in, by the index of addresses; or those of a name."""
+    lowered = Donor.objects.alias(lowered=Lower("email"))
+    return lowered.filter(lowered=term.lower()) if "@" in term else Donor.objects.filter(name__iexact=term)
+
+
+@admin.register(Donor)
+class DonorAdmin(ReadOnlyAdmin):
+    """Who gave or follows: personal data, for those who write to donors."""
+
+    list_display = ("email", "name", "created_at")
+    ordering = ("-pk",)
+    search_fields = ("email",)
+    search_help_text = "Search by an email address or a name, written in full."
+    fields = ("email", "name", "created_at", "gifts_shown")
+
+    def found(self, request: HttpRequest, term: str) -> QuerySet[Any]:
+        return donors_of(term).values("pk")
+
+    @admin.display(description="latest gifts")
+    def gifts_shown(self, donor: Donor) -> str:
+        """Their references; whoever may not see gifts is stopped at the gift's own page."""
+        gifts = donor.gifts.order_by("-created_at")[:MOST_GIFTS]
+        rows = ((page_of(gift), gift.pk, gift.created_at.date()) for gift in gifts)
+        return format_html_join("", '<div><a href="{}">{}</a> {}</div>', rows) or "–"
+
+
+@admin.register(Follower)
+class FollowerAdmin(ReadOnlyAdmin):
+    """Who follows. Managers see that somebody does, and those who may see donors see who."""
+
+    list_filter = ("campaign", "livemode")
+    allowed_lookups = frozenset({"campaign__slug__exact", "livemode__exact"})
+    ordering = ("-pk",)
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        who = ("donor_shown",) if may_see_donors(request.user) else ()
+        return ("follower", *who, "campaign", "created_at", "confirmed_at", "confirmed_month", "livemode")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Follower]:
+        related = ("campaign", "donor") if may_see_donors(request.user) else ("campaign",)
+        return super().get_queryset(request).prefetch_related(*related)
+
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        return ("donor__email",) if may_see_donors(request.user) else ()
+
+    def found(self, request: HttpRequest, term: str) -> QuerySet[Any]:
+        if not may_see_donors(request.user):
+            return Follower.objects.filter(Q(pk__in=[])).values("pk")
+        return Follower.objects.filter(donor__in=donors_of(term)).values("pk")
+
+    def get_fields(self, request: HttpRequest, obj: Follower | None = None) -> tuple[str, ...]:
+        who = ("donor_shown",) if may_see_donors(request.user) else ()
+        return (*who, "campaign", "source", "created_at", "confirmed_at", "confirmed_month", "livemode")
+
+    @admin.display(description="follower")
+    def follower(self, follower: Follower) -> str:
+        return f"Follower {follower.pk}"
+
+    @admin.display(description="donor")
+    def donor_shown(self, follower: Follower) -> str:
+        return format_html('<a href="{}">{}</a>', page_of(follower.donor), follower.donor.email)

@@ -1,0 +1,108 @@
+"""Rooms in which things are looked at and never edited, by superusers either."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.contrib.admin.utils import quote
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+
+Person = User | AnonymousUser | Any
+MOST_COUNTED = 2000
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # Django's class takes no parameters when it runs
+    """Pages of the latest rows. It counts no further than they reach: the whole history is never counted."""
+
+    @cached_property
+    def reached(self) -> int:
+        rows = self.object_list
+        if isinstance(rows, QuerySet):
+            return rows.order_by()[: MOST_COUNTED + 1].count()
+        return len(rows)
+
+    @cached_property
+    def count(self) -> int:
+        return min(self.reached, MOST_COUNTED)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there are more rows than are counted and shown."""
+        return self.reached > MOST_COUNTED
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's class takes no parameters when it runs
+    """Lists and pages of what the application alone writes: nobody adds, changes or deletes it here.
+
+    An address may filter by `allowed_lookups` alone. Django would allow every field of the model, and answer so, letter
+    by letter, what the page itself does not show.
+    """
+
+    actions = None
+    list_per_page = 50
+    list_max_show_all = 50
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    sortable_by: ClassVar[tuple[str, ...]] = ()
+    allowed_lookups: ClassVar[frozenset[str]] = frozenset()
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Only the right to view counts; Django would let those look who may change, though nobody changes here."""
+        return bool(request.user.has_perm(f"{self.opts.app_label}.view_{self.opts.model_name}"))
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        return lookup in self.allowed_lookups
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Those that the term names exactly: each search is a few look-ups in an index."""
+        term = search_term.strip().replace("\x00", "")
+        return (queryset.filter(pk__in=self.found(request, term)) if term else queryset), False
+
+    def found(self, request: HttpRequest, term: str) -> Iterable[Any] | QuerySet[Any]:
+        """The primary keys of what a search term names."""
+        raise NotImplementedError
+
+
+def may_see_donors(user: Person) -> bool:
+    """Whether somebody may see donors' personal data."""
+    return bool(user.has_perm("donations.view_donor"))
+
+
+def link_to(row: Model | None, user: Person, text: str = "") -> str:
+    """A link to a row's page, for those who may see it; its text alone for others."""
+    if row is None:
+        return "–"
+    shown = text or str(row)
+    meta = row._meta
+    if not user.has_perm(f"{meta.app_label}.view_{meta.model_name}"):
+        return shown
+    return format_html('<a href="{}">{}</a>', page_of(row), shown)
+
+
+def page_of(row: Model) -> str:
+    """The address of a row's page."""
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[quote(str(row.pk))])
+
+
+def pretty(value: object) -> str:
+    """JSON as people read it."""
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False)

@@ -1,0 +1,145 @@
+"""The page on which staff ask for a refund of a gift."""
+
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.views.decorators.http import require_http_methods
+
+from donations import giving, processors
+from donations.admin.amounts import AmountField, read_amount, typed_text
+from donations.admin.reading import ReadOnlyAdmin, page_of
+from donations.charts import amount_text
+from donations.models import Gift, GiftState, RefundRequest
+
+Status = GiftState.Status
+
+
+def state_of(gift: Gift) -> GiftState:
+    """What became of a gift; of one that nothing is known of, that it is pending."""
+    state: GiftState | None = getattr(gift, "state", None)
+    return state or GiftState(gift=gift, currency=gift.currency, tier=gift.tier)
+
+
+def left_to_refund(gift: Gift) -> int:
+    """Minor units that can still be given back: neither given back nor asked for, and of the key's own mode."""
+    state = state_of(gift)
+    ours = gift.livemode == settings.LIVEMODE and gift.processor in processors.PROCESSORS
+    if not ours or state.status != Status.CONFIRMED:
+        return 0
+    return max(0, state.charged - max(state.refunded, state.refund_requested))
+
+
+class RefundForm(forms.Form):
+    """A refund of one gift. After validation, `minor` is its amount in minor units.
+
+    `left` is what was left when the page was shown: a second click, or a colleague's refund, is noticed by it.
+    """
+
+    amount = AmountField(label="Amount")
+    reason = forms.CharField(
+        required=False,
+        max_length=200,
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
+        help_text="For your colleagues. The donor does not see it.",
+    )
+    left = forms.CharField(required=False, widget=forms.HiddenInput, max_length=30)
+
+    def __init__(self, gift: Gift, left: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gift, self.left_now, self.left_text, self.minor = gift, left, str(left), 0
+        self.initial = {"amount": typed_text(left, gift.currency), "left": self.left_text}
+        self.fields["amount"].label = f"Amount ({gift.currency})"
+        self.fields["amount"].help_text = f"{amount_text(left, gift.currency)} can be given back."
+
+    def clean_amount(self) -> str:
+        typed = str(self.cleaned_data["amount"])
+        self.minor = read_amount(typed, self.gift.currency)
+        if not 0 < self.minor <= self.left_now:
+            most = amount_text(self.left_now, self.gift.currency)
+            raise ValidationError(f"Give an amount above zero, and {most} at most: no more is left of this gift.")
+        return typed
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if cleaned.get("left") != self.left_text:
+            raise ValidationError(
+                "Since this page was opened, a refund of this gift was asked for or arrived. "
+                "Nothing was asked for now. Look at the amount, and press the button again if you still mean it."
+            )
+        return cleaned
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def refund_page(room: ReadOnlyAdmin, request: HttpRequest, reference: str) -> HttpResponse:
+    user = request.user
+    if not (user.has_perm("donations.view_gift") and user.has_perm("donations.add_refundrequest")):
+        raise PermissionDenied
+    gift = get_object_or_404(Gift.objects.select_related("campaign", "state"), pk=reference)
+    left = left_to_refund(gift)
+    if request.method != "POST":
+        if left == 0:
+            messages.warning(request, "Nothing of this gift can be given back: look at its figures and its refunds.")
+            return HttpResponseRedirect(page_of(gift))
+        return _refund_form_page(room, request, gift, RefundForm(gift, left))
+    form = RefundForm(gift, left, request.POST)
+    if form.is_valid():
+        try:
+            asked = giving.request_refund(
+                gift=gift,
+                amount=form.minor,
+                reason=form.cleaned_data["reason"],
+                user=user,  # type: ignore[arg-type]  # the admin lets nobody in who is not a User
+            )
+        except giving.RefundRefused as refusal:
+            form.add_error(None, str(refusal))
+        else:
+            _tell_of_refund(room, request, gift, asked)
+            return HttpResponseRedirect(page_of(gift))
+    return _refund_form_page(room, request, gift, form, status=422)
+
+
+def _refund_form_page(
+    room: ReadOnlyAdmin, request: HttpRequest, gift: Gift, form: RefundForm, status: int = 200
+) -> HttpResponse:
+    state = state_of(gift)
+    context = {
+        **room.admin_site.each_context(request),
+        "opts": room.opts,
+        "title": "Refund a gift",
+        "gift": gift,
+        "subject": gift.pk,
+        "back": page_of(gift),
+        "form": form,
+        "facts": [
+            ("Gift", gift.pk),
+            ("Campaign", gift.campaign),
+            ("Charged", amount_text(state.charged, gift.currency)),
+            ("Refunded", amount_text(state.refunded, gift.currency)),
+            ("Refunds asked for here", amount_text(state.refund_requested, gift.currency)),
+        ],
+    }
+    return TemplateResponse(request, "admin/donations/gift/refund.html", context, status=status)
+
+
+def _tell_of_refund(room: ReadOnlyAdmin, request: HttpRequest, gift: Gift, asked: RefundRequest) -> None:
+    amount = amount_text(asked.amount, gift.currency)
+    room.log_change(request, gift, f"Asked for a refund of {amount}.")
+    asked.refresh_from_db()
+    if asked.status == RefundRequest.Status.SENDING:
+        messages.warning(
+            request,
+            f"The refund of {amount} is noted, but the payment service did not answer. It is sent again by itself: "
+            "do not ask for it a second time. The ledger and the bar change when the processor’s event comes.",
+        )
+    else:
+        messages.success(
+            request,
+            f"The payment service took the refund of {amount}. "
+            "The ledger and the bar change when the processor’s event comes.",
+        )
