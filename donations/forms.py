@@ -98,3 +98,26 @@ def _page_id(token: str) -> str:
         return TimestampSigner(salt="donations.page").unsign(token, max_age=PAGE_LASTS)
     except BadSignature:
         return ""
+
+
+class ExportForm(forms.Form):
+    """What of the books finance wants: a campaign, or all, and a period by the days of the movements."""
+
+    campaign: "forms.ModelChoiceField[Campaign]" = forms.ModelChoiceField(
+        Campaign.objects.order_by("slug"), required=False, empty_label="All campaigns"
+    )
+    start = forms.DateField(required=False, label="From", widget=forms.DateInput({"type": "date"}, "%Y-%m-%d"))
+    end = forms.DateField(
+        required=False,
+        label="Up to, not including",
+        help_text="The first day after the period: for November, 1 December.",
+        widget=forms.DateInput({"type": "date"}, "%Y-%m-%d"),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse a period that ends before it begins."""
+        cleaned = super().clean() or {}
+        start, end = cleaned.get("start"), cleaned.get("end")
+        if start and end and start >= end:
+            self.add_error("end", "This period is empty. The end is the first day after it: for November, 1 December.")
+        return cleaned

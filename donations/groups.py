@@ -62,7 +62,5 @@ def install(using: str = "default", **signal: Any) -> None:
     for name, codenames in GROUPS.items():
         group, is_new = Group.objects.using(using).get_or_create(name=name)
         if is_new:
-            rights = Permission.objects.using(using).filter(
-                content_type__app_label="donations", codename__in=codenames
-            )
+            rights = Permission.objects.using(using).filter(content_type__app_label="donations", codename__in=codenames)
             group.permissions.set(rights)

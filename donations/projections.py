@@ -27,6 +27,7 @@ from donations.models import (
     MonthTotal,
     RefundRequest,
 )
+from donations.selectors.sums import COUNTED, GIFT_KINDS, SUMS
 
 Status = GiftState.Status
 RANK = {status.value: rank for rank, status in enumerate(Status)}
@@ -52,20 +53,16 @@ STATE_FIELDS = [
 GIFT_SQL = f"""
 SELECT gift AS gift_id, campaign AS campaign_id, livemode, campaign_month, local_date, confirmed_at, payment, tier,
   currency, charged, refunded, disputed,
-  CASE WHEN held <= 0 OR goal <= 0 THEN 0 WHEN goal < held THEN goal ELSE held END AS counted
+  {COUNTED} AS counted
 FROM (
   SELECT gift, campaign, livemode,
-    MAX(CASE WHEN kind IN ('gift', 'offline_gift') THEN campaign_month END) AS campaign_month,
-    MAX(CASE WHEN kind IN ('gift', 'offline_gift') THEN local_date END) AS local_date,
-    MAX(CASE WHEN kind IN ('gift', 'offline_gift') THEN effective_at END) AS confirmed_at,
-    MAX(CASE WHEN kind IN ('gift', 'offline_gift') THEN reference END) AS payment,
-    MAX(CASE WHEN kind IN ('gift', 'offline_gift') THEN tier END) AS tier,
+    MAX(CASE WHEN kind IN {GIFT_KINDS} THEN campaign_month END) AS campaign_month,
+    MAX(CASE WHEN kind IN {GIFT_KINDS} THEN local_date END) AS local_date,
+    MAX(CASE WHEN kind IN {GIFT_KINDS} THEN effective_at END) AS confirmed_at,
+    MAX(CASE WHEN kind IN {GIFT_KINDS} THEN reference END) AS payment,
+    MAX(CASE WHEN kind IN {GIFT_KINDS} THEN tier END) AS tier,
     MAX(CASE WHEN kind <> 'fee' THEN currency END) AS currency,
-    SUM(CASE WHEN kind IN ('gift', 'offline_gift') THEN amount ELSE 0 END) AS charged,
-    -SUM(CASE WHEN kind IN ('refund', 'refund_reversal') THEN amount ELSE 0 END) AS refunded,
-    -SUM(CASE WHEN kind IN ('dispute_withdrawn', 'dispute_reinstated') THEN amount ELSE 0 END) AS disputed,
-    SUM(goal_amount) AS goal,
-    SUM(CASE WHEN kind <> 'fee' THEN amount ELSE 0 END) AS held
+    {SUMS}
   FROM {LedgerEntry._meta.db_table} WHERE gift IS NOT NULL GROUP BY gift, campaign, livemode
 ) sums WHERE charged > 0
 """  # noqa: S608 (the only text put in is our own table name)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from donations.views import demo, embed, giving, health, staff, webhooks
+from donations.views import demo, embed, exports, giving, health, staff, webhooks
 
 urlpatterns = [
     path("", giving.home, name="home"),
@@ -15,6 +15,8 @@ urlpatterns = [
     path("embed/v1/meter", embed.meter, name="meter"),
     path("embed/v1/meter.json", embed.meter_json, name="meter-json"),
     path("staff/", staff.this_month, name="staff"),
+    path("staff/exports/", exports.page, name="staff-exports"),
+    path("staff/exports/<slug:file>.csv", exports.download, name="staff-export-file"),
     path("staff/<slug:campaign>/<str:month>/", staff.month, name="staff-month"),
     path("demo/article/", demo.article, name="demo-article"),
     path("healthz", health.healthz, name="healthz"),

@@ -382,7 +382,7 @@ def test_a_minute_unprocessed_is_late(campaign: Campaign, manager: Client, secon
 def test_finances_files_are_linked_for_finance_alone(campaign: Campaign, manager: Client) -> None:
     link = "/staff/exports/?campaign=news&amp;start=2024-11-01&amp;end=2024-12-01"
     assert link not in manager.get(NOVEMBER).content.decode()
-    finance = client_of("view_monthtotal", "view_ledgerentry")
+    finance = client_of("view_monthtotal", "add_exportrecord")
     assert link in finance.get(NOVEMBER).content.decode()
 
 

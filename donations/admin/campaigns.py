@@ -61,6 +61,9 @@ class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
+        if self.instance._state.adding:
+            # Its tiers are checked beside it, also where its goal cannot be read.
+            self.instance.default_goal = Money(0, cleaned.get("currency", "USD"))
         if "goal" in cleaned and "currency" in cleaned:
             currency = cleaned["currency"]
             try:

@@ -179,7 +179,7 @@ class GiftAdmin(ReadOnlyAdmin):
 
     def refund_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask for a refund. The processor is called outside any transaction, as `giving` wants it."""
-        return refund_page(self, request, reference_in(object_id))
+        return refund_page(request, self, reference_in(object_id))
 
 
 def reference_in(object_id: str) -> str:

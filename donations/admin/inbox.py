@@ -68,7 +68,7 @@ class InboxEventAdmin(ReadOnlyAdmin):
 
     list_display = ("received_at", "type", "state", "short_reason", "gift_reference", "livemode", "attempts")
     list_filter = (StateFilter, "livemode")
-    allowed_lookups = frozenset({"state__exact", "livemode__exact"})
+    allowed_lookups = frozenset({"state__exact", "livemode__exact", "livemode__isnull"})
     ordering = ("-pk",)
     search_fields = ("event_id",)
     search_help_text = "Search by the id of an event, its object or its payment, or by a gift’s reference, in full."
@@ -137,7 +137,7 @@ class InboxEventAdmin(ReadOnlyAdmin):
 
     def decide_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show what can be decided of an event, and have it decided."""
-        return _decide_page(self, request, object_id)
+        return _decide_page(request, self, object_id)
 
 
 def may_decide(request: HttpRequest) -> bool:
@@ -155,7 +155,7 @@ def readable(body: bytes) -> str:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def _decide_page(room: InboxEventAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
+def _decide_page(request: HttpRequest, room: InboxEventAdmin, object_id: str) -> HttpResponse:
     if not may_decide(request):
         raise PermissionDenied
     event = room.get_object(request, unquote(object_id))

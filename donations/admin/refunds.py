@@ -76,7 +76,7 @@ class RefundForm(forms.Form):
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def refund_page(room: ReadOnlyAdmin, request: HttpRequest, reference: str) -> HttpResponse:
+def refund_page(request: HttpRequest, room: ReadOnlyAdmin, reference: str) -> HttpResponse:
     user = request.user
     if not (user.has_perm("donations.view_gift") and user.has_perm("donations.add_refundrequest")):
         raise PermissionDenied

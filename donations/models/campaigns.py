@@ -8,7 +8,6 @@ from djmoney.money import Money
 
 from donations import money, periods
 
-
 SLUG = r"\A[a-z0-9][a-z0-9-]*\Z"
 
 

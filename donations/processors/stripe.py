@@ -140,7 +140,7 @@ class StripeProcessor:
         """Create the session; the same key and parameters give the same session again."""
         with _translated():
             session = self.checkout_client.v1.checkout.sessions.create(
-                _in_order(parameters),  # type: ignore[arg-type]
+                _in_order(parameters),
                 {"idempotency_key": key},
             )
         if not session.url:

@@ -1,0 +1,177 @@
+"""The reads behind finance's two files: their columns, which rows, in which order, a page at a time.
+
+Both come from the ledger alone, in the order of its index `entries_in_order`; a page begins after the key at which the
+one before it ended, so that no page costs more than the first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from enum import Enum, auto
+from typing import Any
+
+from django.db import connection
+
+from donations.models import Gift, LedgerEntry
+from donations.selectors.sums import COUNTED, GIFT_KINDS, SUMS
+
+ENTRIES, GIFTS = LedgerEntry._meta.db_table, Gift._meta.db_table
+KEY = "e.effective_at, e.processor, e.kind, e.reference"
+OFFSETS = timedelta(days=1)  # no zone's calendar is further than this from UTC's
+
+Key = tuple[Any, ...]
+
+
+class Form(Enum):
+    """How a cell is written."""
+
+    PLAIN = auto()  # ours, or kept plain by a constraint
+    TEXT = auto()  # anybody's
+    AMOUNT = auto()  # minor units, in the currency that the column `currency` names
+    SETTLEMENT = auto()  # minor units, in the currency that the column `settlement_currency` names
+    INSTANT = auto()  # a time, UTC
+    FLAG = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a file, and the SQL that it is read by."""
+
+    name: str
+    sql: str
+    form: Form = Form.PLAIN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which rows: of a campaign ("" for all), with a day in [start, end) in its zone, of a mode (None for both)."""
+
+    campaign: str = ""
+    start: date | None = None
+    end: date | None = None
+    livemode: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """One of finance's files. `entries` narrows the ledger; the first column names a row, by `named`."""
+
+    name: str
+    columns: tuple[Column, ...]
+    entries: str
+    named: str
+    rows: str
+
+
+LEDGER = File(
+    name="ledger",
+    columns=(
+        Column("entry_id", "e.id"),
+        Column("effective_at", "e.effective_at", Form.INSTANT),
+        Column("local_date", "e.local_date"),
+        Column("campaign", "e.campaign"),
+        Column("campaign_month", "e.campaign_month"),
+        Column("kind", "e.kind"),
+        Column("processor", "e.processor"),
+        Column("reference", "e.reference"),
+        Column("gift", "e.gift"),
+        Column("tier", "e.tier"),
+        Column("currency", "e.currency"),
+        Column("amount", "e.amount", Form.AMOUNT),
+        Column("goal_amount", "e.goal_amount", Form.AMOUNT),
+        Column("settlement_currency", "e.settlement_currency"),
+        Column("settlement_amount", "e.settlement_amount", Form.SETTLEMENT),
+        Column("livemode", "e.livemode", Form.FLAG),
+    ),
+    entries="TRUE",
+    named="e.id = %s",
+    rows=f"SELECT {{cells}} FROM {ENTRIES} e WHERE {{conditions}} ORDER BY {KEY} LIMIT {{size}}",  # noqa: S608
+)
+"""One row a movement of money."""
+
+GIFT_ROWS = f"""
+WITH page AS (SELECT e.* FROM {ENTRIES} e WHERE {{conditions}} ORDER BY {KEY} LIMIT {{size}}),
+  sums AS (SELECT gift, {SUMS} FROM {ENTRIES} WHERE id <= %s AND gift IN (SELECT gift FROM page) GROUP BY gift)
+SELECT {{cells}} FROM page e JOIN sums ON sums.gift = e.gift JOIN {GIFTS} g ON g.reference = e.gift ORDER BY {KEY}
+"""  # noqa: S608 (the only texts put in are our own names)
+
+ALL_GIFTS = File(
+    name="gifts",
+    columns=(
+        Column("gift", "e.gift"),
+        Column("campaign", "e.campaign"),
+        Column("campaign_month", "e.campaign_month"),
+        Column("confirmed_at", "e.effective_at", Form.INSTANT),
+        Column("status", "'confirmed'"),
+        Column("tier", "e.tier"),
+        Column("frequency", "g.frequency", Form.TEXT),
+        Column("currency", "e.currency"),
+        Column("amount", "e.goal_amount", Form.AMOUNT),
+        Column("fee_cover", "e.amount - e.goal_amount", Form.AMOUNT),
+        Column("charged", "CAST(charged AS bigint)", Form.AMOUNT),
+        Column("refunded", "CAST(refunded AS bigint)", Form.AMOUNT),
+        Column("disputed", "CAST(disputed AS bigint)", Form.AMOUNT),
+        Column("counted", f"CAST({COUNTED} AS bigint)", Form.AMOUNT),
+        Column("source", "g.source", Form.TEXT),
+        Column("livemode", "e.livemode", Form.FLAG),
+    ),
+    entries=f"e.kind IN {GIFT_KINDS}",
+    named=f"e.gift = %s AND e.kind IN {GIFT_KINDS}",
+    rows=GIFT_ROWS,
+)
+"""One row a gift that has an entry; over a campaign month the sum of `counted` is the bar."""
+
+FILES = {file.name: file for file in (LEDGER, ALL_GIFTS)}
+
+
+def newest_entry() -> int:
+    """The number of the newest entry: what is booked after it waits for the next file."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT COALESCE(MAX(id), 0) FROM {ENTRIES}")  # noqa: S608 (our own name)
+        return int(cursor.fetchone()[0])
+
+
+def page(
+    file: File, selection: Selection, *, cell: Callable[[Column], str], newest: int, after: Key | None, size: int
+) -> tuple[str, list[Any]]:
+    """The statement that reads the rows after a key, with its parameters; `cell` writes a column's expression."""
+    conditions, parameters = _conditions(selection)
+    conditions += [file.entries, "e.id <= %s"]
+    parameters.append(newest)
+    if after is not None:
+        conditions.append(f"({KEY}) > (%s, %s, %s, %s)")
+        parameters += after
+    if file is ALL_GIFTS:
+        parameters.append(newest)
+    cells = ", ".join(cell(column) for column in file.columns)
+    return file.rows.format(cells=cells, conditions=" AND ".join(conditions), size=size), parameters
+
+
+def key_of(file: File, first_cell: str) -> Key:
+    """The key of a row, by its first cell: where the next page begins."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {KEY} FROM {ENTRIES} e WHERE {file.named}", [first_cell])  # noqa: S608 (our own names)
+        return tuple(cursor.fetchone())
+
+
+def _conditions(selection: Selection) -> tuple[list[str], list[Any]]:
+    adapt_date, adapt = connection.ops.adapt_datefield_value, connection.ops.adapt_datetimefield_value
+    conditions: list[str] = []
+    parameters: list[Any] = []
+    if selection.campaign:
+        conditions.append("e.campaign = %s")
+        parameters.append(selection.campaign)
+    if selection.livemode is not None:
+        conditions.append(f"e.livemode = {'TRUE' if selection.livemode else 'FALSE'}")
+    # The day decides; the time beside it lets the index leave out the rest of history.
+    if selection.start:
+        conditions.append("e.local_date >= %s AND e.effective_at >= %s")
+        parameters += [adapt_date(selection.start), adapt(_midnight(selection.start) - OFFSETS)]
+    if selection.end:
+        conditions.append("e.local_date < %s AND e.effective_at < %s")
+        parameters += [adapt_date(selection.end), adapt(_midnight(selection.end) + OFFSETS)]
+    return conditions, parameters
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time.min, UTC)

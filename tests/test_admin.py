@@ -1,0 +1,982 @@
+"""Staff's rooms: who gets in where, what can be done there, and what nobody can do."""
+
+import html
+import json
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.admin.utils import quote
+from django.contrib.auth.models import Group, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from djmoney.money import Money
+
+from donations import inbox, processors, projections
+from donations.admin import amounts, reading
+from donations.models import (
+    Campaign,
+    CampaignMonth,
+    DailyRollup,
+    Donor,
+    ExportRecord,
+    Follower,
+    Gift,
+    GiftState,
+    InboxEvent,
+    LedgerEntry,
+    MonthTotal,
+    OutboxMessage,
+    RefundRequest,
+    Tier,
+)
+from donations.processors.base import ProcessorRefused, ProcessorUnavailable
+from tests import factories
+from tests.factories import NOON, checkout_event, confirm, deliver, make_campaign, make_gift, make_staff, refund_event
+
+pytestmark = pytest.mark.django_db
+
+ROOM = "/admin/donations"
+
+
+# ---- who and what
+
+
+def client_of(*groups: str, superuser: bool = False, staff: bool = True) -> Client:
+    user = make_staff(superuser=superuser)
+    User.objects.filter(pk=user.pk).update(is_staff=staff)
+    user.groups.set(Group.objects.filter(name__in=groups))
+    client = Client()
+    client.force_login(User.objects.get(pk=user.pk))
+    return client
+
+
+@pytest.fixture
+def manager() -> Client:
+    return client_of("Campaign managers")
+
+
+@pytest.fixture
+def finance() -> Client:
+    return client_of("Finance")
+
+
+@pytest.fixture
+def superuser() -> Client:
+    return client_of(superuser=True)
+
+
+@pytest.fixture
+def campaign() -> Campaign:
+    return make_campaign()
+
+
+@pytest.fixture
+def gift(campaign: Campaign) -> Gift:
+    """A confirmed, anonymous gift of 500 $ from somebody who told a name, an address and a word."""
+    donor = Donor.objects.create(email="secret@example.org", name="Sylvia Secret")
+    given = make_gift(campaign, donor=donor, public_name="Sylvia Secret", message="For my village", anonymous=True)
+    confirm(given)
+    return given
+
+
+@pytest.fixture
+def quarantined(gift: Gift) -> InboxEvent:
+    """A second payment for a gift that is paid."""
+    told = checkout_event(gift, payment="pi_second", customer_details={"email": "second@example.org", "name": "S"})
+    deliver(told)
+    inbox.drain()
+    event = InboxEvent.objects.get(event_id=told["id"])
+    assert event.state == "quarantined"
+    return event
+
+
+@pytest.fixture
+def follower(campaign: Campaign) -> Follower:
+    donor = Donor.objects.create(email="follows@example.org", name="Flora Follows")
+    follower = Follower.objects.create(donor=donor, campaign=campaign, livemode=False)
+    projections.confirm_follower(follower)
+    return follower
+
+
+def page(row: Any, action: str = "change") -> str:
+    return f"{ROOM}/{row._meta.model_name}/{quote(str(row.pk))}/{action}/"
+
+
+def words(response: Any) -> str:
+    """What a page says: without tags, in plain spaces."""
+    text = html.unescape(re.sub(r"<[^>]+>", " ", response.content.decode()))
+    return " ".join(text.replace("\u00a0", " ").split())
+
+
+def campaign_fields(campaign: Campaign | None = None, **fields: str) -> dict[str, str]:
+    """A campaign's form as a browser sends it, with its tiers as they stand."""
+    tiers = list(campaign.tiers.order_by("frequency", "position", "amount")) if campaign else []
+    sent = {
+        "slug": "general",
+        "name": "Newsroom",
+        "description": "",
+        "goal": "5000",
+        "currency": "USD",
+        "time_zone": "America/New_York",
+        "is_open": "on",
+        "tiers-TOTAL_FORMS": str(len(tiers)),
+        "tiers-INITIAL_FORMS": str(len(tiers)),
+        "tiers-MIN_NUM_FORMS": "0",
+        "tiers-MAX_NUM_FORMS": "1000",
+    }
+    for number, tier in enumerate(tiers):
+        sent |= {
+            f"tiers-{number}-id": str(tier.pk),
+            f"tiers-{number}-campaign": tier.campaign_id,
+            f"tiers-{number}-frequency": tier.frequency,
+            f"tiers-{number}-amount": amounts.typed_text(tier.amount_minor, str(tier.amount.currency.code)),
+            f"tiers-{number}-label": tier.label,
+            f"tiers-{number}-position": str(tier.position),
+        }
+    return sent | fields
+
+
+# ---- who gets in where
+
+
+# Each address, and what it answers to a manager, to finance, to staff without a group, to a superuser.
+DOORS: list[tuple[str, int, int, int, int]] = [
+    ("/admin/", 200, 200, 200, 200),
+    (f"{ROOM}/", 200, 200, 404, 200),
+    (f"{ROOM}/campaign/", 200, 403, 403, 200),
+    (f"{ROOM}/campaign/add/", 200, 403, 403, 200),
+    (f"{ROOM}/campaign/general/change/", 200, 403, 403, 200),
+    (f"{ROOM}/campaign/general/delete/", 403, 403, 403, 200),
+    (f"{ROOM}/campaign/general/history/", 200, 403, 403, 200),
+    (f"{ROOM}/campaignmonth/", 200, 403, 403, 200),
+    (f"{ROOM}/campaignmonth/add/", 200, 403, 403, 200),
+    (f"{ROOM}/campaignmonth/MONTH/change/", 200, 403, 403, 200),
+    (f"{ROOM}/campaignmonth/MONTH/delete/", 403, 403, 403, 403),
+    (f"{ROOM}/gift/", 200, 200, 403, 200),
+    (f"{ROOM}/gift/add/", 403, 403, 403, 403),
+    (f"{ROOM}/gift/GIFT/change/", 200, 200, 403, 200),
+    (f"{ROOM}/gift/GIFT/delete/", 403, 403, 403, 403),
+    (f"{ROOM}/gift/GIFT/history/", 200, 200, 403, 200),
+    (f"{ROOM}/gift/GIFT/refund/", 403, 200, 403, 200),
+    (f"{ROOM}/ledgerentry/", 403, 200, 403, 200),
+    (f"{ROOM}/ledgerentry/add/", 403, 403, 403, 403),
+    (f"{ROOM}/ledgerentry/ENTRY/change/", 403, 200, 403, 200),
+    (f"{ROOM}/ledgerentry/ENTRY/delete/", 403, 403, 403, 403),
+    (f"{ROOM}/inboxevent/", 403, 200, 403, 200),
+    (f"{ROOM}/inboxevent/add/", 403, 403, 403, 403),
+    (f"{ROOM}/inboxevent/EVENT/change/", 403, 200, 403, 200),
+    (f"{ROOM}/inboxevent/EVENT/delete/", 403, 403, 403, 403),
+    (f"{ROOM}/inboxevent/EVENT/decide/", 403, 200, 403, 200),
+    (f"{ROOM}/donor/", 403, 200, 403, 200),
+    (f"{ROOM}/donor/add/", 403, 403, 403, 403),
+    (f"{ROOM}/donor/DONOR/change/", 403, 200, 403, 200),
+    (f"{ROOM}/donor/DONOR/delete/", 403, 403, 403, 403),
+    (f"{ROOM}/follower/", 200, 403, 403, 200),
+    (f"{ROOM}/follower/add/", 403, 403, 403, 403),
+    (f"{ROOM}/follower/FOLLOWER/change/", 200, 403, 403, 200),
+    (f"{ROOM}/follower/FOLLOWER/delete/", 403, 403, 403, 403),
+    (f"{ROOM}/outboxmessage/", 403, 403, 403, 200),
+    (f"{ROOM}/outboxmessage/MESSAGE/change/", 403, 403, 403, 200),
+    (f"{ROOM}/outboxmessage/MESSAGE/delete/", 403, 403, 403, 403),
+    (f"{ROOM}/exportrecord/", 403, 200, 403, 200),
+    (f"{ROOM}/exportrecord/add/", 403, 403, 403, 403),
+    (f"{ROOM}/exportrecord/RECORD/change/", 403, 200, 403, 200),
+    (f"{ROOM}/exportrecord/RECORD/delete/", 403, 403, 403, 403),
+    ("/admin/auth/user/", 403, 403, 403, 200),
+    ("/admin/auth/group/", 403, 403, 403, 200),
+    ("/staff/general/2024-11/", 200, 200, 403, 200),
+]
+
+
+def test_each_door_opens_to_those_who_may(
+    gift: Gift, quarantined: InboxEvent, follower: Follower, manager: Client, finance: Client, superuser: Client
+) -> None:
+    month, _ = CampaignMonth.objects.get_or_create(campaign_id="general", month="2024-11", defaults={"goal": 1})
+    record = ExportRecord.objects.create(file="ledger", requested_by=make_staff())
+    places = {
+        "MONTH": month.pk,
+        "GIFT": quote(gift.pk),
+        "ENTRY": LedgerEntry.objects.get().pk,
+        "EVENT": quarantined.pk,
+        "DONOR": gift.donor_id,
+        "FOLLOWER": follower.pk,
+        "MESSAGE": OutboxMessage.objects.values_list("pk", flat=True)[0],
+        "RECORD": record.pk,
+    }
+    people = (manager, finance, client_of(), superuser)
+    wrong = []
+    for door, *wanted in DOORS:
+        address = re.sub(r"[A-Z]{2,}", lambda place: str(places[place[0]]), door)
+        answers = [person.get(address).status_code for person in people]
+        if answers != wanted:
+            wrong.append((door, answers, wanted))
+        for stranger in (Client(), client_of("Finance", "Campaign managers", staff=False)):
+            answer = stranger.get(address)
+            if address.startswith("/admin/") and not (answer.status_code == 302 and "/login/" in answer["Location"]):
+                wrong.append((door, [answer.status_code], [302]))
+    assert not wrong
+
+
+def test_totals_and_states_have_no_room() -> None:
+    for model in (MonthTotal, DailyRollup, GiftState):
+        assert not admin.site.is_registered(model)
+
+
+def test_no_room_for_money_and_people_lets_anybody_write(superuser: Client, gift: Gift) -> None:
+    request = type("Request", (), {"user": User.objects.get(is_superuser=True)})
+    for model in (Gift, InboxEvent, LedgerEntry, Donor, Follower, OutboxMessage, ExportRecord):
+        room = admin.site.get_model_admin(model)
+        assert not room.has_add_permission(request)  # type: ignore[arg-type]
+        assert not room.has_change_permission(request)  # type: ignore[arg-type]
+        assert not room.has_delete_permission(request)  # type: ignore[arg-type]
+        assert not room.get_actions(request)  # type: ignore[arg-type]
+
+
+# ---- the ledger
+
+
+def test_nobody_edits_the_ledger_superusers_included(superuser: Client, gift: Gift) -> None:
+    entry = LedgerEntry.objects.get()
+    before = LedgerEntry.objects.values().get()
+    shown = superuser.get(page(entry))
+    assert b'name="_save"' not in shown.content
+    assert not re.findall(r'<(?:input|select|textarea)[^>]*name="(?!csrf)', shown.content.decode().split("<main", 1)[1])
+    fields = {"amount": "1", "kind": "adjustment", "_save": "Save"}
+    assert superuser.post(page(entry), fields).status_code == 403
+    assert superuser.post(page(entry, "delete"), {"post": "yes"}).status_code == 403
+    assert superuser.post(f"{ROOM}/ledgerentry/add/", fields).status_code == 403
+    action = {"action": "delete_selected", "_selected_action": str(entry.pk), "post": "yes"}
+    superuser.post(f"{ROOM}/ledgerentry/", action)
+    assert LedgerEntry.objects.values().get() == before
+
+
+def test_an_entry_says_its_amount_and_links_to_its_gift_and_event(finance: Client, gift: Gift) -> None:
+    shown = finance.get(page(LedgerEntry.objects.get()))
+    assert "500 $" in words(shown)
+    assert page(gift) in shown.content.decode()
+    assert page(InboxEvent.objects.get()) in shown.content.decode()
+
+
+@pytest.mark.parametrize("search", ["reference", "gift_id"])
+def test_an_entry_is_found_by_its_reference_and_its_gift(finance: Client, gift: Gift, search: str) -> None:
+    term = LedgerEntry.objects.values_list(search, flat=True).get()
+    assert "1 ledger entry" in words(finance.get(f"{ROOM}/ledgerentry/", {"q": term}))
+    assert "0 ledger entries" in words(finance.get(f"{ROOM}/ledgerentry/", {"q": str(term)[:-1]}))
+
+
+# ---- gifts
+
+
+def test_a_gift_shows_its_figures_entries_and_events(finance: Client, gift: Gift) -> None:
+    deliver(refund_event(gift, 12000, refund="re_1"))
+    inbox.drain()
+    shown = finance.get(page(gift))
+    text = words(shown)
+    for figure in ("500 $", "120 $", "−120 $", "380 $", "confirmed, refunded in part"):
+        assert figure in text
+    assert "checkout.session.completed" in text
+    assert "refund.created" in text
+    for entry in LedgerEntry.objects.all():
+        assert page(entry) in shown.content.decode()
+    for event in InboxEvent.objects.all():
+        assert page(event) in shown.content.decode()
+
+
+def test_a_gift_that_nothing_was_heard_of_is_pending(finance: Client, campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    text = words(finance.get(page(gift)))
+    assert "pending" in text
+    assert "Refund…" not in text
+    assert "1 gift" in words(finance.get(f"{ROOM}/gift/", {"status": "pending"}))
+    assert "0 gifts" in words(finance.get(f"{ROOM}/gift/", {"status": "confirmed"}))
+
+
+def test_a_gift_opens_by_its_reference_as_it_reads(finance: Client, campaign: Campaign) -> None:
+    gift = make_gift(campaign, reference="gift_22aaaaaaaaaaaaaaaaaaaaaaaa")  # Django reads _22 in an address as a quote
+    for written in (gift.pk, quote(gift.pk)):
+        assert gift.pk in words(finance.get(f"{ROOM}/gift/{written}/change/"))
+
+
+def test_nobody_changes_a_gift(superuser: Client, gift: Gift) -> None:
+    assert superuser.post(page(gift), {"amount": "1"}).status_code == 403
+    assert superuser.post(page(gift, "delete"), {"post": "yes"}).status_code == 403
+    gift.refresh_from_db()
+    assert gift.amount == 50000
+
+
+# ---- personal data
+
+
+def test_managers_meet_no_personal_data(manager: Client, gift: Gift, follower: Follower) -> None:
+    for address in (f"{ROOM}/gift/", page(gift), f"{ROOM}/follower/", page(follower), page(follower, "history")):
+        answer = manager.get(address)
+        assert answer.status_code == 200
+        for secret in ("secret@", "Sylvia", "village", "follows@", "Flora"):
+            assert secret not in answer.content.decode(), (address, secret)
+    assert "anonymous" in words(manager.get(f"{ROOM}/gift/"))
+
+
+def test_a_name_that_is_shown_to_the_public_is_shown_to_managers(manager: Client, gift: Gift) -> None:
+    Gift.objects.update(anonymous=False)
+    text = words(manager.get(page(gift)))
+    assert "Sylvia Secret" in text
+    assert "For my village" in text
+    assert "secret@" not in text
+
+
+def test_finance_sees_who_gave(finance: Client, gift: Gift) -> None:
+    text = words(finance.get(page(gift)))
+    assert "secret@example.org" in text
+    assert "For my village" in text
+    assert gift.pk in words(finance.get(page(gift.donor)))
+
+
+@pytest.mark.parametrize("term", ["secret@example.org", "SECRET@example.org"])
+def test_only_those_who_may_see_donors_search_by_address(
+    manager: Client, finance: Client, gift: Gift, term: str
+) -> None:
+    assert "0 gifts" in words(manager.get(f"{ROOM}/gift/", {"q": term}))
+    assert "1 gift" in words(finance.get(f"{ROOM}/gift/", {"q": term}))
+    assert "email" in words(finance.get(f"{ROOM}/gift/"))
+    assert "email" not in words(manager.get(f"{ROOM}/gift/"))
+
+
+@pytest.mark.parametrize("term", ["Sylvia", "village", "secret", "%", "gift_", "\x00", ""])
+def test_a_search_finds_nothing_by_what_is_not_named_in_full(
+    manager: Client, gift: Gift, follower: Follower, term: str
+) -> None:
+    shown = words(manager.get(f"{ROOM}/gift/", {"q": term}))
+    assert ("1 gift" if not term.strip("\x00") else "0 gifts") in shown
+    assert manager.get(f"{ROOM}/follower/", {"q": "follows@example.org"}).status_code == 200
+
+
+@pytest.mark.parametrize("field", ["pk", "payment", "checkout_id"])
+def test_a_gift_is_found_by_its_reference_payment_and_checkout(manager: Client, gift: Gift, field: str) -> None:
+    Gift.objects.update(checkout_id="cs_test_found")
+    term = {"pk": gift.pk, "payment": f"pi_{gift.pk[5:]}", "checkout_id": "cs_test_found"}[field]
+    assert "1 gift" in words(manager.get(f"{ROOM}/gift/", {"q": term}))
+
+
+@pytest.mark.parametrize(
+    ("room", "lookup"),
+    [
+        ("gift", "donor__email__startswith=s"),
+        ("gift", "public_name__startswith=S"),
+        ("gift", "message__contains=village"),
+        ("gift", "checkout_parameters__customer_email=x"),
+        ("gift", "state__payment__startswith=p"),
+        ("follower", "donor__name__startswith=F"),
+        ("follower", "donor__id__exact=1"),
+    ],
+)
+def test_an_address_does_not_tell_what_its_page_hides(manager: Client, gift: Gift, room: str, lookup: str) -> None:
+    assert manager.get(f"{ROOM}/{room}/?{lookup}").status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gift/?campaign__slug__exact=general&status=confirmed&livemode__exact=0",
+        "ledgerentry/?campaign__slug__exact=general&kind__exact=gift&livemode__exact=0",
+        "inboxevent/?state__exact=processed&livemode__exact=0",
+        "inboxevent/?state__exact=all&q=x&p=1",
+        "follower/?campaign__slug__exact=general&livemode__exact=0",
+        "outboxmessage/?state__exact=queued&kind__exact=receipt",
+        "exportrecord/?file=ledger",
+        "campaignmonth/?campaign__slug__exact=general",
+        "donor/?q=Sylvia+Secret",
+        "gift/?status=nonsense",
+        "gift/?p=999",
+        "gift/?all=",
+    ],
+)
+def test_every_filter_that_is_offered_works(superuser: Client, gift: Gift, path: str) -> None:
+    make_campaign("second")
+    assert superuser.get(f"{ROOM}/{path}", follow=True).status_code == 200
+    base = path.split("?")[0]
+    for link in re.findall(r'href="(\?[^"]+)"', superuser.get(f"{ROOM}/{base}").content.decode()):
+        assert superuser.get(f"{ROOM}/{base}{html.unescape(link)}").status_code == 200, link
+
+
+def test_a_mail_servers_words_are_for_those_who_may_see_donors(gift: Gift) -> None:
+    OutboxMessage.objects.update(last_error="refused: secret@example.org")
+    address = page(OutboxMessage.objects.get())
+    permitted = Client()
+    permitted.force_login(make_staff("view_outboxmessage"))
+    assert "secret@" not in permitted.get(address).content.decode()
+    permitted.force_login(make_staff("view_outboxmessage", "view_donor"))
+    assert "secret@" in permitted.get(address).content.decode()
+
+
+# ---- refunds
+
+
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, str]]:
+    """A processor that takes every refund; the calls that it was sent."""
+    calls: list[tuple[str, int, str]] = []
+
+    def refund(_: object, payment: str, amount: int, key: str) -> str:
+        calls.append((payment, amount, key))
+        assert not connection.in_atomic_block or len(connection.savepoint_ids) == 0, "called within a transaction"
+        return "re_taken"
+
+    monkeypatch.setattr(type(processors.get("stripe")), "refund", refund)
+    return calls
+
+
+def ask(client: Client, gift: Gift, amount: str, *, left: str = "50000", reason: str = "") -> Any:
+    return client.post(page(gift, "refund"), {"amount": amount, "reason": reason, "left": left})
+
+
+def test_the_page_offers_what_is_left(finance: Client, gift: Gift) -> None:
+    shown = finance.get(page(gift))
+    assert page(gift, "refund") in shown.content.decode()
+    form = finance.get(page(gift, "refund")).content.decode()
+    assert 'name="amount" value="500"' in form
+    assert 'name="left" value="50000"' in form
+
+
+def test_a_refund_is_asked_for_and_the_ledger_waits_for_the_event(
+    finance: Client, gift: Gift, processor: list[tuple[str, int, str]]
+) -> None:
+    answer = ask(finance, gift, "120.50", reason="wrong amount typed")
+    assert answer.status_code == 302
+    assert answer["Location"] == page(gift)
+    asked = RefundRequest.objects.get()
+    assert (asked.amount, asked.reason, asked.status) == (12050, "wrong amount typed", "accepted")
+    assert asked.requested_by_id == int(finance.session["_auth_user_id"])
+    assert [(payment, amount) for payment, amount, _ in processor] == [(f"pi_{gift.pk[5:]}", 12050)]
+    assert LedgerEntry.objects.count() == 1
+    text = words(finance.get(page(gift)))
+    assert "change when the processor’s event comes" in text
+    assert "wrong amount typed" in text
+    assert 'value="379.50"' in finance.get(page(gift, "refund")).content.decode()
+    assert "refund of 120.50 $" in LogEntry.objects.get().change_message.replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize("typed", ["0", "-5", "500.01", "1.234", "abc", "", "1,00", "٥٠", "9" * 50, "0,500"])
+def test_an_amount_that_cannot_be_given_back_is_refused_in_words(
+    finance: Client, gift: Gift, processor: list[tuple[str, int, str]], typed: str
+) -> None:
+    answer = ask(finance, gift, typed, reason="kept as typed")
+    assert answer.status_code == 422
+    assert "kept as typed" in answer.content.decode()
+    assert "errorlist" in answer.content.decode()
+    assert not processor
+    assert not RefundRequest.objects.exists()
+
+
+def test_what_the_payment_service_refuses_is_said_and_nothing_typed_is_lost(
+    finance: Client, gift: Gift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> str:
+        raise ProcessorRefused("The charge is disputed.", "charge_disputed")
+
+    monkeypatch.setattr(type(processors.get("stripe")), "refund", refuse)
+    answer = ask(finance, gift, "100", reason="my reason")
+    assert answer.status_code == 422
+    assert "The payment service refused it: The charge is disputed." in words(answer)
+    assert 'value="100"' in answer.content.decode()
+    assert 'value="my reason"' in answer.content.decode()
+    assert RefundRequest.objects.get().status == "refused"
+    assert GiftState.objects.get().refund_requested == 0
+    assert "refused by the processor" in words(finance.get(page(gift)))
+
+
+def test_a_payment_service_that_does_not_answer_is_said_too(
+    finance: Client, gift: Gift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> str:
+        raise ProcessorUnavailable("timed out")
+
+    monkeypatch.setattr(type(processors.get("stripe")), "refund", away)
+    answer = ask(finance, gift, "100")
+    assert answer.status_code == 302
+    assert "sent again by itself" in words(finance.get(answer["Location"]))
+    assert RefundRequest.objects.get().status == "sending"
+
+
+def test_a_second_click_asks_for_nothing(finance: Client, gift: Gift, processor: list[tuple[str, int, str]]) -> None:
+    assert ask(finance, gift, "100").status_code == 302
+    again = ask(finance, gift, "100")
+    assert again.status_code == 422
+    assert "Since this page was opened" in words(again)
+    assert 'name="left" value="40000"' in again.content.decode()
+    assert len(processor) == 1
+    assert ask(finance, gift, "100", left="40000").status_code == 302
+
+
+def test_a_refund_needs_the_right_a_post_and_a_token(manager: Client, gift: Gift) -> None:
+    user = make_staff("view_gift", "add_refundrequest")
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(user)
+    assert ask(strict, gift, "100").status_code == 403
+    assert ask(manager, gift, "100").status_code == 403
+    assert strict.get(page(gift, "refund"), {"amount": "100", "left": "50000"}).status_code == 200
+    assert strict.delete(page(gift, "refund")).status_code in {403, 405}
+    assert not RefundRequest.objects.exists()
+    assert "Refund…" not in words(manager.get(page(gift)))
+
+
+def test_nothing_is_offered_where_nothing_is_left(finance: Client, gift: Gift, settings: Any) -> None:
+    deliver(refund_event(gift, 50000))
+    inbox.drain()
+    assert "Refund…" not in words(finance.get(page(gift)))
+    answer = finance.get(page(gift, "refund"))
+    assert answer.status_code == 302
+    assert "Nothing of this gift can be given back" in words(finance.get(answer["Location"]))
+    assert ask(finance, gift, "1", left="0").status_code == 422
+
+
+def test_a_gift_of_the_other_mode_is_not_refunded_with_this_key(finance: Client, gift: Gift, settings: Any) -> None:
+    settings.LIVEMODE = True
+    assert "Refund…" not in words(finance.get(page(gift)))
+    assert ask(finance, gift, "1").status_code == 422
+
+
+def test_an_unknown_gift_has_no_refund_page(finance: Client, campaign: Campaign) -> None:
+    assert finance.get(f"{ROOM}/gift/gift_nothing/refund/").status_code == 404
+
+
+# ---- the inbox
+
+
+def decide(client: Client, event: InboxEvent, decision: str, reason: str = "") -> Any:
+    return client.post(page(event, "decide"), {"decision": decision, "reason": reason})
+
+
+def test_the_list_shows_first_what_needs_a_person(finance: Client, quarantined: InboxEvent) -> None:
+    text = words(finance.get(f"{ROOM}/inboxevent/"))
+    assert "1 inbox event" in text
+    assert "paid twice" in text
+    assert "2 inbox events" in words(finance.get(f"{ROOM}/inboxevent/", {"state__exact": "all"}))
+    assert "1 inbox event" in words(finance.get(f"{ROOM}/inboxevent/", {"state__exact": "quarantined"}))
+    processed = InboxEvent.objects.get(state="processed")
+    assert "1 inbox event" in words(finance.get(f"{ROOM}/inboxevent/", {"q": processed.event_id}))
+
+
+def test_an_event_shows_its_facts_and_its_body_to_those_who_may_see_donors(
+    finance: Client, quarantined: InboxEvent
+) -> None:
+    shown = words(finance.get(page(quarantined)))
+    assert '"kind": "paid"' in shown
+    assert "second@example.org" in shown
+    assert "paid twice" in shown
+    plain = Client()
+    plain.force_login(make_staff("view_inboxevent", "change_inboxevent"))
+    for address in (page(quarantined), page(quarantined, "decide")):
+        text = words(plain.get(address))
+        assert '"kind": "paid"' in text
+        assert "second@" not in text
+    assert plain.get(f"{ROOM}/inboxevent/?body__contains=second").status_code == 400
+
+
+@pytest.mark.parametrize("body", [None, b"\xff\xfe not JSON", b"[" * 50_000, b'{"a": "<script>"}'])
+def test_any_body_can_be_looked_at(finance: Client, quarantined: InboxEvent, body: bytes | None) -> None:
+    InboxEvent.objects.filter(pk=quarantined.pk).update(body=body)
+    shown = finance.get(page(quarantined))
+    assert shown.status_code == 200
+    assert "<script>" not in shown.content.decode().split('id="inboxevent_form"')[1].split("submit-row")[0]
+
+
+def test_accepting_books_it(finance: Client, quarantined: InboxEvent) -> None:
+    answer = decide(finance, quarantined, "accept", "they meant to give twice")
+    assert answer.status_code == 302
+    assert "accepted and booked" in words(finance.get(answer["Location"]))
+    quarantined.refresh_from_db()
+    assert (quarantined.state, quarantined.decision) == ("processed", "accept")
+    assert quarantined.decision_reason == "they meant to give twice"
+    assert quarantined.decided_by_id == int(finance.session["_auth_user_id"])
+    assert LedgerEntry.objects.count() == 2
+    assert "they meant to give twice" in words(finance.get(page(quarantined)))
+
+
+def test_dismissing_needs_a_reason_and_books_nothing(finance: Client, quarantined: InboxEvent) -> None:
+    answer = decide(finance, quarantined, "dismiss", "  ")
+    assert answer.status_code == 422
+    assert "Give a reason" in words(answer)
+    assert InboxEvent.objects.get(pk=quarantined.pk).state == "quarantined"
+    assert decide(finance, quarantined, "dismiss", "returned by hand").status_code == 302
+    quarantined.refresh_from_db()
+    assert (quarantined.state, quarantined.decision_reason) == ("dismissed", "returned by hand")
+    assert LedgerEntry.objects.count() == 1
+
+
+def test_a_decision_that_somebody_else_has_taken_is_said(finance: Client, quarantined: InboxEvent) -> None:
+    assert decide(finance, quarantined, "dismiss", "first").status_code == 302
+    answer = decide(finance, quarantined, "accept", "second")
+    assert answer.status_code == 422
+    assert "not in quarantine any more" in words(answer)
+    assert "second" in answer.content.decode()
+    assert 'value="accept"' not in answer.content.decode()
+    assert LedgerEntry.objects.count() == 1
+
+
+def test_what_cannot_be_booked_is_said(finance: Client, campaign: Campaign, gift: Gift) -> None:
+    told = checkout_event(gift, payment="pi_x", currency="eur")
+    told["data"]["object"]["currency"] = "eur"
+    other = make_gift(campaign)
+    told["data"]["object"]["metadata"]["gift"] = told["data"]["object"]["client_reference_id"] = other.pk
+    deliver(told)
+    inbox.drain()
+    event = InboxEvent.objects.get(event_id=told["id"])
+    answer = decide(finance, event, "accept")
+    assert answer.status_code == 422
+    assert "It could not be booked: it was paid in EUR" in words(answer)
+
+
+def test_a_replay_says_what_became_of_it(finance: Client, quarantined: InboxEvent) -> None:
+    answer = decide(finance, quarantined, "replay")
+    assert answer.status_code == 302
+    assert "It is now quarantined: paid twice" in words(finance.get(answer["Location"]))
+    assert LedgerEntry.objects.count() == 1
+
+
+def test_a_decision_needs_the_right_a_post_and_a_token(manager: Client, quarantined: InboxEvent) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(make_staff("view_inboxevent", "change_inboxevent"))
+    looks_only = Client()
+    looks_only.force_login(make_staff("view_inboxevent"))
+    for client in (strict, looks_only, manager):
+        assert decide(client, quarantined, "dismiss", "because").status_code == 403
+    assert strict.get(page(quarantined, "decide"), {"decision": "accept"}).status_code == 200
+    assert "Decide…" not in words(looks_only.get(page(quarantined)))
+    assert decide(client_of("Finance"), quarantined, "nonsense").status_code == 422
+    assert InboxEvent.objects.get(pk=quarantined.pk).state == "quarantined"
+
+
+def test_an_unknown_event_has_no_decision_page(finance: Client) -> None:
+    for identity in ("999999", "nonsense", "9" * 30):
+        assert finance.get(f"{ROOM}/inboxevent/{identity}/decide/").status_code == 404
+
+
+def test_nobody_edits_an_event(superuser: Client, quarantined: InboxEvent) -> None:
+    assert superuser.post(page(quarantined), {"state": "processed"}).status_code == 403
+    assert InboxEvent.objects.get(pk=quarantined.pk).state == "quarantined"
+
+
+# ---- campaigns
+
+
+def test_a_campaign_is_made_with_its_tiers(manager: Client) -> None:
+    sent = campaign_fields(
+        **{
+            "goal": "1,000.50",
+            "currency": "EUR",
+            "is_default": "on",
+            "tiers-TOTAL_FORMS": "2",
+            "tiers-0-frequency": "once",
+            "tiers-0-amount": "0",
+            "tiers-0-position": "0",
+            "tiers-1-frequency": "once",
+            "tiers-1-amount": "€12.50",
+            "tiers-1-position": "1",
+        }
+    )
+    answer = manager.post(f"{ROOM}/campaign/add/", sent)
+    assert answer.status_code == 302, words(answer)
+    campaign = Campaign.objects.get()
+    assert campaign.default_goal == Money("1000.50", "EUR")
+    assert [tier.amount for tier in campaign.tiers.all()] == [Money(0, "EUR"), Money("12.50", "EUR")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"goal": "lots"}, "cannot be read as an amount"),
+        ({"goal": "10.005"}, "2 digits after the point"),
+        ({"goal": "10.5", "currency": "JPY"}, "has no smaller unit"),
+        ({"goal": "999999999999"}, "at most"),
+        ({"goal": ""}, "This field is required"),
+        ({"time_zone": "Mars/Base"}, "not a time zone"),
+        ({"slug": "Capital"}, "Use small letters, digits and hyphens"),
+        ({"currency": "€"}, "Select a valid choice"),
+    ],
+)
+def test_a_campaign_that_cannot_be_is_refused_in_words(manager: Client, fields: dict[str, str], said: str) -> None:
+    answer = manager.post(f"{ROOM}/campaign/add/", campaign_fields(**fields))
+    assert answer.status_code == 200
+    assert said in words(answer)
+    assert not Campaign.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("amount", "said"),
+    [
+        ("0.10", "The processor takes no payment of this size"),
+        ("1000000", "The processor takes no payment of this size"),
+        ("x", "cannot be read as an amount"),
+        ("", "This field is required"),
+        ("500", "already exists"),
+    ],
+)
+def test_a_tier_that_cannot_be_is_refused_in_words(manager: Client, campaign: Campaign, amount: str, said: str) -> None:
+    sent = campaign_fields(campaign) | {
+        "tiers-TOTAL_FORMS": "5",
+        "tiers-4-frequency": "once",
+        "tiers-4-amount": amount,
+        "tiers-4-label": "A new one",
+        "tiers-4-position": "9",
+    }
+    answer = manager.post(page(campaign), sent)
+    assert answer.status_code == 200
+    assert said in words(answer) or ("duplicate" in words(answer) and amount == "500")
+    assert campaign.tiers.count() == 4
+
+
+def test_tiers_refuse_the_same_way_while_the_campaign_is_new(manager: Client) -> None:
+    tier = {"tiers-TOTAL_FORMS": "1", "tiers-0-frequency": "once", "tiers-0-amount": "0.10", "tiers-0-position": "0"}
+    for fields in ({}, {"goal": "lots"}, {"currency": "nonsense"}):
+        answer = manager.post(f"{ROOM}/campaign/add/", campaign_fields(**tier, **fields))
+        assert answer.status_code == 200
+        assert not Campaign.objects.exists()
+
+
+def test_a_manager_edits_adds_and_deletes_tiers(manager: Client, campaign: Campaign) -> None:
+    sent = campaign_fields(campaign) | {"tiers-1-amount": "600", "tiers-2-DELETE": "on"}
+    assert manager.post(page(campaign), sent).status_code == 302
+    assert [tier.amount_minor for tier in campaign.tiers.all()] == [0, 60000, 500000]
+
+
+def test_the_default_goal_leaves_the_months_that_have_begun(manager: Client, campaign: Campaign) -> None:
+    Campaign.objects.update(opened_at=timezone.now() - timedelta(days=70))
+    answer = manager.post(page(campaign), campaign_fields(campaign, goal="8,000", name="Renamed"))
+    assert answer.status_code == 302, words(answer)
+    campaign.refresh_from_db()
+    assert (campaign.name, campaign.default_goal) == ("Renamed", Money(8000, "USD"))
+    goals = CampaignMonth.objects.filter(campaign=campaign)
+    assert goals.count() in {3, 4}
+    assert set(goals.values_list("goal", flat=True)) == {500000}
+
+
+def test_a_change_of_anything_else_settles_no_month(manager: Client, campaign: Campaign) -> None:
+    assert manager.post(page(campaign), campaign_fields(campaign, name="Renamed")).status_code == 302
+    assert not CampaignMonth.objects.exists()
+
+
+def test_the_slug_cannot_be_changed(manager: Client, campaign: Campaign) -> None:
+    assert manager.post(page(campaign), campaign_fields(campaign, slug="other")).status_code == 302
+    assert [*Campaign.objects.values_list("slug", flat=True)] == ["general"]
+
+
+def test_the_currency_cannot_be_changed_once_a_gift_exists(manager: Client, campaign: Campaign) -> None:
+    make_gift(campaign)
+    assert "cannot be changed any more" in words(manager.get(page(campaign)))
+    assert manager.post(page(campaign), campaign_fields(campaign, currency="JPY")).status_code == 302
+    campaign.refresh_from_db()
+    assert campaign.currency == "USD"
+
+
+def test_tiers_follow_their_campaign_into_another_currency(manager: Client, campaign: Campaign) -> None:
+    answer = manager.post(page(campaign), campaign_fields(campaign, currency="JPY"))
+    assert answer.status_code == 302, words(answer)
+    campaign.refresh_from_db()
+    assert campaign.default_goal == Money(5000, "JPY")
+    assert [tier.amount for tier in campaign.tiers.all()] == [Money(amount, "JPY") for amount in (0, 500, 2500, 5000)]
+    assert manager.get(f"{ROOM}/campaign/").status_code == 200
+
+
+def test_a_new_default_takes_the_place_of_the_old_one(manager: Client, campaign: Campaign) -> None:
+    second = make_campaign("second")
+    sent = campaign_fields(second, slug="second", is_default="on")
+    assert manager.post(page(second), sent).status_code == 302
+    assert [*Campaign.objects.filter(is_default=True).values_list("slug", flat=True)] == ["second"]
+    third = campaign_fields(slug="third", is_default="on")
+    assert manager.post(f"{ROOM}/campaign/add/", third).status_code == 302
+    assert [*Campaign.objects.filter(is_default=True).values_list("slug", flat=True)] == ["third"]
+
+
+def test_a_campaign_with_gifts_is_not_deleted_and_says_why(superuser: Client, gift: Gift, campaign: Campaign) -> None:
+    shown = words(superuser.get(page(campaign, "delete")))
+    assert "the gifts of Newsroom" in shown
+    assert superuser.post(page(campaign, "delete"), {"post": "yes"}).status_code == 200
+    assert Campaign.objects.exists()
+
+
+def test_a_campaign_without_gifts_can_be_deleted(superuser: Client, campaign: Campaign) -> None:
+    assert superuser.post(page(campaign, "delete"), {"post": "yes"}).status_code == 302
+    assert not Campaign.objects.exists()
+    assert not Tier.objects.exists()
+
+
+def test_a_campaign_links_to_its_give_page_and_dashboard(manager: Client, campaign: Campaign) -> None:
+    shown = manager.get(page(campaign)).content.decode()
+    assert 'href="/give/general/"' in shown
+    assert re.search(r'href="/staff/general/\d{4}-\d{2}/"', shown)
+
+
+def test_those_who_only_look_see_a_campaign_and_its_goal(campaign: Campaign) -> None:
+    month = CampaignMonth.objects.create(campaign=campaign, month="2024-11", goal=250000)
+    looks_only = Client()
+    looks_only.force_login(make_staff("view_campaign", "view_tier", "view_campaignmonth"))
+    assert "5,000 $" in words(looks_only.get(page(campaign)))
+    assert "2,500 $" in words(looks_only.get(page(month)))
+    assert looks_only.post(page(campaign), campaign_fields(campaign, name="Mine")).status_code == 403
+
+
+# ---- months
+
+
+def test_a_month_gets_a_goal_and_marks(manager: Client, campaign: Campaign) -> None:
+    sent = {"campaign": "general", "month": "2024-11", "goal": "5,000.50", "scale": "5000, 0, 2,500"}
+    answer = manager.post(f"{ROOM}/campaignmonth/add/", sent)
+    assert answer.status_code == 302, words(answer)
+    month = CampaignMonth.objects.get()
+    assert (month.goal, month.scale) == (500050, [0, 250000, 500000])
+    shown = manager.get(page(month)).content.decode()
+    assert 'value="5000.50"' in shown
+    assert 'value="0, 2500, 5000"' in shown
+    assert "November 2024" in words(manager.get(f"{ROOM}/campaignmonth/"))
+    answer = manager.post(page(month), {"goal": "6000", "scale": ""})
+    assert answer.status_code == 302
+    month.refresh_from_db()
+    assert (month.campaign_id, month.month, month.goal, month.scale) == ("general", "2024-11", 600000, [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"goal": "-1"}, "cannot be read as an amount"),
+        ({"goal": "1.005"}, "2 digits after the point"),
+        ({"month": "2024-13"}, "Write a month like 2024-11"),
+        ({"scale": "0,2500,5000"}, "a comma and a space"),
+        ({"scale": "0, x"}, "a comma and a space"),
+        ({"scale": "500"}, "between two and 9 marks"),
+        ({"scale": "0, 0"}, "once"),
+        ({"campaign": "nothing"}, "Select a valid choice"),
+    ],
+)
+def test_a_month_that_cannot_be_is_refused_in_words(
+    manager: Client, campaign: Campaign, fields: dict[str, str], said: str
+) -> None:
+    sent = {"campaign": "general", "month": "2024-11", "goal": "5000", "scale": ""} | fields
+    answer = manager.post(f"{ROOM}/campaignmonth/add/", sent)
+    assert answer.status_code == 200
+    assert said in words(answer)
+    assert not CampaignMonth.objects.exists()
+
+
+def test_a_month_that_has_a_goal_is_not_made_twice(manager: Client, campaign: Campaign) -> None:
+    CampaignMonth.objects.create(campaign=campaign, month="2024-11", goal=100)
+    sent = {"campaign": "general", "month": "2024-11", "goal": "5000", "scale": ""}
+    answer = manager.post(f"{ROOM}/campaignmonth/add/", sent)
+    assert "already exists" in words(answer)
+    assert CampaignMonth.objects.get().goal == 100
+
+
+# ---- amounts as typed
+
+
+@pytest.mark.parametrize(
+    ("typed", "currency", "minor"),
+    [
+        ("2500", "USD", 250000),
+        ("2,500.5", "USD", 250050),
+        (" $25 ", "USD", 2500),
+        ("25 USD", "USD", 2500),
+        ("0", "USD", 0),
+        ("0.05", "EUR", 5),
+        ("1000", "JPY", 1000),
+        ("1.234", "KWD", 1234),
+    ],
+)
+def test_typed_amounts_are_read_exactly(typed: str, currency: str, minor: int) -> None:
+    assert amounts.read_amount(typed, currency) == minor
+    assert amounts.read_amount(amounts.typed_text(minor, currency), currency) == minor
+
+
+# ---- costs
+
+
+def rows_for_every_list(number: int, campaign: Campaign) -> None:
+    for _ in range(number):
+        donor = Donor.objects.create(email=f"reader{next(factories.numbers)}@example.org")
+        gift = make_gift(campaign, donor=donor, public_name="A")
+        deliver(checkout_event(gift))
+        Follower.objects.create(donor=donor, campaign=campaign, livemode=False)
+        ExportRecord.objects.create(file="ledger", requested_by=make_staff())
+        CampaignMonth.objects.create(campaign=campaign, month=f"20{CampaignMonth.objects.count():02}-01", goal=100)
+    inbox.drain()
+
+
+LISTS = {
+    "campaign": {},
+    "campaignmonth": {},
+    "gift": {"livemode__exact": "0"},
+    "ledgerentry": {},
+    "inboxevent": {"state__exact": "all"},
+    "donor": {},
+    "follower": {},
+    "outboxmessage": {},
+    "exportrecord": {},
+}
+
+
+@pytest.mark.parametrize("room", LISTS)
+def test_a_list_costs_the_same_however_long_it_is(superuser: Client, campaign: Campaign, room: str) -> None:
+    rows_for_every_list(2, campaign)
+    few = queries_of(lambda: superuser.get(f"{ROOM}/{room}/", LISTS[room]))
+    rows_for_every_list(10, campaign)
+    many = queries_of(lambda: superuser.get(f"{ROOM}/{room}/", LISTS[room]))
+    assert len(few) == len(many), [query for query in many if query not in few]
+    assert len(many) <= 12
+
+
+def test_a_gifts_page_costs_the_same_however_much_became_of_it(superuser: Client, gift: Gift) -> None:
+    superuser.get(page(gift))
+    few = queries_of(lambda: superuser.get(page(gift)))
+    for number in range(6):
+        deliver(refund_event(gift, 100, refund=f"re_many_{number}"))
+    inbox.drain()
+    assert len(queries_of(lambda: superuser.get(page(gift)))) == len(few)
+
+
+def queries_of(read: Callable[[], Any]) -> list[str]:
+    with CaptureQueriesContext(connection) as captured:
+        assert read().status_code == 200
+    return [query["sql"] for query in captured.captured_queries]
+
+
+def test_no_list_counts_all_of_history(superuser: Client, campaign: Campaign) -> None:
+    rows_for_every_list(1, campaign)
+    for room in ("gift", "ledgerentry", "inboxevent"):
+        for query in queries_of(lambda room=room: superuser.get(f"{ROOM}/{room}/", {**LISTS[room]})):  # type: ignore[misc]
+            assert "COUNT(" not in query.upper() or f"LIMIT {reading.MOST_COUNTED + 1}" in query, query
+
+
+def test_a_list_that_is_longer_than_is_counted_says_so(
+    superuser: Client, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows_for_every_list(4, campaign)
+    monkeypatch.setattr(reading, "MOST_COUNTED", 3)
+    assert "The latest 3 gifts. Filter or search for earlier ones." in words(superuser.get(f"{ROOM}/gift/"))
+
+
+# ---- the strict policy
+
+
+def test_no_page_holds_what_the_policy_forbids(
+    superuser: Client, gift: Gift, quarantined: InboxEvent, campaign: Campaign
+) -> None:
+    addresses = [page(row) for row in (gift, quarantined, campaign, LedgerEntry.objects.all()[0])]
+    addresses += [page(gift, "refund"), page(quarantined, "decide"), f"{ROOM}/campaign/add/"]
+    addresses += [f"{ROOM}/{room}/" for room in LISTS]
+    for address in addresses:
+        answer = superuser.get(address)
+        text = answer.content.decode()
+        assert "script-src 'self'" in answer["Content-Security-Policy"]
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*(?:src=|application/json))", text), address
+
+
+def test_facts_are_json_as_it_is_stored(finance: Client, quarantined: InboxEvent) -> None:
+    shown = html.unescape(finance.get(page(quarantined)).content.decode())
+    assert json.dumps(quarantined.facts, indent=2, ensure_ascii=False) in shown
+    assert str(NOON.year) in shown
