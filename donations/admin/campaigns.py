@@ -1,6 +1,6 @@
 """Campaigns with their tiers: what is raised for."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
@@ -32,6 +32,7 @@ class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class
     class Meta:
         model = Campaign
         fields = ("slug", "name", "description", "time_zone", "is_default", "is_open")
+        widgets: ClassVar = {"description": forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"})}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -112,6 +113,13 @@ class TierForms(forms.BaseInlineFormSet):  # type: ignore[type-arg]
         form = super()._construct_form(i, **kwargs)  # type: ignore[misc]  # not in the stubs
         form.instance.campaign = self.instance
         return form
+
+    def add_fields(self, form: Any, index: int | None) -> None:
+        """Each field has its column's name for those who do not see the table."""
+        super().add_fields(form, index)
+        for field in form.fields.values():
+            if field.label:
+                field.widget.attrs["aria-label"] = field.label
 
 
 class TierInline(admin.TabularInline):  # type: ignore[type-arg]

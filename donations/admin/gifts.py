@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
 
-from donations.admin.reading import ReadOnlyAdmin, link_to, may_see_donors, page_of
+from donations.admin.reading import ReadOnlyAdmin, link_to, may_see_donors, moment, page_of
 from donations.admin.refunds import left_to_refund, refund_page, state_of
 from donations.charts import amount_text
 from donations.models import Donor, Gift, GiftState, InboxEvent, LedgerEntry, RefundRequest
@@ -40,7 +40,7 @@ class StatusFilter(admin.SimpleListFilter):
 class GiftAdmin(ReadOnlyAdmin):
     """What readers gave. Its amounts never change; a refund is asked for, and arrives as an entry."""
 
-    list_display = ("reference", "who", "campaign", "amount_shown", "status_shown", "livemode", "created_at")
+    list_display = ("reference", "who", "campaign", "amount_shown", "status_shown", "mode", "created_at")
     list_filter = ("campaign", StatusFilter, "livemode")
     allowed_lookups = frozenset({"campaign__slug__exact", "status", "livemode__exact"})
     ordering = ("-created_at",)
@@ -93,11 +93,11 @@ class GiftAdmin(ReadOnlyAdmin):
         who: tuple[str, ...] = ("donor_link", "public_name", "anonymous", "message") if personal else ("who",)
         if not personal and obj is not None and not obj.anonymous:
             who += ("message",)
-        asked = ("campaign", "amount_asked", "tier_shown", "frequency", "created_at", "source", "livemode")
-        figures = ("status_shown", "charged", "refunded", "disputed", "counted", "refund_requested")
+        asked = ("campaign", "amount_asked", "tier_shown", "frequency", "created_at", "source", "mode")
+        figures = (("charged", "refunded", "disputed", "counted"), "refund_requested")
         times = ("campaign_month", "confirmed_at", "payment", "checkout_id", "refusal")
         return (
-            ("What became of it", {"fields": (*figures, *times)}),
+            ("What became of it", {"fields": ("status_shown", *figures, *times)}),
             ("What was asked for", {"fields": asked}),
             ("Who gave", {"fields": who}),
         )
@@ -125,7 +125,7 @@ class GiftAdmin(ReadOnlyAdmin):
     def disputed(self, gift: Gift) -> str:
         return amount_text(state_of(gift).disputed, gift.currency)
 
-    @admin.display(description="counted toward the goal")
+    @admin.display(description="toward the goal")
     def counted(self, gift: Gift) -> str:
         return amount_text(state_of(gift).counted, gift.currency)
 
@@ -138,8 +138,8 @@ class GiftAdmin(ReadOnlyAdmin):
         return state_of(gift).campaign_month or "–"
 
     @admin.display(description="confirmed at")
-    def confirmed_at(self, gift: Gift) -> Any:
-        return state_of(gift).confirmed_at or "–"
+    def confirmed_at(self, gift: Gift) -> str:
+        return moment(state_of(gift).confirmed_at)
 
     @admin.display
     def payment(self, gift: Gift) -> str:

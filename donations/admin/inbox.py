@@ -11,11 +11,10 @@ from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from django.utils.html import format_html
 from django.views.decorators.http import require_http_methods
 
 from donations import inbox, processors
-from donations.admin.reading import ReadOnlyAdmin, link_to, may_see_donors, page_of, pretty
+from donations.admin.reading import ReadOnlyAdmin, link_to, may_see_donors, page_of, pretty, scrolled
 from donations.models import Gift, InboxEvent
 
 State = InboxEvent.State
@@ -66,7 +65,7 @@ class DecisionForm(forms.Form):
 class InboxEventAdmin(ReadOnlyAdmin):
     """What we were told. It is never edited; people with the right to change it decide what becomes of it."""
 
-    list_display = ("received_at", "type", "state", "short_reason", "gift_reference", "livemode", "attempts")
+    list_display = ("received_at", "type", "state", "short_reason", "mode")
     list_filter = (StateFilter, "livemode")
     allowed_lookups = frozenset({"state__exact", "livemode__exact", "livemode__isnull"})
     ordering = ("-pk",)
@@ -91,7 +90,7 @@ class InboxEventAdmin(ReadOnlyAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: InboxEvent | None = None) -> Any:
         """The body, with what donors wrote, is for those who may see donors."""
         stands = ("state", "reason", "received_at", "attempts", "next_try_at", "waiting_since", "settled_at")
-        told = ("type", "event_id", "processor", "origin", "livemode", "created", "subject", "payment", "gift_shown")
+        told = ("type", "event_id", "processor", "origin", "mode", "created", "subject", "payment", "gift_shown")
         sections: list[Any] = [
             ("Where it stands", {"fields": stands}),
             ("What it is", {"fields": told}),
@@ -119,13 +118,13 @@ class InboxEventAdmin(ReadOnlyAdmin):
     def facts_shown(self, event: InboxEvent) -> str:
         if event.facts is None:
             return "None: it moves no money and changes no gift, or it was not understood."
-        return format_html("<pre>{}</pre>", pretty(event.facts))
+        return scrolled(pretty(event.facts), "Facts")
 
     @admin.display(description="body")
     def body_shown(self, event: InboxEvent) -> str:
         if event.body is None:
             return "It was erased."
-        return format_html("<pre>{}</pre>", readable(bytes(event.body)))
+        return scrolled(readable(bytes(event.body)), "Body")
 
     # ---- deciding
 

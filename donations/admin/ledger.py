@@ -24,7 +24,7 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
         "campaign_month",
         "reference",
         "gift_id",
-        "livemode",
+        "mode",
     )
     list_filter = ("campaign", "kind", "livemode")
     allowed_lookups = frozenset({"campaign__slug__exact", "kind__exact", "livemode__exact"})
@@ -42,7 +42,7 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: LedgerEntry | None = None) -> Any:
         movement = ("kind", "amount_shown", "goal_shown", "settlement_shown", "effective_at", "local_date")
-        belongs = ("campaign", "campaign_month", "time_zone", "gift_shown", "tier", "livemode")
+        belongs = ("campaign", "campaign_month", "time_zone", "gift_shown", "tier", "mode")
         return (
             ("The movement", {"fields": movement}),
             ("Where it belongs", {"fields": belongs}),

@@ -51,7 +51,7 @@ class FollowerAdmin(ReadOnlyAdmin):
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         who = ("donor_shown",) if may_see_donors(request.user) else ()
-        return ("follower", *who, "campaign", "created_at", "confirmed_at", "confirmed_month", "livemode")
+        return ("follower", *who, "campaign", "created_at", "confirmed_at", "confirmed_month", "mode")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Follower]:
         related = ("campaign", "donor") if may_see_donors(request.user) else ("campaign",)
@@ -67,7 +67,7 @@ class FollowerAdmin(ReadOnlyAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Follower | None = None) -> tuple[str, ...]:
         who = ("donor_shown",) if may_see_donors(request.user) else ()
-        return (*who, "campaign", "source", "created_at", "confirmed_at", "confirmed_month", "livemode")
+        return (*who, "campaign", "source", "created_at", "confirmed_at", "confirmed_month", "mode")
 
     @admin.display(description="follower")
     def follower(self, follower: Follower) -> str:

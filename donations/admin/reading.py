@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -11,6 +12,8 @@ from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 
@@ -54,6 +57,9 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's cla
     sortable_by: ClassVar[tuple[str, ...]] = ()
     allowed_lookups: ClassVar[frozenset[str]] = frozenset()
 
+    class Media:
+        css: ClassVar = {"all": ["donations/admin.css"]}
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -66,6 +72,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's cla
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Only the right to view counts; Django would let those look who may change, though nobody changes here."""
         return bool(request.user.has_perm(f"{self.opts.app_label}.view_{self.opts.model_name}"))
+
+    @admin.display(description="mode")
+    def mode(self, row: Any) -> str:
+        return "–" if row.livemode is None else "live" if row.livemode else "test"
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return lookup in self.allowed_lookups
@@ -105,4 +115,14 @@ def page_of(row: Model) -> str:
 
 def pretty(value: object) -> str:
     """JSON as people read it."""
-    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False)
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def scrolled(text: str, name: str) -> str:
+    """A long text in a box that scrolls, by the keyboard too."""
+    return format_html('<pre tabindex="0" role="region" aria-label="{}">{}</pre>', name, text)
+
+
+def moment(instant: datetime | None) -> str:
+    """An instant as the rest of the admin writes it."""
+    return date_format(timezone.localtime(instant), "DATETIME_FORMAT") if instant else "–"
