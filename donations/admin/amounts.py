@@ -1,7 +1,7 @@
 """Amounts as staff type them: text, read exactly in the currency that it belongs to."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -14,12 +14,21 @@ LARGEST_GOAL = 10**11 - 1
 MOST_MARKS = 9
 
 
+class AmountInput(forms.TextInput):
+    """A short field for digits, with the keyboard for them."""
+
+    class Media:
+        css: ClassVar = {"all": ["donations/admin.css"]}
+
+    def __init__(self) -> None:
+        super().__init__(attrs={"inputmode": "decimal", "autocomplete": "off", "class": "vTextField amount"})
+
+
 class AmountField(forms.CharField):
     """A typed amount. The form reads it with `read_amount` once it knows the currency."""
 
     def __init__(self, **options: Any) -> None:
-        widget = forms.TextInput(attrs={"inputmode": "decimal", "autocomplete": "off", "class": "vTextField amount"})
-        super().__init__(**{"max_length": money.LONGEST_TYPED, "widget": widget, **options})
+        super().__init__(**{"max_length": money.LONGEST_TYPED, "widget": AmountInput(), **options})
 
 
 def read_amount(typed: str, currency: str) -> int:

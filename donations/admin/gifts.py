@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
 
-from donations.admin.reading import ReadOnlyAdmin, link_to, may_see_donors, moment, page_of
+from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, moment, page_of
 from donations.admin.refunds import left_to_refund, refund_page, state_of
 from donations.charts import amount_text
 from donations.models import Donor, Gift, GiftState, InboxEvent, LedgerEntry, RefundRequest
@@ -40,8 +40,8 @@ class StatusFilter(admin.SimpleListFilter):
 class GiftAdmin(ReadOnlyAdmin):
     """What readers gave. Its amounts never change; a refund is asked for, and arrives as an entry."""
 
-    list_display = ("reference", "who", "campaign", "amount_shown", "status_shown", "mode", "created_at")
-    list_filter = ("campaign", StatusFilter, "livemode")
+    list_display = ("created_at", "amount_shown", "status_shown", "who", "campaign_slug", "mode", "reference")
+    list_filter = ("campaign", StatusFilter, ModeFilter)
     allowed_lookups = frozenset({"campaign__slug__exact", "status", "livemode__exact"})
     ordering = ("-created_at",)
     search_fields = ("reference",)
@@ -50,7 +50,7 @@ class GiftAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Gift]:
         """With what a line shows, read for the page's own lines: a join would sort all of history with it."""
-        return super().get_queryset(request).prefetch_related("campaign", "state")
+        return super().get_queryset(request).prefetch_related("state")
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         searched = "a gift’s reference, or the id of its payment or checkout"
@@ -68,7 +68,7 @@ class GiftAdmin(ReadOnlyAdmin):
             found.update(Gift.objects.filter(donor__in=donors).values_list("pk", flat=True)[:1000])
         return sorted(found)
 
-    @admin.display(description="name")
+    @admin.display(description="shown as")
     def who(self, gift: Gift) -> str:
         """The name that its donor shows to the public."""
         return "anonymous" if gift.anonymous or not gift.public_name else gift.public_name
@@ -90,11 +90,11 @@ class GiftAdmin(ReadOnlyAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Gift | None = None) -> Any:
         """Who gave is for those who may see donors; others see what the donor shows to the public."""
         personal = may_see_donors(request.user)
-        who: tuple[str, ...] = ("donor_link", "public_name", "anonymous", "message") if personal else ("who",)
+        who: tuple[str, ...] = ("donor_link", "public_name", "who", "message") if personal else ("who",)
         if not personal and obj is not None and not obj.anonymous:
             who += ("message",)
         asked = ("campaign", "amount_asked", "tier_shown", "frequency", "created_at", "source", "mode")
-        figures = (("charged", "refunded", "disputed", "counted"), "refund_requested")
+        figures = ("charged", "refunded", "disputed", "counted", "refund_requested")
         times = ("campaign_month", "confirmed_at", "payment", "checkout_id", "refusal")
         return (
             ("What became of it", {"fields": ("status_shown", *figures, *times)}),

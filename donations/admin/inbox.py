@@ -14,7 +14,7 @@ from django.urls import URLPattern, path
 from django.views.decorators.http import require_http_methods
 
 from donations import inbox, processors
-from donations.admin.reading import ReadOnlyAdmin, link_to, may_see_donors, page_of, pretty, scrolled
+from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, page_of, pretty, scrolled
 from donations.models import Gift, InboxEvent
 
 State = InboxEvent.State
@@ -65,9 +65,9 @@ class DecisionForm(forms.Form):
 class InboxEventAdmin(ReadOnlyAdmin):
     """What we were told. It is never edited; people with the right to change it decide what becomes of it."""
 
-    list_display = ("received_at", "type", "state", "short_reason", "mode")
-    list_filter = (StateFilter, "livemode")
-    allowed_lookups = frozenset({"state__exact", "livemode__exact", "livemode__isnull"})
+    list_display = ("received_at", "state", "short_reason", "type", "mode")
+    list_filter = (StateFilter, ModeFilter)
+    allowed_lookups = frozenset({"state__exact", "livemode__exact"})
     ordering = ("-pk",)
     search_fields = ("event_id",)
     search_help_text = "Search by the id of an event, its object or its payment, or by a gift’s reference, in full."

@@ -7,7 +7,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 from donations import processors
-from donations.admin.reading import ReadOnlyAdmin, link_to
+from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to
 from donations.charts import amount_text
 from donations.models import LedgerEntry
 
@@ -20,20 +20,17 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
         "effective_at",
         "kind",
         "amount_shown",
-        "campaign",
+        "campaign_slug",
         "campaign_month",
+        "mode",
         "reference",
         "gift_id",
-        "mode",
     )
-    list_filter = ("campaign", "kind", "livemode")
+    list_filter = ("campaign", "kind", ModeFilter)
     allowed_lookups = frozenset({"campaign__slug__exact", "kind__exact", "livemode__exact"})
     ordering = ("-pk",)
     search_fields = ("reference",)
     search_help_text = "Search by a movement’s reference at the processor, or by its gift’s, written in full."
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[LedgerEntry]:
-        return super().get_queryset(request).prefetch_related("campaign")
 
     def found(self, request: HttpRequest, term: str) -> QuerySet[Any]:
         """By the index of movements, which begins with the processor and the kind."""

@@ -8,7 +8,7 @@ from django.db.models.functions import Lower
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
-from donations.admin.reading import ReadOnlyAdmin, may_see_donors, page_of
+from donations.admin.reading import ModeFilter, ReadOnlyAdmin, may_see_donors, page_of
 from donations.models import Donor, Follower
 
 MOST_GIFTS = 50
@@ -45,16 +45,16 @@ class DonorAdmin(ReadOnlyAdmin):
 class FollowerAdmin(ReadOnlyAdmin):
     """Who follows. Managers see that somebody does, and those who may see donors see who."""
 
-    list_filter = ("campaign", "livemode")
+    list_filter = ("campaign", ModeFilter)
     allowed_lookups = frozenset({"campaign__slug__exact", "livemode__exact"})
     ordering = ("-pk",)
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         who = ("donor_shown",) if may_see_donors(request.user) else ()
-        return ("follower", *who, "campaign", "created_at", "confirmed_at", "confirmed_month", "mode")
+        return ("follower", *who, "campaign_slug", "created_at", "confirmed_at", "confirmed_month", "mode")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Follower]:
-        related = ("campaign", "donor") if may_see_donors(request.user) else ("campaign",)
+        related = ("donor",) if may_see_donors(request.user) else ()
         return super().get_queryset(request).prefetch_related(*related)
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:

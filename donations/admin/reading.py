@@ -41,6 +41,19 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # Django's class t
         return self.reached > MOST_COUNTED
 
 
+class ModeFilter(admin.SimpleListFilter):
+    """Test or live."""
+
+    title = "mode"
+    parameter_name = "livemode__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("0", "test"), ("1", "live")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(livemode=self.value() == "1") if self.value() in {"0", "1"} else queryset
+
+
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's class takes no parameters when it runs
     """Lists and pages of what the application alone writes: nobody adds, changes or deletes it here.
 
@@ -72,6 +85,11 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's cla
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Only the right to view counts; Django would let those look who may change, though nobody changes here."""
         return bool(request.user.has_perm(f"{self.opts.app_label}.view_{self.opts.model_name}"))
+
+    @admin.display(description="campaign")
+    def campaign_slug(self, row: Any) -> str:
+        """A list has no room for the name."""
+        return str(row.campaign_id)
 
     @admin.display(description="mode")
     def mode(self, row: Any) -> str:
