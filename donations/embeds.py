@@ -1,15 +1,18 @@
-"""A bar as JSON, and as what the pages' markup needs."""
+"""A bar as JSON, as a picture, and as what the pages' markup needs."""
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
+from django.utils.html import format_html, format_html_join
 
 from donations import money
 from donations.selectors.bar import Bar
 
 VERSION = 1
+PICTURE_WIDTH = 600  # between the margins; the picture is 640 × 132
 
 
 def meter(bar: Bar) -> dict[str, Any]:
@@ -41,10 +44,50 @@ def meter(bar: Bar) -> dict[str, Any]:
     }
 
 
-def rendered(bar: Bar) -> tuple[bytes, str]:
-    """`meter.json` as bytes, and their ETag."""
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A bar in every shape that it is served in, and the ETag of all of them."""
+
+    context: dict[str, Any]
+    json: bytes
+    svg: bytes
+    etag: str
+
+
+def rendered(bar: Bar) -> Rendered:
+    """All shapes of a bar, made once while nothing changes."""
+    shown = context(bar)
     body = json.dumps(meter(bar), separators=(",", ":")).encode()
-    return body, f'"{hashlib.sha256(body).hexdigest()[:20]}"'
+    return Rendered(shown, body, picture(shown).encode(), f'"{hashlib.sha256(body).hexdigest()[:20]}"')
+
+
+def picture(shown: dict[str, Any]) -> str:
+    """The bar as an SVG without script, style sheet or font of its own: for places that take images alone."""
+    last = max(1, len(shown["scale"]) - 1)
+    anchors = ["start", *["middle"] * (last - 1), "end"]
+    marks = [
+        (20 + PICTURE_WIDTH * place // last, anchor, mark["label"])
+        for place, (anchor, mark) in enumerate(zip(anchors, shown["scale"], strict=False))
+    ]
+    filled = PICTURE_WIDTH * shown["fill"] // 100
+    return format_html(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 132" width="640" height="132" role="img" '
+        'font-family="system-ui, sans-serif"><title>{text}</title>'
+        '<rect width="640" height="132" rx="12" fill="#fff"/>{marks}'
+        '<text x="{x}" y="64" font-size="24" font-weight="600" fill="#14201c" text-anchor="{anchor}">{raised}</text>'
+        '<text x="20" y="32" font-size="13" letter-spacing="1.5" fill="#40504a">{label}</text>'
+        '<rect x="20" y="78" width="600" height="14" rx="7" fill="#dfe5e2"/>'
+        '<rect x="20" y="78" width="{filled}" height="14" rx="7" fill="#0d5c4b"/></svg>\n',
+        text=shown["text"],
+        marks=format_html_join(
+            "", '<text x="{}" y="114" font-size="14" fill="#40504a" text-anchor="{}">{}</text>', marks
+        ),
+        x=20 + filled,
+        anchor="start" if shown["fill"] < 12 else "end" if shown["fill"] > 88 else "middle",
+        raised=shown["raised_label"],
+        label=shown["label"],
+        filled=filled,
+    )
 
 
 def context(bar: Bar) -> dict[str, Any]:

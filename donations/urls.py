@@ -14,6 +14,7 @@ urlpatterns = [
     path("embed/", embed.snippets, name="embed"),
     path("embed/v1/meter", embed.meter, name="meter"),
     path("embed/v1/meter.json", embed.meter_json, name="meter-json"),
+    path("embed/v1/meter.svg", embed.meter_svg, name="meter-svg"),
     path("staff/", staff.this_month, name="staff"),
     path("staff/exports/", exports.page, name="staff-exports"),
     path("staff/exports/<slug:file>.csv", exports.download, name="staff-export-file"),

@@ -18,6 +18,7 @@ from donations.periods import Month
 FRESH_SECONDS = 0.5
 OLDEST_SECONDS = 0.9
 MOST_KEPT = 256
+LOCKS = 64
 T = TypeVar("T")
 
 
@@ -82,7 +83,8 @@ class Fresh(Generic[T]):
     def __init__(self, make: Callable[[str | None, str | None], T]) -> None:
         self.make = make
         self.kept: OrderedDict[tuple[str | None, str | None], tuple[float, T]] = OrderedDict()
-        self.locks: dict[tuple[str | None, str | None], threading.Lock] = {}
+        # As many as there ever are: what readers ask for must not grow them.
+        self.locks = [threading.Lock() for _ in range(LOCKS)]
 
     def get(self, campaign: str | None, month: str | None) -> T:
         """The value, at most a second old. While one thread makes it anew the others are served the last one."""
@@ -91,7 +93,7 @@ class Fresh(Generic[T]):
         age = time.monotonic() - held[0] if held else OLDEST_SECONDS
         if held and age < FRESH_SECONDS:
             return held[1]
-        lock = self.locks.setdefault(key, threading.Lock())
+        lock = self.locks[hash(key) % LOCKS]
         if held and age < OLDEST_SECONDS:
             if not lock.acquire(blocking=False):
                 return held[1]
@@ -110,6 +112,5 @@ class Fresh(Generic[T]):
         value = self.make(*key)
         self.kept[key] = (began, value)
         while len(self.kept) > MOST_KEPT:
-            oldest, _ = self.kept.popitem(last=False)
-            self.locks.pop(oldest, None)
+            self.kept.popitem(last=False)
         return value

@@ -1,7 +1,5 @@
 """The bar on other sites: a frame, its figures, and the snippet that shows it."""
 
-from typing import Any
-
 from csp.decorators import csp_replace
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, JsonResponse
@@ -10,20 +8,20 @@ from django.views.decorators.clickjacking import xframe_options_exempt
 from django.views.decorators.http import require_safe
 
 from donations import embeds
+from donations.embeds import Rendered
 from donations.periods import Month
 from donations.selectors.bar import Fresh, UnknownCampaign, bar
 
 
-def _made(campaign: str | None, month: str | None) -> tuple[dict[str, Any], bytes, str]:
-    shown = bar(campaign, Month.parse(month) if month else None)
-    return embeds.context(shown), *embeds.rendered(shown)
+def _made(campaign: str | None, month: str | None) -> Rendered:
+    return embeds.rendered(bar(campaign, Month.parse(month) if month else None))
 
 
 METERS = Fresh(_made)
 
 
-def _asked(request: HttpRequest) -> tuple[dict[str, Any], bytes, str]:
-    """The meter that was asked for. Raises UnknownCampaign, or ValueError for a malformed month."""
+def _asked(request: HttpRequest) -> Rendered:
+    """The bar that was asked for. Raises UnknownCampaign, or ValueError for a malformed month."""
     month = request.GET.get("month")
     if month is not None:
         Month.parse(month)
@@ -37,21 +35,28 @@ def _open(response: HttpResponse) -> HttpResponse:
     return response
 
 
+def _tagged(response: HttpResponse, shown: Rendered) -> HttpResponse:
+    response["ETag"] = shown.etag
+    return response
+
+
+def _fresh(request: HttpRequest, shown: Rendered) -> HttpResponse | None:
+    """304 where the reader has this bar already."""
+    if shown.etag in request.headers.get("If-None-Match", ""):
+        return _open(_tagged(HttpResponseNotModified(), shown))
+    return None
+
+
 @require_safe
 def meter_json(request: HttpRequest) -> HttpResponse:
     """`meter.json`: 200, or 304 while nothing has changed; 404 for an unknown campaign, 400 for a malformed month."""
     try:
-        _, body, etag = _asked(request)
+        shown = _asked(request)
     except UnknownCampaign:
         return _open(JsonResponse({"error": "There is no such campaign."}, status=404))
     except ValueError:
         return _open(JsonResponse({"error": "Write the month like 2024-11."}, status=400))
-    if etag in request.headers.get("If-None-Match", ""):
-        response: HttpResponse = HttpResponseNotModified()
-    else:
-        response = HttpResponse(body, content_type="application/json")
-    response["ETag"] = etag
-    return _open(response)
+    return _fresh(request, shown) or _open(_tagged(HttpResponse(shown.json, content_type="application/json"), shown))
 
 
 @require_safe
@@ -60,24 +65,33 @@ def meter_json(request: HttpRequest) -> HttpResponse:
 def meter(request: HttpRequest) -> HttpResponse:
     """The bar as a page for an iframe on any site."""
     try:
-        shown, _, etag = _asked(request)
+        shown = _asked(request)
     except UnknownCampaign:
         return render(request, "404.html", status=404)
     except ValueError:
         return HttpResponse("Write the month like 2024-11.\n", status=400, content_type="text/plain")
-    if etag in request.headers.get("If-None-Match", ""):
-        response: HttpResponse = HttpResponseNotModified()
-    else:
-        response = render(request, "donations/embed.html", {"bar": shown})
-    response["ETag"] = etag
-    return _open(response)
+    return _fresh(request, shown) or _open(
+        _tagged(render(request, "donations/embed.html", {"bar": shown.context}), shown)
+    )
+
+
+@require_safe
+def meter_svg(request: HttpRequest) -> HttpResponse:
+    """The bar as a picture."""
+    try:
+        shown = _asked(request)
+    except UnknownCampaign:
+        return _open(HttpResponse("There is no such campaign.\n", status=404, content_type="text/plain"))
+    except ValueError:
+        return _open(HttpResponse("Write the month like 2024-11.\n", status=400, content_type="text/plain"))
+    return _fresh(request, shown) or _open(_tagged(HttpResponse(shown.svg, content_type="image/svg+xml"), shown))
 
 
 @require_safe
 def snippets(request: HttpRequest) -> HttpResponse:
     """The snippet to copy."""
     try:
-        shown, _, _ = _asked(request)
+        shown = _asked(request)
     except (UnknownCampaign, ValueError):
         return render(request, "404.html", status=404)
-    return render(request, "donations/snippets.html", {"bar": shown, "site_url": settings.SITE_URL})
+    return render(request, "donations/snippets.html", {"bar": shown.context, "site_url": settings.SITE_URL})
