@@ -7,6 +7,7 @@ nobody's address. They decide nothing about money.
 disputed payment begins with a donor's letter. It changes no campaign.
 
 A group is given its rights when it is made. What an operator adds or takes away afterwards stays.
+A group that is gone, renamed ones included, is made again by the next migrate: one that is not wanted is kept empty.
 """
 
 from typing import Any
