@@ -27,6 +27,7 @@ from donations.processors.base import (
 State = InboxEvent.State
 Kind = LedgerEntry.Kind
 CAME_BACK = {"failed", "canceled"}
+LONGEST_EMAIL = 254
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,8 @@ def _second_gift(books: Books, first: Gift, fact: Paid) -> Gift:
     reference = "gift_" + hashlib.sha256(fact.payment.encode()).hexdigest()[:26]
     second = _add_gift(books, first.campaign, reference, fact, first.livemode, "paid twice")
     if first.donor_id:
-        Gift.objects.filter(pk=second.pk).update(donor_id=first.donor_id)
+        second.donor_id = first.donor_id
+        second.save(update_fields=["donor"])
     return second
 
 
@@ -337,7 +339,7 @@ def _write(books: Books) -> None:
 
 def _keep_contacts(books: Books) -> None:
     """The address that the donor gave on the hosted page, where they had given us none."""
-    emails = {contact.email.lower(): contact for contact in books.contacts.values() if "@" in contact.email}
+    emails = {contact.email.lower(): contact for contact in books.contacts.values() if _is_address(contact.email)}
     if not emails:
         return
     Donor.objects.bulk_create(
@@ -350,6 +352,11 @@ def _keep_contacts(books: Books) -> None:
         gift.donor = donors.get(contact.email.lower())
         changed.append(gift)
     Gift.objects.bulk_update(changed, ["donor"])
+
+
+def _is_address(email: str) -> bool:
+    """Whether it can be kept: lower case may be longer than what was typed, and money waits for no address."""
+    return "@" in email and len(email.lower()) <= LONGEST_EMAIL
 
 
 def _wake_waiting(books: Books, payments: list[str]) -> None:

@@ -315,7 +315,8 @@ def _contact(session: Json) -> Contact | None:
     if not isinstance(details, dict) or not isinstance(details.get("email"), str):
         return None
     name = details.get("name")
-    return Contact(_plain(details["email"], 254), _plain(name, 100) if isinstance(name, str) else "")
+    # One more than an address can have, so that a longer one is not taken for another.
+    return Contact(_plain(details["email"], 255), _plain(name, 100) if isinstance(name, str) else "")
 
 
 def _plain(text: str, longest: int) -> str:

@@ -1,0 +1,859 @@
+"""The inbox: what waits and for how long, what is quarantined, what staff decide, and many workers at once."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.db.models import F, Sum
+from django.utils import timezone
+
+from donations import inbox, processors, projections
+from donations.models import (
+    Campaign,
+    Donor,
+    Gift,
+    GiftState,
+    InboxEvent,
+    LedgerEntry,
+    MonthTotal,
+    OutboxMessage,
+)
+from tests.factories import (
+    NOON,
+    Event,
+    body_of,
+    checkout_event,
+    confirm,
+    deliver,
+    event,
+    make_campaign,
+    make_gift,
+    make_staff,
+    refund_event,
+)
+
+pytestmark = pytest.mark.django_db
+UNKNOWN = "gift_" + "0" * 26
+
+
+@pytest.fixture
+def campaign() -> Campaign:
+    return make_campaign()
+
+
+def row_of(told: Event) -> InboxEvent:
+    return InboxEvent.objects.get(event_id=told["id"])
+
+
+def processed(*events: Event) -> list[str]:
+    """Deliver events, process what is due, and tell the states that they end in."""
+    deliver(*events)
+    inbox.drain()
+    return [str(row_of(told).state) for told in events]
+
+
+def let_pass(span: timedelta) -> None:
+    """As if this much time had gone by for all that is stored."""
+    InboxEvent.objects.update(received_at=F("received_at") - span)
+    InboxEvent.objects.filter(next_try_at__isnull=False).update(next_try_at=F("next_try_at") - span)
+    InboxEvent.objects.filter(waiting_since__isnull=False).update(waiting_since=F("waiting_since") - span)
+
+
+def booked() -> list[tuple[str, str, int]]:
+    return sorted(LedgerEntry.objects.values_list("kind", "reference", "amount"))
+
+
+def books() -> dict[str, list[Any]]:
+    """All that was made of the inbox's events."""
+    totals = MonthTotal.objects.order_by("month").values()
+    return {
+        "ledger": list(LedgerEntry.objects.order_by("id").values()),
+        "states": list(GiftState.objects.order_by("pk").values()),
+        "totals": [{name: value for name, value in row.items() if name != "changed_at"} for row in totals],
+        "mail": list(OutboxMessage.objects.order_by("id").values()),
+        "gifts": list(Gift.objects.order_by("pk").values()),
+        "donors": list(Donor.objects.order_by("id").values()),
+    }
+
+
+def quarantined(told: Event) -> InboxEvent:
+    """Have an event processed that must end in quarantine."""
+    assert processed(told) == ["quarantined"]
+    return row_of(told)
+
+
+# ---- waiting
+
+
+def test_a_refund_that_comes_before_its_gift_waits_and_is_woken_by_it(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    refund = refund_event(gift, 20000)
+    assert processed(refund) == ["waiting"]
+    row = row_of(refund)
+    assert (row.reason, booked()) == ("the payment that it refunds is not booked here", [])
+    InboxEvent.objects.filter(pk=row.pk).update(next_try_at=timezone.now() + timedelta(minutes=5))
+    confirm(gift)
+    assert row_of(refund).state == "processed"
+    assert [amount for *_, amount in booked()] == [50000, -20000]
+    assert projections.drift() == []
+
+
+def test_a_refund_in_one_batch_with_its_gift_does_not_wait(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    assert processed(refund_event(gift, 20000), checkout_event(gift)) == ["processed", "processed"]
+    assert InboxEvent.objects.filter(waiting_since__isnull=False).count() == 0
+
+
+def test_a_payment_whose_gift_is_not_known_here_waits_for_it(campaign: Campaign) -> None:
+    paid = checkout_event(Gift(pk=UNKNOWN, campaign=campaign, currency="USD", amount=50000, livemode=False))
+    expired = checkout_event(
+        Gift(pk=UNKNOWN, campaign=campaign, currency="USD", amount=50000, livemode=False), "checkout.session.expired"
+    )
+    assert processed(paid, expired) == ["waiting", "waiting"]
+    make_gift(campaign, pk=UNKNOWN)
+    let_pass(timedelta(seconds=2))
+    inbox.drain()
+    assert [row_of(told).state for told in (paid, expired)] == ["processed", "processed"]
+    assert GiftState.objects.get().status == "confirmed"
+
+
+def test_what_waits_is_tried_after_one_second_and_then_ever_later_up_to_five_minutes(campaign: Campaign) -> None:
+    refund = refund_event(make_gift(campaign), 100)
+    deliver(refund)
+    waits = []
+    for _ in range(11):
+        InboxEvent.objects.update(next_try_at=timezone.now())
+        assert inbox.drain() == 1
+        wait = row_of(refund).next_try_at
+        assert wait is not None
+        waits.append(round((wait - timezone.now()).total_seconds()))
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert inbox.drain() == 0
+
+
+def test_what_waited_for_72_hours_is_quarantined_and_still_booked_when_read_again(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    refund = refund_event(gift, 20000)
+    assert processed(refund) == ["waiting"]
+    let_pass(timedelta(hours=71, minutes=59))
+    inbox.drain()
+    assert row_of(refund).state == "waiting"
+    let_pass(timedelta(minutes=6))
+    inbox.drain()
+    row = row_of(refund)
+    assert (row.state, row.reason) == (
+        "quarantined",
+        "after 72 hours, still: the payment that it refunds is not booked here",
+    )
+    confirm(gift)
+    assert row_of(refund).state == "quarantined"
+    inbox.replay(row)
+    assert row_of(refund).state == "processed"
+
+
+def test_an_event_that_lay_for_days_before_it_was_read_is_given_its_72_hours(campaign: Campaign) -> None:
+    refund = refund_event(make_gift(campaign), 20000)
+    deliver(refund)
+    let_pass(timedelta(days=5))
+    inbox.drain()
+    assert row_of(refund).state == "waiting"
+
+
+# ---- what is not ours
+
+
+def test_a_payment_that_names_no_gift_of_ours_is_foreign_and_so_is_its_refund(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    paid = checkout_event(gift, metadata={"order": "7"}, client_reference_id="7")
+    refund, bare = refund_event(gift, 100), refund_event(gift, 100, payment_intent=None, charge="ch_1")
+    assert processed(paid, bare) == ["foreign", "foreign"]
+    assert processed(refund) == ["foreign"]
+    assert booked() == []
+
+
+def test_a_refund_that_comes_before_a_foreign_payment_is_foreign_in_the_end(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    refund = refund_event(gift, 100)
+    assert processed(refund) == ["waiting"]
+    assert processed(checkout_event(gift, metadata={})) == ["foreign"]
+    let_pass(timedelta(seconds=2))
+    inbox.drain()
+    assert row_of(refund).state == "foreign"
+
+
+def test_a_checkout_of_a_subscription_is_no_gift_by_itself(campaign: Campaign) -> None:
+    assert processed(checkout_event(make_gift(campaign), mode="subscription", payment_intent=None)) == ["nothing"]
+    assert booked() == []
+
+
+# ---- the other mode
+
+
+@contextmanager
+def key_of_the_site(settings: Any, key: str) -> Iterator[None]:
+    settings.STRIPE_SECRET_KEY = key
+    processors.get.cache_clear()
+    try:
+        yield
+    finally:
+        processors.get.cache_clear()
+
+
+@pytest.mark.parametrize(("key", "livemode"), [("sk_test_1", True), ("sk_live_1", False), ("rk_live_1", False)])
+def test_events_of_the_other_mode_are_kept_and_never_counted(
+    campaign: Campaign, settings: Any, key: str, livemode: bool
+) -> None:
+    gift = make_gift(campaign, livemode=livemode)
+    with key_of_the_site(settings, key):
+        told = [
+            checkout_event(gift),
+            refund_event(gift, 100),
+            checkout_event(gift, "checkout.session.expired"),
+            event("customer.created", {"id": "cus_1"}, livemode=livemode),
+        ]
+        assert processed(*told) == ["wrong_mode"] * 4
+        inbox.replay(row_of(told[0]))
+    rows = InboxEvent.objects.all()
+    assert {(row.state, row.livemode, row.facts, bool(row.body)) for row in rows} == {
+        ("wrong_mode", livemode, None, True)
+    }
+    assert (booked(), MonthTotal.objects.count(), GiftState.objects.count()) == ([], 0, 0)
+
+
+def test_a_payment_for_a_gift_of_the_other_mode_is_quarantined(campaign: Campaign) -> None:
+    told = checkout_event(make_gift(campaign, livemode=True))
+    told["livemode"] = told["data"]["object"]["livemode"] = False
+    assert quarantined(told).reason == "its gift is of the other mode"
+    assert booked() == []
+
+
+# ---- what is not as its type promises
+
+MALFORMED_CHECKOUTS: list[dict[str, Any]] = [
+    {"id": None},
+    {"id": "cs"},
+    {"amount_total": None},
+    {"amount_total": "50000"},
+    {"amount_total": 500.0},
+    {"amount_total": True},
+    {"amount_total": 0},
+    {"amount_total": -50000},
+    {"amount_total": 10**12 + 1},
+    {"amount_total": 2**63},
+    {"amount_total": 10**300},
+    {"currency": None},
+    {"currency": "usdollar"},
+    {"currency": "US1"},
+    {"payment_intent": None},
+    {"payment_intent": "pi"},
+    {"payment_intent": {"id": 5}},
+    {"payment_intent": "pi_" + "a" * 201},
+    {"payment_status": "no_payment_required"},
+    {"payment_status": ["paid"]},
+]
+
+
+@pytest.mark.parametrize("fields", MALFORMED_CHECKOUTS, ids=str)
+def test_a_malformed_checkout_is_quarantined_with_the_reason(campaign: Campaign, fields: dict[str, Any]) -> None:
+    row = quarantined(checkout_event(make_gift(campaign), **fields))
+    assert row.reason.startswith("it is not as its type promises: ")
+    assert (row.attempts, booked()) == (1, [])
+
+
+MALFORMED_REFUNDS: list[dict[str, Any]] = [
+    {"id": 7},
+    {"amount": -1},
+    {"amount": 10**12 + 1},
+    {"amount": 10**300},
+    {"amount": "1"},
+    {"currency": "U"},
+    {"created": None},
+    {"created": 10**18},
+    {"created": -1},
+    {"status": None},
+    {"status": "lost"},
+    {"status": ["succeeded"]},
+    {"status": {}},
+]
+
+
+@pytest.mark.parametrize("fields", MALFORMED_REFUNDS, ids=str)
+def test_a_malformed_refund_is_quarantined_with_the_reason(campaign: Campaign, fields: dict[str, Any]) -> None:
+    gift = make_gift(campaign)
+    confirm(gift)
+    told = refund_event(gift, 100)
+    told["data"]["object"] |= fields
+    row = quarantined(told)
+    assert row.reason.startswith("it is not as its type promises: ")
+    assert (row.attempts, len(booked())) == (1, 1)
+
+
+OUTSIDES: list[dict[str, Any]] = [
+    {"livemode": None},
+    {"livemode": "false"},
+    {"created": None},
+    {"created": "now"},
+    {"created": 10**12},
+    {"created": 1.5},
+    {"data": None},
+    {"data": []},
+    {"data": {}},
+    {"data": {"object": None}},
+    {"data": {"object": "cs_test_1"}},
+]
+
+
+@pytest.mark.parametrize("fields", OUTSIDES, ids=str)
+def test_an_event_without_an_object_a_time_or_a_mode_is_quarantined(campaign: Campaign, fields: dict[str, Any]) -> None:
+    told = checkout_event(make_gift(campaign)) | fields
+    assert quarantined(told).reason.startswith("it is not as its type promises: ")
+
+
+def test_the_largest_amount_is_booked_to_the_last_cent(campaign: Campaign) -> None:
+    gift = make_gift(campaign, 10**12)
+    assert processed(checkout_event(gift)) == ["processed"]
+    assert MonthTotal.objects.get().raised == 10**12
+
+
+CONTACTS: list[Any] = [
+    None,
+    [],
+    "reader@example.org",
+    {"email": None},
+    {"email": 5, "name": {}},
+    {"email": "İ" * 240 + "@example.org", "name": "İ" * 300},
+    {"email": "a" * 300 + "@example.org", "name": "\x00\ud800\n"},
+    {"email": "a@" + "a" * 300 + ".example.org"},
+    {"email": "\x00reader\ud800@example.org\r\nBcc: all@example.org", "name": None},
+]
+
+
+@pytest.mark.parametrize("details", CONTACTS, ids=lambda details: str(details)[:30].encode("ascii", "replace").decode())
+def test_whatever_the_donor_typed_at_the_processor_the_money_is_booked(campaign: Campaign, details: Any) -> None:
+    told = checkout_event(make_gift(campaign), customer_details=details)
+    assert processed(told) == ["processed"]
+    assert MonthTotal.objects.get().raised == 50000
+    assert all(donor.email.isprintable() and len(donor.email) <= 254 for donor in Donor.objects.all())
+
+
+# ---- what fails
+
+
+def make_poison() -> InboxEvent:
+    """An event of a processor that this site no longer has: it cannot be read, whatever is tried."""
+    now = timezone.now() - timedelta(seconds=1)
+    return InboxEvent.objects.create(
+        processor="gone",
+        event_id="evt_poison",
+        type="paid",
+        received_at=now,
+        next_try_at=now,
+        body=b"{}",
+        body_sha256=b"",
+    )
+
+
+def test_an_event_that_always_fails_stops_no_other_and_its_failure_is_recorded(campaign: Campaign) -> None:
+    gifts = [make_gift(campaign) for _ in range(5)]
+    poison = make_poison()
+    assert processed(*[checkout_event(gift) for gift in gifts]) == ["processed"] * 5
+    poison.refresh_from_db()
+    assert (poison.state, poison.attempts, poison.reason) == ("ready", 1, "KeyError: 'gone'")
+    assert poison.next_try_at is not None
+    assert timedelta(0) < poison.next_try_at - timezone.now() <= timedelta(seconds=1)
+    assert (MonthTotal.objects.get().raised, projections.drift()) == (250000, [])
+
+
+def test_an_event_that_always_fails_is_tried_ever_later_and_quarantined_after_72_hours() -> None:
+    poison = make_poison()
+    for attempts, wait in ((1, 1), (2, 2), (3, 4)):
+        InboxEvent.objects.update(next_try_at=timezone.now())
+        assert inbox.drain() == 1
+        poison.refresh_from_db()
+        assert poison.attempts == attempts
+        assert poison.next_try_at is not None
+        assert round((poison.next_try_at - timezone.now()).total_seconds()) == wait
+    let_pass(timedelta(hours=72))
+    inbox.drain()
+    poison.refresh_from_db()
+    assert (poison.state, poison.next_try_at, poison.reason) == ("quarantined", None, "KeyError: 'gone'")
+    assert poison.settled_at is not None
+    inbox.replay(poison)
+    poison.refresh_from_db()
+    assert (poison.state, poison.attempts) == ("quarantined", 5)
+
+
+REFUSE_ENTRY = {
+    "sqlite": """
+CREATE TRIGGER poison BEFORE INSERT ON donations_ledgerentry WHEN NEW.reference = 'pi_poison'
+BEGIN SELECT RAISE(ABORT, 'this entry is refused'); END""",
+    "postgresql": """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'this entry is refused'; END $$;
+CREATE TRIGGER poison BEFORE INSERT ON donations_ledgerentry FOR EACH ROW WHEN (NEW.reference = 'pi_poison')
+EXECUTE FUNCTION refuse()""",
+}
+
+
+def test_an_entry_that_the_database_refuses_takes_nothing_else_back(campaign: Campaign) -> None:
+    good, bad = [make_gift(campaign) for _ in range(3)], make_gift(campaign)
+    poison = checkout_event(bad, payment="pi_poison", customer_details={"email": "poison@example.org"})
+    deliver(checkout_event(good[0]), poison, *[checkout_event(gift) for gift in good[1:]])
+    with connection.cursor() as cursor:
+        cursor.execute(REFUSE_ENTRY[connection.vendor])
+    inbox.drain()
+    row = row_of(poison)
+    assert (row.state, row.attempts) == ("ready", 1)
+    assert "this entry is refused" in row.reason
+    assert MonthTotal.objects.get().raised == 150000
+    # Nothing of the failed one is left: no state, no receipt, no donor.
+    assert not GiftState.objects.filter(pk=bad.pk).exists()
+    assert not OutboxMessage.objects.filter(subject_id=bad.pk).exists()
+    assert not Donor.objects.filter(email="poison@example.org").exists()
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TRIGGER poison{' ON donations_ledgerentry' if connection.vendor == 'postgresql' else ''}")
+    let_pass(timedelta(seconds=2))
+    inbox.drain()
+    assert row_of(poison).state == "processed"
+    assert (MonthTotal.objects.get().raised, projections.drift()) == (200000, [])
+
+
+# ---- batches
+
+
+def test_a_batch_has_500_events_at_most_and_the_oldest_come_first(campaign: Campaign) -> None:
+    told = [event("customer.created", {"id": f"cus_{number}"}) for number in range(inbox.BATCH + 1)]
+    deliver(*told)
+    assert inbox.process_batch() == inbox.BATCH == 500
+    assert row_of(told[-1]).state == "ready"
+    assert [inbox.process_batch(), inbox.process_batch()] == [1, 0]
+
+
+def test_a_drain_ends_when_its_time_is_up() -> None:
+    deliver(*[event("customer.created", {"id": "cus_1"}) for _ in range(inbox.BATCH + 1)])
+    assert inbox.drain(seconds=0) == inbox.BATCH
+    assert inbox.drain(seconds=10) == 1
+
+
+def test_events_that_lie_ready_for_long_are_noticed_and_those_that_wait_are_not(campaign: Campaign) -> None:
+    old = timedelta(seconds=5)
+    deliver(refund_event(make_gift(campaign), 100))
+    assert not inbox.is_left_lying(old)
+    let_pass(timedelta(seconds=6))
+    assert inbox.is_left_lying(old)
+    inbox.drain()
+    let_pass(timedelta(seconds=60))
+    assert InboxEvent.objects.get().state == "waiting"
+    assert not inbox.is_left_lying(old)
+
+
+# ---- a body that was erased
+
+
+def test_an_event_whose_body_was_erased_is_processed_from_its_facts(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    refund = refund_event(gift, 20000)
+    ghost = Gift(pk=UNKNOWN, campaign=campaign, currency="USD", amount=50000, livemode=False)
+    payment = checkout_event(ghost)
+    assert processed(refund, payment) == ["waiting", "waiting"]
+    InboxEvent.objects.update(body=None)
+    make_gift(campaign, pk=UNKNOWN)
+    confirm(gift)
+    let_pass(timedelta(seconds=2))
+    inbox.drain()
+    assert [row_of(told).state for told in (refund, payment)] == ["processed", "processed"]
+    assert MonthTotal.objects.get().raised == 80000
+
+
+def test_reading_events_again_after_their_bodies_were_erased_changes_nothing(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    told = [checkout_event(gift), refund_event(gift, 20000), event("customer.created", {"id": "cus_1"})]
+    states = processed(*told)
+    before = books()
+    kept = [(row.created, row.subject, row.payment, row.facts) for row in map(row_of, told)]
+    InboxEvent.objects.update(body=None)
+    for row in map(row_of, told):
+        inbox.replay(row)
+    assert [row_of(one).state for one in told] == states
+    assert [(row.created, row.subject, row.payment, row.facts) for row in map(row_of, told)] == kept
+    assert books() == before
+
+
+def test_facts_hold_no_personal_data(campaign: Campaign) -> None:
+    assert processed(checkout_event(make_gift(campaign))) == ["processed"]
+    row = InboxEvent.objects.defer("body").get()
+    told = " ".join(str(getattr(row, field.name)) for field in row._meta.concrete_fields if field.name != "body")
+    assert Donor.objects.get().email == "reader@example.org"
+    assert "reader" not in told.lower()
+
+
+# ---- what staff decide
+
+
+@pytest.fixture
+def finance() -> User:
+    return make_staff("change_inboxevent")
+
+
+def test_an_accepted_payment_of_another_amount_is_booked_with_its_own_dates(campaign: Campaign, finance: User) -> None:
+    gift = make_gift(campaign, 50000)
+    row = quarantined(checkout_event(gift, amount_total=40000))
+    assert (row.reason, row.gift_reference) == ("40000 minor units were paid, and 50000 were asked", gift.pk)
+    assert booked() == []
+    inbox.accept(row, user=finance, reason=" the donor asked for it ")
+    entry = LedgerEntry.objects.get()
+    assert (entry.amount, entry.effective_at, entry.campaign_month) == (40000, NOON, "2024-11")
+    row.refresh_from_db()
+    assert (row.state, row.decision, row.decision_reason, row.decided_by, row.next_try_at) == (
+        "processed",
+        "accept",
+        "the donor asked for it",
+        finance,
+        None,
+    )
+    assert row.decided_at is not None
+    assert projections.drift() == []
+
+
+def test_an_accepted_payment_for_a_gift_that_is_not_known_makes_the_gift(campaign: Campaign, finance: User) -> None:
+    told = checkout_event(Gift(pk=UNKNOWN, campaign=campaign, currency="USD", amount=50000, livemode=False))
+    assert processed(told) == ["waiting"]
+    let_pass(timedelta(hours=73))
+    inbox.drain()
+    inbox.accept(row_of(told), user=finance)
+    gift = Gift.objects.get()
+    assert (gift.pk, gift.campaign, gift.source, gift.amount) == (UNKNOWN, campaign, "accepted", 50000)
+    assert MonthTotal.objects.get().raised == 50000
+
+
+def test_a_refund_that_gives_back_more_than_was_charged_can_be_accepted(campaign: Campaign, finance: User) -> None:
+    gift = make_gift(campaign)
+    confirm(gift)
+    refund = refund_event(gift, 60000)
+    assert processed(refund) == ["waiting"]
+    let_pass(timedelta(hours=73))
+    inbox.drain()
+    inbox.accept(row_of(refund), user=finance)
+    assert [amount for *_, amount in booked()] == [50000, -60000]
+    assert (MonthTotal.objects.get().raised, projections.drift()) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [({"amount_total": "x"}, "not a whole number"), ({"currency": "eur"}, "paid in EUR, and asked in USD")],
+)
+def test_what_cannot_be_booked_stays_in_quarantine_and_staff_are_told_why(
+    campaign: Campaign, finance: User, fields: dict[str, Any], why: str
+) -> None:
+    row = quarantined(checkout_event(make_gift(campaign), **fields))
+    with pytest.raises(inbox.CannotDecide, match=why):
+        inbox.accept(row, user=finance)
+    assert InboxEvent.objects.get().state == "quarantined"
+    inbox.dismiss(row, user=finance, reason="given back by hand")
+    assert booked() == []
+
+
+def test_an_accepted_refund_whose_gift_is_still_missing_goes_on_waiting_for_it(
+    campaign: Campaign, finance: User
+) -> None:
+    gift = make_gift(campaign)
+    refund = refund_event(gift, 100)
+    assert processed(refund) == ["waiting"]
+    let_pass(timedelta(hours=73))
+    inbox.drain()
+    with pytest.raises(inbox.CannotDecide, match="not booked here"):
+        inbox.accept(row_of(refund), user=finance)
+    confirm(gift)
+    assert row_of(refund).state == "processed"
+
+
+@pytest.mark.parametrize("reason", ["", " ", "\n\t"])
+def test_nothing_is_dismissed_without_a_reason(campaign: Campaign, finance: User, reason: str) -> None:
+    row = quarantined(checkout_event(make_gift(campaign), amount_total=1))
+    with pytest.raises(inbox.CannotDecide, match="Give a reason"):
+        inbox.dismiss(row, user=finance, reason=reason)
+    row.refresh_from_db()
+    assert (row.state, row.decision) == ("quarantined", "")
+
+
+def test_what_is_dismissed_is_closed_without_being_booked(campaign: Campaign, finance: User) -> None:
+    row = quarantined(checkout_event(make_gift(campaign), amount_total=1))
+    inbox.dismiss(row, user=finance, reason="a test of the bank")
+    row.refresh_from_db()
+    assert (row.state, row.decision, row.decision_reason, row.decided_by) == (
+        "dismissed",
+        "dismiss",
+        "a test of the bank",
+        finance,
+    )
+    assert (inbox.drain(), booked()) == (0, [])
+
+
+def test_of_two_people_who_decide_one_decides(campaign: Campaign, finance: User) -> None:
+    first = quarantined(checkout_event(make_gift(campaign), amount_total=40000))
+    second = InboxEvent.objects.get()
+    inbox.accept(first, user=finance)
+    with pytest.raises(inbox.CannotDecide, match="somebody has decided"):
+        inbox.dismiss(second, user=make_staff(), reason="no")
+    with pytest.raises(inbox.CannotDecide, match="somebody has decided"):
+        inbox.accept(second, user=make_staff())
+    row = InboxEvent.objects.get()
+    assert (row.state, row.decision, row.decided_by) == ("processed", "accept", finance)
+    assert len(booked()) == 1
+
+
+@pytest.mark.parametrize("state", ["ready", "waiting", "processed", "nothing", "foreign", "wrong_mode"])
+def test_only_what_is_in_quarantine_is_decided_about(campaign: Campaign, finance: User, state: str) -> None:
+    now = timezone.now() if state in {"ready", "waiting"} else None
+    row = quarantined(checkout_event(make_gift(campaign), amount_total=1))
+    InboxEvent.objects.update(state=state, next_try_at=now)
+    for decide in (inbox.accept, inbox.dismiss):
+        with pytest.raises(inbox.CannotDecide):
+            decide(row, user=finance, reason="because")
+    assert (InboxEvent.objects.get().state, booked()) == (state, [])
+
+
+def test_reading_everything_again_changes_nothing_that_is_booked(campaign: Campaign, finance: User) -> None:
+    first, second, third = (make_gift(campaign) for _ in range(3))
+    told = [
+        checkout_event(first),
+        refund_event(first, 20000, refund="re_a"),
+        refund_event(first, 20000, refund="re_a", status="failed", kind="refund.failed"),
+        checkout_event(second, paid=False),
+        checkout_event(third, "checkout.session.expired"),
+        checkout_event(first, payment="pi_again"),
+        checkout_event(first, metadata={}),
+    ]
+    states = processed(*told)
+    assert states == ["processed"] * 5 + ["quarantined", "foreign"]
+    before = books()
+    for _ in range(2):
+        for row in map(row_of, told):
+            inbox.replay(row)
+        inbox.drain()
+    assert [row_of(one).state for one in told] == states
+    assert books() == before
+    assert projections.drift() == []
+
+
+# ---- paid twice
+
+
+def paid_twice(gift: Gift, **fields: Any) -> InboxEvent:
+    confirm(gift)
+    return quarantined(checkout_event(gift, payment="pi_second", **fields))
+
+
+def test_a_second_payment_for_a_gift_is_quarantined_and_counts_nothing(campaign: Campaign) -> None:
+    row = paid_twice(make_gift(campaign))
+    assert row.reason.startswith("paid twice")
+    assert MonthTotal.objects.get().raised == 50000
+
+
+def test_two_payments_for_a_gift_in_one_batch_are_told_apart_by_their_time(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    later = checkout_event(gift, payment="pi_second", at=NOON + timedelta(minutes=1))
+    assert processed(later, checkout_event(gift, payment="pi_first")) == ["quarantined", "processed"]
+    assert booked() == [("gift", "pi_first", 50000)]
+
+
+def test_a_second_payment_that_is_kept_is_a_gift_of_its_own_once(campaign: Campaign, finance: User) -> None:
+    first = make_gift(campaign)
+    row = paid_twice(first)
+    inbox.accept(row, user=finance)
+    second = Gift.objects.exclude(pk=first.pk).get()
+    first.refresh_from_db()
+    assert (second.campaign, second.donor, second.amount) == (campaign, first.donor, 50000)
+    assert booked() == [("gift", f"pi_{first.pk[5:]}", 50000), ("gift", "pi_second", 50000)]
+    before = books()
+    inbox.replay(row)
+    assert books() == before
+    total = MonthTotal.objects.get()
+    assert (total.raised, total.gifts, projections.drift()) == (100000, 2, [])
+
+
+def test_the_donor_of_a_second_payment_that_is_kept_gets_its_receipt(campaign: Campaign, finance: User) -> None:
+    donor = Donor.objects.create(email="first@example.org")
+    inbox.accept(paid_twice(make_gift(campaign, donor=donor), customer_details=None), user=finance)
+    assert set(Gift.objects.values_list("donor__email", flat=True)) == {"first@example.org"}
+    assert set(OutboxMessage.objects.values_list("subject_id", flat=True)) == set(
+        Gift.objects.values_list("pk", flat=True)
+    )
+
+
+def test_the_refund_of_a_second_payment_waits_until_staff_have_decided(campaign: Campaign, finance: User) -> None:
+    gift = make_gift(campaign)
+    row = paid_twice(gift)
+    refund = refund_event(gift, 50000, payment="pi_second")
+    assert processed(refund) == ["waiting"]
+    inbox.accept(row, user=finance)
+    inbox.drain()
+    assert row_of(refund).state == "processed"
+    total = MonthTotal.objects.get()
+    assert (total.raised, total.gifts, projections.drift()) == (50000, 1, [])
+
+
+# ---- many at once
+
+
+def at_once(*tasks: Callable[[], object]) -> list[Exception]:
+    """Run these in threads that start together; what they raised."""
+    raised: list[Exception] = []
+    gate = threading.Barrier(len(tasks))
+
+    def run(task: Callable[[], object]) -> None:
+        try:
+            gate.wait(10)
+            task()
+        except Exception as error:  # noqa: BLE001 (the caller looks at whatever it was)
+            raised.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50)
+    assert not any(thread.is_alive() for thread in threads)
+    return raised
+
+
+def a_month_of_events(gifts: list[Gift], rng: random.Random) -> list[Event]:
+    """2,000 events about 700 gifts: payments told of once or twice, refunds in steps, some of which fail."""
+    told = [checkout_event(gift) for gift in gifts]
+    told += [checkout_event(gift, "checkout.session.async_payment_succeeded") for gift in gifts[:350]]
+    for number, gift in enumerate(gifts[:350]):
+        refund = {"refund": f"re_many{number}"}
+        told.append(refund_event(gift, 20000, status="pending", **refund))
+        told.append(refund_event(gift, 20000, kind="refund.updated", **refund))
+        if number < 100:
+            told.append(refund_event(gift, 20000, status="failed", kind="refund.failed", **refund))
+    told += [checkout_event(gift, "checkout.session.expired") for gift in gifts[550:]]
+    rng.shuffle(told)
+    return told
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_four_workers_on_2000_events_lose_none_and_add_up_to_the_cent(rng: random.Random) -> None:
+    funds = [make_campaign(), make_campaign("second")]
+    gifts = [Gift(campaign=rng.choice(funds), amount=50000, currency="USD", livemode=False) for _ in range(700)]
+    for gift in gifts:
+        gift.tier, gift.processor = "custom", "stripe"
+    Gift.objects.bulk_create(gifts)
+    told = a_month_of_events(gifts, rng)
+    assert len(told) == 2000
+    sizes = [rng.randrange(20, 120) for _ in range(4)]
+    all_delivered = threading.Event()
+
+    def bring() -> None:
+        try:
+            deliver(*told[1000:])
+        finally:
+            all_delivered.set()
+
+    def work(size: int) -> None:
+        while inbox.process_batch(size) or not all_delivered.wait(0.01):
+            pass
+
+    deliver(*told[:1000])
+    assert at_once(bring, *[lambda size=size: work(size) for size in sizes]) == []
+    for _ in range(5):
+        let_pass(timedelta(minutes=6))
+        assert at_once(*[lambda size=size: work(size) for size in sizes]) == []
+    assert set(InboxEvent.objects.values_list("state", flat=True)) == {"processed"}
+    assert InboxEvent.objects.count() == 2000
+    kinds = dict(LedgerEntry.objects.order_by().values_list("kind").annotate(Sum("amount")))
+    assert kinds == {"gift": 700 * 50000, "refund": -350 * 20000, "refund_reversal": 100 * 20000}
+    sums = MonthTotal.objects.aggregate(raised=Sum("raised"), gifts=Sum("gifts"), refunds=Sum("refunds"))
+    assert sums == {"raised": 700 * 50000 - 250 * 20000, "gifts": 700, "refunds": 250}
+    assert OutboxMessage.objects.count() == 700
+    assert projections.drift() == []
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_a_row_that_another_worker_holds_is_passed_over_and_not_waited_for() -> None:
+    campaign = make_campaign()
+    told = [checkout_event(make_gift(campaign)) for _ in range(3)]
+    deliver(*told)
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            InboxEvent.objects.select_for_update(no_key=True).get(event_id=told[1]["id"])
+            held.set()
+            let_go.wait(20)
+
+    def pass_over() -> None:
+        held.wait(10)
+        try:
+            assert inbox.process_batch() == 2
+            assert [row_of(one).state for one in told] == ["processed", "ready", "processed"]
+        finally:
+            let_go.set()
+
+    assert at_once(hold, pass_over) == []
+    assert inbox.process_batch() == 1
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_a_gift_does_not_wait_for_the_worker_that_holds_its_refund() -> None:
+    gift = make_gift(make_campaign())
+    refund = refund_event(gift, 20000)
+    assert processed(refund) == ["waiting"]
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            InboxEvent.objects.select_for_update(no_key=True).get(event_id=refund["id"])
+            held.set()
+            let_go.wait(20)
+
+    def pay() -> None:
+        held.wait(10)
+        try:
+            assert processed(checkout_event(gift)) == ["processed"]
+        finally:
+            let_go.set()
+
+    assert at_once(hold, pay) == []
+    let_pass(timedelta(seconds=2))
+    inbox.drain()
+    assert row_of(refund).state == "processed"
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_of_several_people_who_accept_and_dismiss_at_once_one_decides() -> None:
+    row = quarantined(checkout_event(make_gift(make_campaign()), amount_total=40000))
+    people = [make_staff() for _ in range(6)]
+
+    def decide(number: int) -> None:
+        copy = InboxEvent.objects.get(pk=row.pk)
+        if number % 2:
+            inbox.accept(copy, user=people[number])
+        else:
+            inbox.dismiss(copy, user=people[number], reason="no")
+
+    raised = at_once(*[lambda number=number: decide(number) for number in range(6)])
+    assert [type(error) for error in raised] == [inbox.CannotDecide] * 5
+    row.refresh_from_db()
+    assert (row.state, len(booked())) in {("processed", 1), ("dismissed", 0)}
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_one_event_delivered_many_times_at_once_is_stored_and_booked_once() -> None:
+    told = checkout_event(make_gift(make_campaign()))
+    assert at_once(*[lambda: deliver(told)] * 8, *[inbox.drain] * 4) == []
+    inbox.drain()
+    assert (InboxEvent.objects.count(), len(booked()), MonthTotal.objects.get().raised) == (1, 1, 50000)
+    assert body_of(told) == bytes(InboxEvent.objects.get().body or b"")
