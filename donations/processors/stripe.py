@@ -193,7 +193,7 @@ class _translated:  # noqa: N801 (reads as a statement: with _translated())
         if not isinstance(error, stripe.StripeError):
             return
         code = str(getattr(error, "code", "") or error.http_status or type(error).__name__)
-        if isinstance(error, stripe.InvalidRequestError):
+        if isinstance(error, (stripe.InvalidRequestError, stripe.CardError)):
             raise ProcessorRefused(_reader_text(code), code) from error
         if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
             raise ProcessorUnavailable(f"the key was refused: {code}") from error

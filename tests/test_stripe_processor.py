@@ -1,0 +1,705 @@
+"""Stripe's adapter: whose deliveries it takes, what it reads in them, what it asks for, what it makes of answers."""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from donations import inbox
+from donations.models import Gift, InboxEvent
+from donations.processors import stripe as module
+from donations.processors.base import (
+    FACTS,
+    BadDelivery,
+    CheckoutChanged,
+    CheckoutOrder,
+    Contact,
+    Envelope,
+    Interpretation,
+    Malformed,
+    Paid,
+    ProcessorRefused,
+    ProcessorUnavailable,
+    RefundChanged,
+    fact_from_json,
+    fact_to_json,
+)
+from donations.processors.stripe import StripeProcessor
+from donations.sandbox.objects import API_VERSION
+from tests import factories
+from tests.factories import NOON, Event, body_of, checkout_event, refund_event, signature_of
+from tests.services import free_port
+
+SECRET, NEXT_SECRET = "whsec_current", "whsec_next"
+NOWHERE = "http://127.0.0.1:9"
+REQUEST = "refund_" + "0" * 32
+GIFT = Gift(pk="gift_0001", campaign_id="general", currency="EUR", amount=2500, livemode=False)
+YEN = Gift(pk="gift_0002", campaign_id="tokyo", currency="JPY", amount=500, livemode=False)
+LATER = NOON + timedelta(days=5)
+
+
+def adapter(*, api_key: str = "sk_test_x", api_base: str = NOWHERE, secrets: tuple[str, ...] = ()) -> StripeProcessor:
+    return StripeProcessor(api_key=api_key, api_base=api_base, webhook_secrets=list(secrets or (SECRET,)))
+
+
+def read(told: Event) -> Interpretation:
+    return adapter().interpret(body_of(told))
+
+
+def changed(told: Event, **fields: Any) -> Event:
+    """The same event with other fields in its object; a field that is `...` is left out."""
+    copy = deepcopy(told)
+    subject = {**copy["data"]["object"], **fields}
+    copy["data"]["object"] = {name: value for name, value in subject.items() if value is not ...}
+    return copy
+
+
+# ---- whose deliveries are taken
+
+
+def sign(body: bytes, *, at: float | None = None, secret: str = SECRET) -> str:
+    return signature_of(body, at=at, secret=secret)
+
+
+@pytest.mark.parametrize("age", [0, 290, -290])
+def test_a_delivery_that_was_signed_within_five_minutes_either_way_is_taken(age: float) -> None:
+    adapter().verify(b"{}", sign(b"{}", at=time.time() - age))
+
+
+@pytest.mark.parametrize("age", [310, 86400, -310, -86400, -(10**11)])
+def test_a_delivery_that_was_signed_earlier_or_is_from_the_future_is_refused(age: float) -> None:
+    with pytest.raises(BadDelivery):
+        adapter().verify(b"{}", sign(b"{}", at=time.time() - age))
+
+
+@pytest.mark.parametrize("secret", [SECRET, NEXT_SECRET])
+def test_any_of_our_secrets_will_do(secret: str) -> None:
+    adapter(secrets=(SECRET, NEXT_SECRET)).verify(b"{}", sign(b"{}", secret=secret))
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        None,
+        "",
+        "v1=" + "0" * 64,
+        "t=,v1=",
+        "t=1",
+        "t=now,v1=" + "0" * 64,
+        f"t={int(time.time())},v1",
+        f"t={int(time.time())},v0=" + "0" * 64,
+        f"t={int(time.time())},v1=é",
+        "t=١٧٩٥٠٠٠٠٠٠,v1=" + "0" * 64,
+        f"t={int(time.time())},v1={'0' * 2000}",
+        f"t={'9' * 5000},v1=" + "0" * 64,
+        "\x00",
+        ",,=,==,",
+    ],
+    ids=repr,
+)
+def test_what_is_no_signature_is_refused(signature: str | None) -> None:
+    with pytest.raises(BadDelivery):
+        adapter().verify(b"{}", signature)
+
+
+@given(signature=st.text(), moment=st.booleans())
+def test_no_signature_raises_anything_else(signature: str, moment: bool) -> None:
+    with pytest.raises(BadDelivery):
+        adapter().verify(b"{}", f"t={int(time.time())},{signature}" if moment else signature)
+
+
+def test_another_secret_or_another_body_is_refused() -> None:
+    with pytest.raises(BadDelivery):
+        adapter().verify(b"{}", sign(b"{}", secret="whsec_another"))
+    with pytest.raises(BadDelivery):
+        adapter().verify(b"{ }", sign(b"{}"))
+
+
+def test_without_secrets_nothing_is_taken() -> None:
+    nobody = StripeProcessor(api_key="sk_test_x", api_base=NOWHERE, webhook_secrets=[])
+    with pytest.raises(BadDelivery):
+        nobody.verify(b"{}", sign(b"{}"))
+
+
+def test_a_signed_body_that_is_not_text_is_refused() -> None:
+    with pytest.raises(BadDelivery):
+        adapter().verify(b"\xff\xfe", sign(b"\xff\xfe"))
+
+
+# ---- what is stored of an event unread
+
+
+def test_an_envelope_is_the_events_id_and_type() -> None:
+    told = checkout_event(GIFT)
+    assert adapter().envelope(body_of(told)) == Envelope(told["id"], "checkout.session.completed")
+
+
+@pytest.mark.parametrize("kind", ["Ein Typ", "a" * 101, "a\n", "é", ""])
+def test_a_type_of_odd_characters_is_stored_as_unrecognised(kind: str) -> None:
+    assert adapter().envelope(json.dumps({"id": "evt_1", "type": kind}).encode()).type == "unrecognised"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"evt_1"',
+        b"1e999",
+        b"\xff",
+        b"{}",
+        b'{"id": "evt_1"}',
+        b'{"id": "evt_1", "type": 1}',
+        b'{"id": 1, "type": "a"}',
+        b'{"id": "evt_", "type": "a"}',
+        b'{"id": "evt_1\\n", "type": "a"}',
+        b'{"id": "cs_1", "type": "a"}',
+        b'{"id": "evt_' + b"1" * 201 + b'", "type": "a"}',
+        b"[" * 100_000,
+        b'{"id": "evt_1", "type": "a", "data": ' + b"[" * 100_000,
+        b'{"id": "evt_1", "type": "a", "n": ' + b"9" * 5000 + b"}",
+    ],
+    ids=lambda body: body[:40].decode(errors="replace"),
+)
+def test_a_body_that_is_no_event_is_refused(body: bytes) -> None:
+    with pytest.raises(BadDelivery):
+        adapter().envelope(body)
+
+
+# ---- what an event means
+
+
+PAID = Paid("gift_0001", "general", "pi_0001", 2500, "EUR", NOON)
+READER = Contact("reader@example.org", "A Reader")
+MEANT: dict[str, tuple[Event, Interpretation]] = {
+    "a checkout that was paid": (
+        checkout_event(GIFT),
+        Interpretation(False, NOON, "cs_test_0001", "pi_0001", PAID, contact=READER),
+    ),
+    "a checkout that was paid later": (
+        checkout_event(GIFT, "checkout.session.async_payment_succeeded", at=LATER),
+        Interpretation(False, LATER, "cs_test_0001", "pi_0001", replace(PAID, occurred_at=LATER), contact=READER),
+    ),
+    "a checkout in yen, which have no minor unit": (
+        checkout_event(YEN),
+        Interpretation(
+            False,
+            NOON,
+            "cs_test_0002",
+            "pi_0002",
+            Paid("gift_0002", "tokyo", "pi_0002", 500, "JPY", NOON),
+            contact=READER,
+        ),
+    ),
+    "a checkout whose money is on its way": (
+        checkout_event(GIFT, paid=False),
+        Interpretation(
+            False, NOON, "cs_test_0001", "pi_0001", CheckoutChanged("gift_0001", "awaiting", "cs_test_0001", NOON)
+        ),
+    ),
+    "a checkout whose money did not come": (
+        checkout_event(GIFT, "checkout.session.async_payment_failed", paid=False),
+        Interpretation(
+            False, NOON, "cs_test_0001", "pi_0001", CheckoutChanged("gift_0001", "failed", "cs_test_0001", NOON)
+        ),
+    ),
+    "a checkout that was left": (
+        checkout_event(GIFT, "checkout.session.expired", paid=False, payment_intent=None),
+        Interpretation(False, NOON, "cs_test_0001", "", CheckoutChanged("gift_0001", "expired", "cs_test_0001", NOON)),
+    ),
+    "a checkout with its payment written out": (
+        checkout_event(GIFT, payment_intent={"id": "pi_0001", "object": "payment_intent"}, customer_details=None),
+        Interpretation(False, NOON, "cs_test_0001", "pi_0001", PAID),
+    ),
+    "a checkout without a campaign": (
+        checkout_event(GIFT, metadata={"gift": "gift_0001"}, customer_details={"email": None}),
+        Interpretation(False, NOON, "cs_test_0001", "pi_0001", replace(PAID, campaign="")),
+    ),
+    "a live checkout": (
+        checkout_event(Gift(pk="gift_0001", campaign_id="general", currency="EUR", amount=2500, livemode=True)),
+        Interpretation(True, NOON, "cs_test_0001", "pi_0001", PAID, contact=READER),
+    ),
+    "a checkout of somebody else's": (
+        checkout_event(GIFT, metadata={}),
+        Interpretation(False, NOON, "cs_test_0001", "pi_0001", foreign=True),
+    ),
+    "a checkout of somebody else's, whose metadata is nothing": (
+        checkout_event(GIFT, metadata=None),
+        Interpretation(False, NOON, "cs_test_0001", "pi_0001", foreign=True),
+    ),
+    "a checkout of somebody else's, whose gifts are named otherwise": (
+        checkout_event(GIFT, metadata={"gift": "of flowers"}),
+        Interpretation(False, NOON, "cs_test_0001", "pi_0001", foreign=True),
+    ),
+    "a subscription's checkout, whose money comes with its invoices": (
+        checkout_event(GIFT, mode="subscription", payment_intent=None),
+        Interpretation(False, NOON, "cs_test_0001", ""),
+    ),
+    "a checkout that keeps a card for later": (
+        checkout_event(GIFT, mode="setup", payment_intent=None),
+        Interpretation(False, NOON, "cs_test_0001", ""),
+    ),
+    "a refund of a bare charge, which is never ours": (
+        refund_event(GIFT, 500, refund="re_1", payment_intent=None),
+        Interpretation(False, NOON, "re_1", foreign=True),
+    ),
+    "a payment that succeeded: its checkout tells of the same": (
+        factories.event("payment_intent.succeeded", {"id": "pi_0001", "amount": 2500, "status": "succeeded"}),
+        Interpretation(False, NOON, "pi_0001"),
+    ),
+    "a charge that was refunded: its refunds tell of the same": (
+        factories.event("charge.refunded", {"id": "ch_0001", "amount_refunded": 2500}),
+        Interpretation(False, NOON, "ch_0001"),
+    ),
+    "a type that nobody has heard of": (
+        factories.event("moon.risen", {"phase": "full"}),
+        Interpretation(False, NOON),
+    ),
+}
+
+
+@pytest.mark.parametrize("told, meant", MEANT.values(), ids=MEANT)
+def test_an_event_means(told: Event, meant: Interpretation) -> None:
+    assert read(told) == meant
+
+
+@pytest.mark.parametrize("kind", ["refund.created", "refund.updated", "refund.failed"])
+@pytest.mark.parametrize("status", ["pending", "requires_action", "succeeded", "failed", "canceled"])
+def test_a_refund_is_told_with_its_own_time_and_the_events(kind: str, status: str) -> None:
+    told = refund_event(GIFT, 500, refund="re_1", status=status, kind=kind, at=LATER, metadata={"request": REQUEST})
+    fact = RefundChanged("re_1", "pi_0001", 500, "EUR", status, NOON, LATER, REQUEST)
+    assert read(told) == Interpretation(False, LATER, "re_1", "pi_0001", fact)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, [], {"request": "refund_"}, {"request": 1}, {"other": REQUEST}])
+def test_a_refund_that_somebody_else_asked_for_carries_no_request_of_ours(metadata: Any) -> None:
+    fact = read(refund_event(GIFT, 500, metadata=metadata)).fact
+    assert isinstance(fact, RefundChanged)
+    assert fact.request_key == ""
+
+
+@pytest.mark.parametrize("told, meant", MEANT.values(), ids=MEANT)
+def test_a_fact_survives_being_stored_as_json(told: Event, meant: Interpretation) -> None:
+    fact = read(told).fact
+    assert fact is None or fact_from_json(json.loads(json.dumps(fact_to_json(fact)))) == meant.fact
+
+
+def test_a_stored_fact_holds_nothing_personal() -> None:
+    fact = read(checkout_event(GIFT)).fact
+    assert fact is not None
+    stored = json.dumps(fact_to_json(fact))
+    assert "reader@example.org" not in stored
+    assert "A Reader" not in stored
+
+
+def test_a_contact_is_plain_text_of_a_bounded_length() -> None:
+    odd = {"email": "a\x00b\ud800\u202e@example.org" + "g" * 300, "name": "Ä\n" + "n" * 300}
+    contact = read(checkout_event(GIFT, customer_details=odd)).contact
+    assert contact == Contact(("ab@example.org" + "g" * 300)[:255], ("Ä" + "n" * 300)[:100])
+
+
+# ---- events that are not as their type promises
+
+
+WRONG: dict[str, list[Any]] = {
+    "id": [..., None, 1, "", "cs test", "cs_1\n", ["cs_1"], "CS_1", "cs_" + "1" * 201],
+    "amount_total": [..., None, -1, 0, 1.5, "2500", True, 10**13, [], {}],
+    "currency": [..., None, "", "EUR", "euro", "e\n", 978, ["eur"]],
+    "payment_intent": [..., None, "", 1, [], {}, {"id": 1}, "pi 1"],
+    "payment_status": [..., None, "", "no_payment_required", "Paid", 1, [], {}],
+}
+WRONG_REFUND: dict[str, list[Any]] = {
+    "id": [..., None, 1, "", ["re_1"]],
+    "amount": [..., None, -1, 1.5, "500", False, 10**13],
+    "currency": [..., None, "EUR", 978, {}],
+    "created": [..., None, -1, 1.5, "now", True, 10**12],
+    "status": [..., None, "", "Succeeded", 1, [], {}, ["succeeded"], {"succeeded": 1}],
+}
+
+
+@pytest.mark.parametrize("field, value", [(field, value) for field, wrong in WRONG.items() for value in wrong])
+def test_a_paid_checkout_that_lacks_something_is_malformed(field: str, value: Any) -> None:
+    with pytest.raises(Malformed):
+        read(changed(checkout_event(GIFT), **{field: value}))
+
+
+@pytest.mark.parametrize("field, value", [(field, value) for field, wrong in WRONG_REFUND.items() for value in wrong])
+def test_a_refund_that_lacks_something_is_malformed(field: str, value: Any) -> None:
+    with pytest.raises(Malformed):
+        read(changed(refund_event(GIFT, 500), **{field: value}))
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [
+        {"livemode": None},
+        {"livemode": "false"},
+        {"livemode": 0},
+        {"created": None},
+        {"created": -1},
+        {"created": 4_102_444_801},
+        {"created": True},
+        {"created": 1.5},
+        {"data": None},
+        {"data": []},
+        {"data": {}},
+        {"data": {"object": None}},
+        {"data": {"object": "cs_1"}},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("told", [checkout_event(GIFT), refund_event(GIFT, 500)], ids=["checkout", "refund"])
+def test_an_event_whose_outside_is_wrong_is_malformed(told: Event, outside: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        read({**told, **outside})
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b"NaN"], ids=lambda body: body[:9])
+def test_a_body_that_is_no_object_is_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        adapter().interpret(body)
+
+
+@given(body=st.binary())
+def test_no_bytes_raise_anything_else(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        adapter().interpret(body)
+    with pytest.raises(BadDelivery):
+        adapter().envelope(body)
+
+
+JUNK = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(10**20), 10**20),
+        st.floats(),
+        st.text(),
+        st.sampled_from(
+            ["\x00", "\ud800", "\u202e", "evt_1", "pi_1", "re_1", "succeeded", "paid", "unpaid", "payment"]
+        ),
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every field of an event, at any depth."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in inside:
+        yield (*path, name)
+        yield from places(part, (*path, name))
+
+
+@st.composite
+def damaged_events(draw: st.DrawFn) -> Event:
+    """A valid event of which a few fields are gone or are something else."""
+    choices = [
+        *(told for told, _ in MEANT.values()),
+        *(refund_event(GIFT, 500, refund="re_1", status=status) for status in ("pending", "succeeded", "failed")),
+    ]
+    told = deepcopy(draw(st.sampled_from(choices)))
+    for _ in range(draw(st.integers(1, 3))):
+        *parents, last = draw(st.sampled_from(list(places(told)) or [("id",)]))
+        holder: Any = told
+        for name in parents:
+            holder = holder[name]
+        if draw(st.booleans()) and isinstance(holder, dict):
+            holder.pop(last, None)
+        else:
+            holder[last] = draw(JUNK)
+    return told
+
+
+@given(told=damaged_events())
+def test_a_damaged_event_is_read_or_malformed_and_nothing_else(told: Event) -> None:
+    body = json.dumps(told).encode()
+    try:
+        found = adapter().interpret(body)
+    except Malformed as error:
+        str(error).encode()
+        return
+    assert isinstance(found, Interpretation)
+    texts = [found.subject, found.payment, *((found.contact.email, found.contact.name) if found.contact else ())]
+    if found.fact:
+        stored = fact_to_json(found.fact)
+        assert fact_from_json(json.loads(json.dumps(stored))) == found.fact
+        texts += [value for value in stored.values() if isinstance(value, str)]
+        amount = getattr(found.fact, "amount", 0)
+        assert type(amount) is int
+        assert 0 <= amount <= 10**12
+        assert type(found.fact) in FACTS.values()
+    assert all(text.isprintable() and len(text) <= 255 for text in texts)
+
+
+@pytest.mark.django_db
+def test_a_malformed_event_is_quarantined_with_what_is_wrong_and_not_tried_again() -> None:
+    factories.deliver(changed(refund_event(GIFT, 500), status=["succeeded"]))
+    inbox.drain()
+    row = InboxEvent.objects.get()
+    assert (row.state, row.next_try_at, row.attempts) == ("quarantined", None, 1)
+    assert "the refund's status is not known" in row.reason
+
+
+# ---- what is asked for
+
+
+ORDER = CheckoutOrder(
+    gift="gift_0001",
+    campaign="general",
+    campaign_name="Größere Reportagen",
+    amount=2500,
+    fee_cover=0,
+    currency="EUR",
+    email="",
+    success_url="https://news.example.org/thanks/gift_0001/",
+    cancel_url="https://news.example.org/give/general/",
+    expires_at=datetime(2026, 11, 24, 12, tzinfo=UTC),
+)
+
+
+def test_a_checkout_is_asked_for_with_the_amount_and_the_gift_and_nothing_personal() -> None:
+    line = {
+        "quantity": 1,
+        "price_data": {"currency": "eur", "unit_amount": 2500, "product_data": {"name": "Größere Reportagen"}},
+    }
+    assert adapter().checkout_parameters(ORDER) == {
+        "mode": "payment",
+        "submit_type": "donate",
+        "client_reference_id": "gift_0001",
+        "line_items": [line],
+        "metadata": {"gift": "gift_0001", "campaign": "general"},
+        "payment_intent_data": {"metadata": {"gift": "gift_0001", "campaign": "general"}},
+        "adaptive_pricing": {"enabled": False},
+        "expires_at": 1795521600,
+        "success_url": "https://news.example.org/thanks/gift_0001/",
+        "cancel_url": "https://news.example.org/give/general/",
+    }
+
+
+def test_an_address_and_a_fee_cover_are_the_only_additions() -> None:
+    plain = adapter().checkout_parameters(ORDER)
+    more = adapter().checkout_parameters(replace(ORDER, email="reader@example.org", fee_cover=90))
+    assert more.keys() - plain.keys() == {"customer_email"}
+    assert more["customer_email"] == "reader@example.org"
+    assert json.dumps(more).count("reader@example.org") == 1
+    assert [item["price_data"]["unit_amount"] for item in more["line_items"]] == [2500, 90]
+    assert [item["price_data"]["product_data"]["name"] for item in more["line_items"]][1] == "Fee cover"
+
+
+def test_yen_are_sent_as_they_are() -> None:
+    [line] = adapter().checkout_parameters(replace(ORDER, amount=500, currency="JPY"))["line_items"]
+    assert (line["price_data"]["unit_amount"], line["price_data"]["currency"]) == (500, "jpy")
+
+
+def test_the_parameters_can_be_saved() -> None:
+    parameters = adapter().checkout_parameters(ORDER)
+    assert json.loads(json.dumps(parameters)) == parameters
+
+
+@pytest.mark.parametrize(
+    "key, live", [("sk_live_1", True), ("rk_live_1", True), ("sk_test_1", False), ("rk_test_1", False)]
+)
+def test_the_keys_prefix_is_the_mode(key: str, live: bool) -> None:
+    settings = SimpleNamespace(STRIPE_SECRET_KEY=key, STRIPE_API_BASE=NOWHERE, STRIPE_WEBHOOK_SECRETS=(SECRET,))
+    processor = StripeProcessor.from_settings(settings)
+    assert processor.livemode is live
+    assert processor.webhook_secrets == [SECRET]
+
+
+# ---- what is made of answers
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A processor of a few lines: it answers what the test put up, and remembers what it was asked."""
+
+    status: int
+    answer: bytes
+    wait: threading.Event | None
+    calls: list[tuple[str, dict[str, str], str]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
+        heard = type(self)
+        heard.calls.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+        if heard.wait:
+            heard.wait.wait(10)
+        with suppress(BrokenPipeError):
+            self.send_response(heard.status)
+            self.send_header("Content-Length", str(len(heard.answer)))
+            self.end_headers()
+            self.wfile.write(heard.answer)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class Served:
+    """A listening processor, and an adapter that calls it."""
+
+    def __init__(self) -> None:
+        self.handler = type("Handler", (Answers,), {"status": 200, "answer": b"{}", "wait": None, "calls": []})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def answer(self, status: int, body: Any) -> None:
+        self.handler.status, self.handler.answer = status, json.dumps(body).encode()
+
+    def refuse(self, status: int, kind: str, code: str = "") -> None:
+        self.answer(status, {"error": {"type": kind, "message": "no", **({"code": code} if code else {})}})
+
+    @property
+    def calls(self) -> list[tuple[str, dict[str, str], str]]:
+        return self.handler.calls
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    running = Served()
+    yield running
+    if running.handler.wait:
+        running.handler.wait.set()
+    running.server.shutdown()
+    running.server.server_close()
+
+
+SESSION = {"id": "cs_test_1", "object": "checkout.session", "url": "https://checkout.example/cs_test_1"}
+
+
+def test_a_checkout_is_its_id_and_its_address(served: Served) -> None:
+    served.answer(200, SESSION)
+    adapting = adapter(api_base=served.url)
+    checkout = adapting.create_checkout(adapting.checkout_parameters(ORDER), "gift_0001-1")
+    assert (checkout.checkout_id, checkout.url) == ("cs_test_1", "https://checkout.example/cs_test_1")
+    [(path, headers, body)] = served.calls
+    assert path == "/v1/checkout/sessions"
+    assert headers["idempotency-key"] == "gift_0001-1"
+    assert headers["authorization"] == "Bearer sk_test_x"
+    assert headers["stripe-version"] == API_VERSION
+    assert ("line_items[0][price_data][unit_amount]", "2500") in parse_qsl(body)
+
+
+def test_parameters_that_come_back_in_another_order_are_sent_as_the_same_bytes(
+    served: Served, rng: random.Random
+) -> None:
+    served.answer(200, SESSION)
+    adapting = adapter(api_base=served.url)
+    parameters = adapting.checkout_parameters(replace(ORDER, fee_cover=90))
+    for _ in range(3):
+        adapting.create_checkout(dict(rng.sample(list(parameters.items()), len(parameters))), "k")
+    adapting.create_checkout(json.loads(json.dumps(parameters, sort_keys=True)), "k")
+    assert len({body for _, _, body in served.calls}) == 1
+
+
+def test_a_checkout_that_is_over_has_no_address_and_is_refused(served: Served) -> None:
+    served.answer(200, {**SESSION, "url": None, "status": "complete"})
+    with pytest.raises(ProcessorRefused, match="no_url"):
+        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+
+
+REFUSALS = [
+    (400, "invalid_request_error", "amount_too_small", "too small"),
+    (400, "invalid_request_error", "amount_too_large", "too large"),
+    (400, "invalid_request_error", "charge_already_refunded", "refunded already"),
+    (400, "invalid_request_error", "parameter_unknown", "did not accept"),
+    (400, "invalid_request_error", "", "did not accept"),
+    (404, "invalid_request_error", "resource_missing", "did not accept"),
+    (402, "card_error", "card_declined", "did not accept"),
+    (402, "card_error", "", "did not accept"),
+]
+
+
+@pytest.mark.parametrize("status, kind, code, words", REFUSALS)
+def test_a_no_for_good_is_refused_with_a_sentence_for_the_reader(
+    served: Served, status: int, kind: str, code: str, words: str
+) -> None:
+    served.refuse(status, kind, code)
+    adapting = adapter(api_base=served.url)
+    for call in (
+        lambda: adapting.create_checkout({"mode": "payment"}, "k"),
+        lambda: adapting.expire_checkout("cs_test_1"),
+        lambda: adapting.refund("pi_1", 500, REQUEST),
+    ):
+        with pytest.raises(ProcessorRefused) as refused:
+            call()
+        assert refused.value.code == (code or str(status))
+        assert words in refused.value.reader_text
+    assert len(served.calls) == 3
+
+
+FAULTS = [
+    (401, "invalid_request_error", ""),
+    (403, "invalid_request_error", ""),
+    (409, "invalid_request_error", "idempotency_key_in_use"),
+    (429, "invalid_request_error", "rate_limit"),
+    (429, "invalid_request_error", "lock_timeout"),
+    (500, "api_error", ""),
+    (503, "api_error", ""),
+]
+
+
+@pytest.mark.parametrize("status, kind, code", FAULTS)
+def test_a_fault_that_may_pass_is_no_refusal_and_no_reader_waits_for_a_second_try(
+    served: Served, status: int, kind: str, code: str
+) -> None:
+    served.refuse(status, kind, code)
+    with pytest.raises(ProcessorUnavailable):
+        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+    assert len(served.calls) == 1
+
+
+def test_a_refund_is_tried_twice_with_one_key(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.refuse(500, "api_error")
+    monkeypatch.setattr("stripe.HTTPClient.MAX_DELAY", 0.01)
+    monkeypatch.setattr("stripe.HTTPClient.INITIAL_DELAY", 0.01)
+    with pytest.raises(ProcessorUnavailable):
+        adapter(api_base=served.url).refund("pi_1", 500, REQUEST)
+    assert {(path, headers["idempotency-key"]) for path, headers, _ in served.calls} == {("/v1/refunds", REQUEST)}
+    assert len(served.calls) == 2
+    sent = dict(parse_qsl(served.calls[0][2]))
+    assert sent == {"payment_intent": "pi_1", "amount": "500", "metadata[request]": REQUEST}
+
+
+def test_an_accepted_refund_is_its_id(served: Served) -> None:
+    served.answer(200, {"id": "re_1", "object": "refund", "status": "pending"})
+    assert adapter(api_base=served.url).refund("pi_1", 500, REQUEST) == "re_1"
+
+
+@pytest.mark.parametrize("body", [b"<html>Welcome to the airport's network</html>", b"", b"{"])
+def test_an_answer_that_is_not_json_is_no_answer(served: Served, body: bytes) -> None:
+    served.handler.answer = body
+    with pytest.raises(ProcessorUnavailable):
+        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+
+
+def test_a_processor_that_is_not_there_is_unavailable() -> None:
+    with pytest.raises(ProcessorUnavailable):
+        adapter(api_base=f"http://127.0.0.1:{free_port()}").create_checkout({"mode": "payment"}, "k")
+
+
+def test_a_processor_that_does_not_answer_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sum(module.CHECKOUT_TIMEOUT) <= 4
+    monkeypatch.setattr(module, "CHECKOUT_TIMEOUT", (0.2, 0.2))
+    served.handler.wait = threading.Event()
+    began = time.monotonic()
+    with pytest.raises(ProcessorUnavailable):
+        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+    assert time.monotonic() - began < 2
+    assert len(served.calls) == 1
