@@ -1,0 +1,400 @@
+"""What the books make of facts: refunds and reversals in any order, their dates, and states that never go back."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from donations import inbox, projections
+from donations.models import (
+    Campaign,
+    CampaignMonth,
+    DailyRollup,
+    Donor,
+    Gift,
+    GiftState,
+    InboxEvent,
+    LedgerEntry,
+    MonthTotal,
+    OutboxMessage,
+    RefundRequest,
+)
+from tests.factories import NOON, Event, checkout_event, confirm, deliver, make_campaign, make_gift, refund_event
+
+pytestmark = pytest.mark.django_db
+DECEMBER = datetime(2024, 12, 3, 12, tzinfo=UTC)
+JANUARY = datetime(2025, 1, 7, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def campaign() -> Campaign:
+    return make_campaign()
+
+
+@pytest.fixture
+def gift(campaign: Campaign) -> Gift:
+    return make_gift(campaign)
+
+
+@pytest.fixture
+def paid(gift: Gift) -> Gift:
+    """A gift of 50000 that was paid at noon of 18 November."""
+    confirm(gift)
+    return gift
+
+
+def told(*events: Event) -> list[str]:
+    """Have events delivered and processed, one after the other; the states that they end in."""
+    for one in events:
+        deliver(one)
+        inbox.drain()
+    rows = dict(InboxEvent.objects.values_list("event_id", "state"))
+    return [rows[one["id"]] for one in events]
+
+
+def try_again() -> None:
+    """Have what waits looked at now."""
+    InboxEvent.objects.filter(state="waiting").update(next_try_at=timezone.now())
+    inbox.drain()
+
+
+def booked() -> list[tuple[str, str, int]]:
+    return sorted(LedgerEntry.objects.values_list("kind", "reference", "amount"))
+
+
+def refunds() -> list[tuple[str, str, int]]:
+    return [entry for entry in booked() if entry[0] != "gift"]
+
+
+def raised(month: str = "2024-11") -> int:
+    total = MonthTotal.objects.filter(month=month).first()
+    return total.raised if total else 0
+
+
+def outcome(deliveries: Iterable[Event]) -> tuple[Any, ...]:
+    """What deliveries in this order end in; afterwards all is as it was before them."""
+    with transaction.atomic():
+        told(*deliveries)
+        try_again()
+        try_again()
+        entries = LedgerEntry.objects.order_by("kind", "reference").values_list(
+            "kind", "reference", "amount", "effective_at", "local_date", "campaign_month", "goal_amount", "gift"
+        )
+        states = GiftState.objects.order_by("pk").values_list("pk", "status", "charged", "refunded", "counted")
+        found = (
+            list(entries),
+            list(states),
+            raised(),
+            projections.drift(),
+            sorted(InboxEvent.objects.values_list("event_id", "state")),
+            sorted(OutboxMessage.objects.values_list("subject_id", "state")),
+        )
+        transaction.set_rollback(True)
+    return found
+
+
+def the_one_outcome(deliveries: Sequence[Event]) -> tuple[Any, ...]:
+    """What every order of these deliveries ends in."""
+    found = [outcome(order) for order in itertools.permutations(deliveries)]
+    assert [one for one in found if one != found[0]] == []
+    assert found[0][3] == []
+    return found[0]
+
+
+# ---- refunds
+
+
+def test_a_refund_above_its_gift_waits_and_changes_nothing(paid: Gift) -> None:
+    assert told(refund_event(paid, 50001)) == ["waiting"]
+    assert (refunds(), raised()) == ([], 50000)
+    assert "more would be refunded than was charged" in InboxEvent.objects.get(state="waiting").reason
+
+
+def test_refunds_are_booked_up_to_the_last_cent_and_the_next_one_waits(paid: Gift) -> None:
+    steps = [refund_event(paid, amount) for amount in (20000, 29999, 1, 1)]
+    assert told(*steps) == ["processed", "processed", "processed", "waiting"]
+    state = GiftState.objects.get()
+    assert (raised(), state.refunded, state.status) == (0, 50000, "confirmed")
+
+
+def test_refunds_above_the_gift_in_one_batch_wait_too(paid: Gift) -> None:
+    deliver(*[refund_event(paid, 30000, created=NOON + timedelta(hours=hour)) for hour in (2, 1)])
+    inbox.drain()
+    assert sorted(InboxEvent.objects.values_list("state", flat=True)) == ["processed", "processed", "waiting"]
+    assert LedgerEntry.objects.get(kind="refund").effective_at == NOON + timedelta(hours=1)
+
+
+def test_a_refund_that_waits_for_room_is_booked_once_another_has_come_back(paid: Gift) -> None:
+    told(refund_event(paid, 50000, refund="re_a"))
+    second = refund_event(paid, 50000, refund="re_b")
+    assert told(second) == ["waiting"]
+    assert told(refund_event(paid, 50000, refund="re_a", status="failed", kind="refund.failed")) == ["processed"]
+    try_again()
+    assert refunds() == [("refund", "re_a", -50000), ("refund", "re_b", -50000), ("refund_reversal", "re_a", 50000)]
+    assert (raised(), projections.drift()) == (0, [])
+
+
+@pytest.mark.parametrize("statuses", list(itertools.permutations(("pending", "requires_action", "succeeded"))), ids=str)
+def test_a_refund_is_booked_once_whenever_it_was_seen_to_succeed(paid: Gift, statuses: tuple[str, ...]) -> None:
+    for status in statuses:
+        told(refund_event(paid, 20000, refund="re_1", status=status, kind="refund.updated"))
+        wanted = "succeeded" in statuses[: statuses.index(status) + 1]
+        assert refunds() == ([("refund", "re_1", -20000)] if wanted else [])
+    assert raised() == 30000
+
+
+@pytest.mark.parametrize("status", ["pending", "requires_action", "failed", "canceled"])
+def test_a_refund_that_was_never_seen_to_succeed_is_not_booked(paid: Gift, status: str) -> None:
+    for kind in ("refund.created", "refund.updated", "refund.failed"):
+        assert told(refund_event(paid, 20000, refund="re_1", status=status, kind=kind)) == ["processed"]
+    assert (refunds(), raised()) == ([], 50000)
+
+
+@pytest.mark.parametrize("ending", ["failed", "canceled"])
+def test_a_refund_that_came_back_is_reversed_in_every_order(gift: Gift, ending: str) -> None:
+    refund = {"refund": "re_1", "created": DECEMBER}
+    story = [
+        checkout_event(gift),
+        refund_event(gift, 20000, status="pending", **refund),
+        refund_event(gift, 20000, kind="refund.updated", at=DECEMBER + timedelta(days=1), **refund),
+        refund_event(gift, 20000, status=ending, kind="refund.failed", at=JANUARY, **refund),
+    ]
+    entries, states, month, *_ = the_one_outcome(story)
+    assert [(kind, reference, amount, at) for kind, reference, amount, at, *_ in entries] == [
+        ("gift", f"pi_{gift.pk[5:]}", 50000, NOON),
+        ("refund", "re_1", -20000, DECEMBER),
+        ("refund_reversal", "re_1", 20000, JANUARY),
+    ]
+    assert (states, month) == ([(gift.pk, "confirmed", 50000, 0, 50000)], 50000)
+
+
+def test_two_sightings_of_a_failure_reverse_once_in_every_order(gift: Gift) -> None:
+    refund = {"refund": "re_1", "created": DECEMBER, "at": JANUARY}
+    story = [
+        checkout_event(gift),
+        refund_event(gift, 20000, **refund),
+        refund_event(gift, 20000, status="failed", kind="refund.updated", **refund),
+        refund_event(gift, 20000, status="failed", kind="refund.failed", **refund),
+    ]
+    entries, *_ = the_one_outcome(story)
+    assert [amount for _, _, amount, *_ in entries] == [50000, -20000, 20000]
+
+
+def test_a_refund_and_its_failure_in_one_batch_are_both_booked(paid: Gift) -> None:
+    deliver(
+        refund_event(paid, 20000, refund="re_1", status="failed", kind="refund.failed"),
+        refund_event(paid, 20000, refund="re_1"),
+    )
+    inbox.drain()
+    assert refunds() == [("refund", "re_1", -20000), ("refund_reversal", "re_1", 20000)]
+
+
+def test_refunds_in_several_steps_end_in_one_state_in_every_order(gift: Gift) -> None:
+    story = [
+        checkout_event(gift),
+        *[
+            refund_event(gift, amount, refund=f"re_{amount}", created=DECEMBER + timedelta(days=day))
+            for day, amount in enumerate((5000, 15000, 30000))
+        ],
+    ]
+    entries, states, month, *_ = the_one_outcome(story)
+    assert sorted(amount for _, _, amount, *_ in entries) == [-30000, -15000, -5000, 50000]
+    assert (states, month) == ([(gift.pk, "confirmed", 50000, 50000, 0)], 0)
+
+
+def test_a_refund_in_another_currency_is_quarantined(paid: Gift) -> None:
+    assert told(refund_event(paid, 100, currency="eur")) == ["quarantined"]
+    assert InboxEvent.objects.get(state="quarantined").reason == "it refunds EUR, and the gift is in USD"
+    assert refunds() == []
+
+
+def test_a_refund_of_our_own_that_comes_back_frees_what_it_had_set_aside_once(paid: Gift) -> None:
+    request = RefundRequest.objects.create(gift=paid, amount=20000, status="accepted")
+    GiftState.objects.update(refund_requested=20000)
+    ours: dict[str, Any] = {"refund": "re_1", "metadata": {"request": request.key}}
+    told(refund_event(paid, 20000, **ours))
+    assert GiftState.objects.get().refund_requested == 20000
+    for kind in ("refund.failed", "refund.updated"):
+        told(refund_event(paid, 20000, status="failed", kind=kind, **ours))
+    request.refresh_from_db()
+    assert (GiftState.objects.get().refund_requested, request.status, raised()) == (0, "failed", 50000)
+
+
+# ---- dates
+
+
+def test_a_gift_stands_on_the_day_of_the_event_that_confirmed_it(gift: Gift) -> None:
+    # Midnight of 1 December in New York is 05:00 UTC.
+    told(checkout_event(gift, at=datetime(2024, 12, 1, 4, 59, 59, tzinfo=UTC)))
+    entry = LedgerEntry.objects.get()
+    assert (entry.campaign_month, str(entry.local_date), entry.time_zone) == (
+        "2024-11",
+        "2024-11-30",
+        "America/New_York",
+    )
+    assert entry.effective_at == datetime(2024, 12, 1, 4, 59, 59, tzinfo=UTC)
+
+
+def test_a_gift_a_second_later_is_of_the_next_month(gift: Gift) -> None:
+    told(checkout_event(gift, at=datetime(2024, 12, 1, 5, tzinfo=UTC)))
+    entry = LedgerEntry.objects.get()
+    assert (entry.campaign_month, str(entry.local_date)) == ("2024-12", "2024-12-01")
+    assert (raised("2024-11"), raised("2024-12")) == (0, 50000)
+
+
+def test_decembers_refund_of_a_november_gift_lowers_novembers_bar_and_stands_in_decembers_books(paid: Gift) -> None:
+    told(refund_event(paid, 20000, created=DECEMBER, at=DECEMBER + timedelta(days=2)))
+    entry = LedgerEntry.objects.get(kind="refund")
+    assert (entry.campaign_month, entry.effective_at, str(entry.local_date)) == ("2024-11", DECEMBER, "2024-12-03")
+    assert (raised("2024-11"), raised("2024-12")) == (30000, 0)
+    assert sum(DailyRollup.objects.filter(dimension="all").values_list("raised", flat=True)) == 30000
+    assert {str(day) for day in DailyRollup.objects.values_list("day", flat=True)} == {"2024-11-18"}
+
+
+def test_a_reversal_in_january_raises_novembers_bar_again_and_stands_in_januarys_books(paid: Gift) -> None:
+    refund = {"refund": "re_1", "created": DECEMBER}
+    told(
+        refund_event(paid, 20000, **refund),
+        refund_event(paid, 20000, status="failed", kind="refund.failed", at=JANUARY, **refund),
+    )
+    entry = LedgerEntry.objects.get(kind="refund_reversal")
+    assert (entry.campaign_month, entry.effective_at) == ("2024-11", JANUARY)
+    assert {month: raised(month) for month in ("2024-11", "2024-12", "2025-01")} == {
+        "2024-11": 50000,
+        "2024-12": 0,
+        "2025-01": 0,
+    }
+
+
+def test_a_refund_in_one_batch_with_its_gift_is_of_its_gifts_month(gift: Gift) -> None:
+    deliver(refund_event(gift, 20000, created=DECEMBER), checkout_event(gift))
+    inbox.drain()
+    assert set(LedgerEntry.objects.values_list("campaign_month", flat=True)) == {"2024-11"}
+    assert raised() == 30000
+
+
+def test_the_date_that_was_booked_first_stands(paid: Gift) -> None:
+    told(checkout_event(paid, "checkout.session.async_payment_succeeded", at=DECEMBER))
+    entry = LedgerEntry.objects.get()
+    assert (entry.effective_at, entry.campaign_month) == (NOON, "2024-11")
+    assert (raised("2024-11"), raised("2024-12")) == (50000, 0)
+
+
+def test_of_two_sightings_in_one_batch_the_earlier_date_is_booked(gift: Gift) -> None:
+    deliver(
+        checkout_event(gift, "checkout.session.async_payment_succeeded", at=DECEMBER), checkout_event(gift, at=NOON)
+    )
+    inbox.drain()
+    assert LedgerEntry.objects.get().effective_at == NOON
+
+
+def test_the_first_money_of_a_month_settles_its_goal(campaign: Campaign, paid: Gift) -> None:
+    assert CampaignMonth.objects.get().goal == campaign.default_goal_minor
+
+
+# ---- payments that surprise us
+
+
+@pytest.mark.parametrize("amount", [49999, 50001, 1, 5000000])
+def test_a_payment_of_another_amount_is_quarantined(gift: Gift, amount: int) -> None:
+    assert told(checkout_event(gift, amount_total=amount)) == ["quarantined"]
+    assert InboxEvent.objects.get().reason == f"{amount} minor units were paid, and 50000 were asked"
+    assert (booked(), raised(), GiftState.objects.count()) == ([], 0, 0)
+
+
+def test_a_payment_in_another_currency_is_quarantined(gift: Gift) -> None:
+    assert told(checkout_event(gift, currency="eur")) == ["quarantined"]
+    assert InboxEvent.objects.get().reason == "it was paid in EUR, and asked in USD"
+    assert booked() == []
+
+
+def test_a_payment_counts_for_the_gift_that_it_was_booked_to_whatever_another_event_names(
+    campaign: Campaign, paid: Gift
+) -> None:
+    other = make_gift(campaign)
+    assert told(checkout_event(other, payment=f"pi_{paid.pk[5:]}")) == ["processed"]
+    assert booked() == [("gift", f"pi_{paid.pk[5:]}", 50000)]
+    assert raised() == 50000
+
+
+def test_the_fee_cover_is_booked_and_never_counts_toward_the_goal(campaign: Campaign) -> None:
+    gift = make_gift(campaign, 50000, fee_cover=1500)
+    confirm(gift)
+    entry = LedgerEntry.objects.get()
+    assert (entry.amount, entry.goal_amount, raised()) == (51500, 50000, 50000)
+    told(refund_event(gift, 1500))
+    assert raised() == 50000
+    told(refund_event(gift, 1000))
+    assert (raised(), projections.drift()) == (49000, [])
+
+
+# ---- checkouts
+
+
+STATUSES = {"completed unpaid": "awaiting", "expired": "expired", "async_payment_failed": "failed"}
+
+
+def news(gift: Gift, name: str) -> Event:
+    if name == "completed unpaid":
+        return checkout_event(gift, paid=False)
+    return checkout_event(gift, f"checkout.session.{name}", paid=name == "async_payment_succeeded")
+
+
+@pytest.mark.parametrize(("name", "status"), list(STATUSES.items()))
+def test_a_checkout_without_money_has_its_state_and_counts_nothing(gift: Gift, name: str, status: str) -> None:
+    assert told(news(gift, name)) == ["processed"]
+    assert GiftState.objects.get().status == status
+    assert (booked(), raised(), OutboxMessage.objects.count()) == ([], 0, 0)
+    pending = MonthTotal.objects.first()
+    assert (pending.awaiting if pending else 0) == (50000 if status == "awaiting" else 0)
+
+
+@pytest.mark.parametrize("name", STATUSES)
+def test_no_news_of_a_checkout_lowers_a_paid_gift(paid: Gift, name: str) -> None:
+    assert told(news(paid, name)) == ["processed"]
+    state = GiftState.objects.get()
+    assert (state.status, state.counted, state.awaiting, raised()) == ("confirmed", 50000, 0, 50000)
+    assert projections.drift() == []
+
+
+def test_all_news_of_a_checkout_that_is_paid_in_the_end_say_confirmed_in_every_order(gift: Gift) -> None:
+    story = [news(gift, name) for name in (*STATUSES, "async_payment_succeeded")]
+    entries, states, month, *_ = the_one_outcome(story)
+    assert [(kind, amount) for kind, _, amount, *_ in entries] == [("gift", 50000)]
+    assert (states, month) == ([(gift.pk, "confirmed", 50000, 0, 50000)], 50000)
+
+
+def test_a_delayed_payment_that_failed_has_failed_in_every_order(gift: Gift) -> None:
+    entries, states, month, *_ = the_one_outcome([news(gift, name) for name in STATUSES])
+    assert (entries, states, month) == ([], [(gift.pk, "failed", 0, 0, 0)], 0)
+
+
+def test_what_awaits_its_money_is_no_longer_awaited_once_it_has_come_or_failed(campaign: Campaign) -> None:
+    first, second = make_gift(campaign, 20000), make_gift(campaign, 30000)
+    told(news(first, "completed unpaid"), news(second, "completed unpaid"))
+    total = MonthTotal.objects.get()
+    assert (total.awaiting, total.awaiting_gifts, total.raised) == (50000, 2, 0)
+    told(news(first, "async_payment_succeeded"), news(second, "async_payment_failed"))
+    total = MonthTotal.objects.get()
+    assert (total.awaiting, total.awaiting_gifts, total.raised, total.gifts) == (0, 0, 20000, 1)
+    assert projections.drift() == []
+
+
+# ---- who gave
+
+
+def test_the_address_from_the_hosted_page_is_kept_where_the_donor_gave_us_none(campaign: Campaign, gift: Gift) -> None:
+    known = Donor.objects.create(email="known@example.org")
+    named = make_gift(campaign, donor=known)
+    typed = {"email": "Reader@Example.org", "name": "A Reader"}
+    told(checkout_event(gift, customer_details=typed), checkout_event(named, customer_details=typed))
+    assert Gift.objects.get(pk=named.pk).donor == known
+    kept = Gift.objects.get(pk=gift.pk).donor
+    assert kept is not None
+    assert (kept.email, kept.name) == ("reader@example.org", "A Reader")
+    told(checkout_event(make_gift(campaign), customer_details=typed | {"name": "Another"}))
+    assert Donor.objects.count() == 2
