@@ -1,10 +1,12 @@
-"""What every request passes: whom we believe about the caller's address and scheme."""
+"""What every request passes: whom we believe about the caller, and what a page may load."""
 
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 
+from csp.constants import HEADER
+from csp.middleware import CSPMiddleware
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 
 class TrustedProxies:
@@ -33,3 +35,11 @@ class TrustedProxies:
         except ValueError:
             return False
         return any(place in network for network in self.networks)
+
+
+class ContentSecurityPolicy(CSPMiddleware):
+    """The site's policy on every response that brings none of its own; for one that does, none is put together."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Leave a response with a policy alone."""
+        return response if HEADER in response else super().process_response(request, response)

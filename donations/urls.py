@@ -5,16 +5,17 @@ from django.urls import path
 from donations.views import demo, embed, exports, giving, health, staff, webhooks
 
 urlpatterns = [
+    # What machines ask for, many times a second, is found first.
+    path("webhooks/stripe/", webhooks.stripe, name="webhook-stripe"),
+    path("embed/v1/meter", embed.meter, name="meter"),
+    path("embed/v1/meter.json", embed.meter_json, name="meter-json"),
+    path("embed/v1/meter.svg", embed.meter_svg, name="meter-svg"),
     path("", giving.home, name="home"),
     path("give/", giving.home),
     path("give/<slug:campaign>/", giving.give, name="give"),
     path("thanks/<str:token>/", giving.thanks, name="thanks"),
     path("follow/<str:token>/", giving.follow, name="follow"),
-    path("webhooks/stripe/", webhooks.stripe, name="webhook-stripe"),
     path("embed/", embed.snippets, name="embed"),
-    path("embed/v1/meter", embed.meter, name="meter"),
-    path("embed/v1/meter.json", embed.meter_json, name="meter-json"),
-    path("embed/v1/meter.svg", embed.meter_svg, name="meter-svg"),
     path("staff/", staff.this_month, name="staff"),
     path("staff/exports/", exports.page, name="staff-exports"),
     path("staff/exports/<slug:file>.csv", exports.download, name="staff-export-file"),

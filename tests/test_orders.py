@@ -174,7 +174,7 @@ def rows(model: type[models.Model], without: Iterable[str] = ()) -> list[Row]:
     """A table's rows. As plain SQL: the ORM would take longer over this than all that is tested here."""
     columns = [field.column for field in model._meta.concrete_fields if field.column not in without]
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {', '.join(columns)} FROM {model._meta.db_table}")  # noqa: S608 (our own names)
+        cursor.execute(f"SELECT {', '.join(columns)} FROM {model._meta.db_table}")
         return sorted((dict(zip(columns, row, strict=True)) for row in cursor.fetchall()), key=str)
 
 

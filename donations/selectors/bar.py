@@ -15,7 +15,7 @@ from django.utils import timezone
 from donations.models import Campaign, CampaignMonth, MonthTotal
 from donations.periods import Month
 
-FRESH_SECONDS = 0.5
+FRESH_SECONDS = 0.8
 OLDEST_SECONDS = 0.9
 MOST_KEPT = 256
 LOCKS = 64
@@ -78,7 +78,7 @@ def bar(campaign: str | None, month: Month | None) -> Bar:
 
 
 class Fresh(Generic[T]):
-    """A read-cache of one process: each key is made at most twice a second, by one thread, and served for a second."""
+    """A read-cache of one process: each key is made anew by one thread, and none is served when it is a second old."""
 
     def __init__(self, make: Callable[[str | None, str | None], T]) -> None:
         self.make = make

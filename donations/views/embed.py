@@ -12,6 +12,8 @@ from donations.embeds import Rendered
 from donations.periods import Month
 from donations.selectors.bar import Fresh, UnknownCampaign, bar
 
+NOTHING_TO_RUN = "default-src 'none'; frame-ancestors 'none'"
+
 
 def _made(campaign: str | None, month: str | None) -> Rendered:
     return embeds.rendered(bar(campaign, Month.parse(month) if month else None))
@@ -42,7 +44,7 @@ def _tagged(response: HttpResponse, shown: Rendered) -> HttpResponse:
 
 def _fresh(request: HttpRequest, shown: Rendered) -> HttpResponse | None:
     """304 where the reader has this bar already."""
-    if shown.etag in request.headers.get("If-None-Match", ""):
+    if shown.etag in request.META.get("HTTP_IF_NONE_MATCH", ""):
         return _open(_tagged(HttpResponseNotModified(), shown))
     return None
 
@@ -56,7 +58,11 @@ def meter_json(request: HttpRequest) -> HttpResponse:
         return _open(JsonResponse({"error": "There is no such campaign."}, status=404))
     except ValueError:
         return _open(JsonResponse({"error": "Write the month like 2024-11."}, status=400))
-    return _fresh(request, shown) or _open(_tagged(HttpResponse(shown.json, content_type="application/json"), shown))
+    response = _fresh(request, shown) or _open(
+        _tagged(HttpResponse(shown.json, content_type="application/json"), shown)
+    )
+    response["Content-Security-Policy"] = NOTHING_TO_RUN
+    return response
 
 
 @require_safe

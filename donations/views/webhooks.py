@@ -31,7 +31,7 @@ def stripe(request: HttpRequest) -> HttpResponse:
         log.exception("a delivery could not be stored; its sender will repeat it")
         return HttpResponse("try again later\n", status=503, content_type="text/plain")
     ticker.wake()
-    return HttpResponse(b"", content_type="text/plain")
+    return HttpResponse(b"", content_type="text/plain", headers={"Content-Security-Policy": "default-src 'none'"})
 
 
 def _length(request: HttpRequest) -> int:

@@ -1,0 +1,100 @@
+"""How fast the inbox is drained: beside acknowledging, beside a transaction an event, and in a large ledger."""
+
+import time
+from collections.abc import Callable
+from itertools import count
+from statistics import median
+
+from django.conf import settings
+from django.db import connection
+
+from donations import inbox
+from tests.bench import acknowledging, material
+from tests.bench.report import Result
+from tests.bench.serving import serving
+
+
+def measure(quick: bool) -> list[Result]:
+    return [*_rates(quick), _growth(quick)]
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _rates(quick: bool) -> list[Result]:
+    """100,000 events of one month, in rounds between which deliveries are acknowledged and events taken one by one."""
+    rounds, size, alone = (2, 2_000, 200) if quick else (5, 20_000, 400)
+    drained, one_by_one, acknowledged = [], [], []
+    first = count(1, size + alone)
+    for _ in range(rounds):
+        with serving(settings.DATABASE_ADDRESS) as server:
+            acknowledged.append(acknowledging.acknowledge(server, 1 if quick else 3).rate)
+        _forget_deliveries()
+        start = next(first)
+        material.queue(start, size)
+        drained.append(size / _timed(inbox.drain))
+        material.queue(start + size, alone)
+        one_by_one.append(alone / _timed(lambda: [inbox.process_batch(limit=1) for _ in range(alone)]))
+    total = f"{rounds * size:,} events at {median(drained):,.0f}/s"
+    return [
+        Result(
+            name="drained, beside the rate of acknowledging",
+            ratio=median(mine / other for mine, other in zip(drained, acknowledged, strict=True)),
+            goal=1.5,
+            figures={"drained": total, "acknowledged": f"{median(acknowledged):,.0f}/s"},
+        ),
+        Result(
+            name="drained, beside a transaction an event",
+            ratio=median(mine / other for mine, other in zip(drained, one_by_one, strict=True)),
+            goal=10,
+            figures={"drained": total, "one by one": f"{median(one_by_one):,.0f}/s"},
+        ),
+    ]
+
+
+def _forget_deliveries() -> None:
+    """The deliveries of the load have no gifts: they are not what is drained."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM donations_inboxevent WHERE state = 'ready'")
+    material.settle()
+
+
+def _growth(quick: bool) -> Result:
+    """The same number of events in a ledger of 1,000 entries and in one of 1,000,000, in turns."""
+    rounds, size, small, large = (2, 1_000, 1_000, 20_000) if quick else (7, 4_000, 1_000, 1_000_000)
+    own = connection.settings_dict["NAME"]
+    costs: dict[int, list[float]] = {small: [], large: []}
+    for entries in costs:
+        with connection.cursor() as cursor:
+            cursor.execute(f'CREATE DATABASE "bench{entries}" TEMPLATE "template0"')
+        _enter(f"bench{entries}", migrate=True)
+        material.fill(50_000_000, entries)
+        material.queue(1, 500)
+        inbox.drain()
+        _enter(own)
+    for turn in range(rounds):
+        for entries, cost in costs.items():
+            _enter(f"bench{entries}")
+            material.queue(1_000 + turn * size, size)
+            cost.append(_timed(inbox.drain) / size)
+    _enter(own)
+    return Result(
+        name=f"the cost of an event at {large:,} entries, beside at {small:,}",
+        ratio=median(many / few for many, few in zip(costs[large], costs[small], strict=True)),
+        goal=1.3,
+        at_least=False,
+        figures={f"at {entries:,}": f"{median(cost) * 1e6:.0f} µs" for entries, cost in costs.items()},
+    )
+
+
+def _enter(database: str, *, migrate: bool = False) -> None:
+    """Work in another database of the same server."""
+    from django.core.management import call_command
+
+    connection.close()
+    connection.settings_dict["NAME"] = database
+    if migrate:
+        call_command("migrate", verbosity=0)

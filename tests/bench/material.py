@@ -1,0 +1,120 @@
+"""What is measured with: campaigns, many gifts and entries at once, and signed deliveries."""
+
+import json
+from datetime import UTC, datetime
+
+from django.db import connection
+from django.utils import timezone
+
+from donations.models import Campaign
+from tests.factories import make_campaign, signature_of
+
+MOMENT = datetime(2024, 11, 18, 12, tzinfo=UTC)
+PADDING = "x" * 2300  # brings a delivery to the 3.5 KB that a completed checkout has
+
+
+def campaign() -> Campaign:
+    return Campaign.objects.first() or make_campaign(goal=100_000_000)
+
+
+def add_gifts(first: int, count: int) -> None:
+    """Gifts numbered from `first`, begun and not paid."""
+    campaign()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO donations_gift (reference, campaign_id, frequency, tier, currency, amount, fee_cover, "
+            "public_name, message, anonymous, source, livemode, processor, created_at, page, checkout_url, refusal) "
+            "SELECT 'gift_' || i, 'general', 'once', '500.00', 'USD', 50000, 0, '', '', false, '', false, 'stripe', "
+            "now(), '', '', '' FROM generate_series(%s, %s) i",
+            [first, first + count - 1],
+        )
+
+
+def delivery(number: int) -> str:
+    """The event that gift `number` was paid, as one line."""
+    session = {
+        "id": f"cs_test_{number}",
+        "object": "checkout.session",
+        "amount_total": 50000,
+        "currency": "usd",
+        "client_reference_id": f"gift_{number}",
+        "custom_text": {"submit": PADDING},
+        "customer_details": None,
+        "livemode": False,
+        "metadata": {"gift": f"gift_{number}", "campaign": "general"},
+        "mode": "payment",
+        "payment_intent": f"pi_{number}",
+        "payment_status": "paid",
+        "status": "complete",
+    }
+    return json.dumps(
+        {
+            "id": f"evt_{number}",
+            "object": "event",
+            "created": int(MOMENT.timestamp()) + number % 86_400,
+            "livemode": False,
+            "type": "checkout.session.completed",
+            "data": {"object": session},
+        }
+    )
+
+
+def signed(number: int) -> tuple[str, str]:
+    """A delivery with its signature of now."""
+    body = delivery(number)
+    return body, signature_of(body.encode())
+
+
+def queue(first: int, count: int) -> None:
+    """Put deliveries into the inbox, ready to be drained, with their gifts."""
+    add_gifts(first, count)
+    columns = (
+        "processor, event_id, origin, type, received_at, body, body_sha256, state, next_try_at, attempts, reason, "
+        "subject, payment, gift_reference, decision, decision_reason"
+    )
+    now = timezone.now()
+    with connection.cursor() as cursor, cursor.cursor.copy(f"COPY donations_inboxevent ({columns}) FROM STDIN") as copy:
+        for number in range(first, first + count):
+            body = delivery(number).encode()
+            copy.write_row(
+                ("stripe", f"evt_{number}", "delivery", "checkout.session.completed", now, body, bytes(32), "ready",
+                 now, 0, "", "", "", "", "", "")
+            )  # fmt: skip
+
+
+def fill(first: int, count: int) -> None:
+    """Gifts that were paid long ago: their entries, states and settled events, by the million."""
+    add_gifts(first, count)
+    last = first + count - 1
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO donations_ledgerentry (effective_at, local_date, campaign, campaign_month, time_zone, kind, "
+            "processor, reference, gift, tier, currency, amount, goal_amount, settlement_currency, livemode, "
+            "booked_at) SELECT %s::timestamptz + i %% 86400 * interval '1 s', '2024-11-18', 'general', '2024-11', "
+            "'America/New_York', 'gift', 'stripe', 'pi_' || md5(i::text), 'gift_' || i, '500.00', 'USD', "
+            "50000 + i %% 7 * 5, 50000, '', false, now() FROM generate_series(%s, %s) i",
+            [MOMENT, first, last],
+        )
+        cursor.execute(
+            "INSERT INTO donations_giftstate (gift_id, status, campaign_id, campaign_month, local_date, livemode, "
+            "currency, tier, payment, confirmed_at, charged, refunded, disputed, counted, awaiting, refund_requested) "
+            "SELECT 'gift_' || i, 'confirmed', 'general', '2024-11', '2024-11-18', false, 'USD', '500.00', "
+            "'pi_' || md5(i::text), %s, 50000, 0, 0, 50000, 0, 0 FROM generate_series(%s, %s) i",
+            [MOMENT, first, last],
+        )
+        cursor.execute(
+            "INSERT INTO donations_inboxevent (processor, event_id, origin, type, received_at, body, body_sha256, "
+            "state, attempts, reason, settled_at, livemode, created, subject, payment, gift_reference, decision, "
+            "decision_reason) SELECT 'stripe', 'evt_' || md5(i::text), 'delivery', 'checkout.session.completed', "
+            "now(), NULL, ''::bytea, 'processed', 1, '', now(), false, now(), 'cs_' || i, 'pi_' || i, 'gift_' || i, "
+            "'', '' FROM generate_series(%s, %s) i",
+            [first, last],
+        )
+    settle()
+
+
+def settle() -> None:
+    """What autovacuum does in time."""
+    with connection.cursor() as cursor:
+        for table in ("donations_gift", "donations_ledgerentry", "donations_giftstate", "donations_inboxevent"):
+            cursor.execute(f"VACUUM ANALYZE {table}")
