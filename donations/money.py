@@ -34,7 +34,7 @@ MINIMUM_MINOR = {
 
 SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "CHF": "CHF", "INR": "₹", "KRW": "₩", "BRL": "R$"}
 
-TYPED = re.compile(r"(?P<whole>[0-9]{1,12}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(?:\.(?P<fraction>[0-9]{1,6}))?", re.ASCII)
+TYPED = re.compile(r"(?P<whole>[0-9]{1,12}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,3})(?:\.(?P<fraction>[0-9]{1,6}))?", re.ASCII)
 AMBIGUOUS = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+|[0-9]+,[0-9]{1,2}|[0-9.]*\.[0-9]{3},[0-9]+", re.ASCII)
 LONGEST_TYPED = 40
 
@@ -144,7 +144,8 @@ def format_minor(minor: int, currency: str, style: str | None = None, locale: st
     The space of the suffix style never breaks (U+00A0 in HTML is for templates to add); here it is a plain space.
     """
     if (style or settings.AMOUNT_STYLE) == "locale":
-        return str(format_money(from_minor(minor, currency), locale=locale, decimal_quantization=True))
+        # Not quantized: where CLDR gives a currency fewer digits than the processor, an amount is never rounded.
+        return str(format_money(from_minor(minor, currency), locale=locale, decimal_quantization=False))
     units = 10 ** exponent(currency)
     whole, fraction = divmod(abs(minor), units)
     digits = f"{whole:,}" + (f".{fraction:0{exponent(currency)}d}" if fraction else "")
