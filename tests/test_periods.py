@@ -206,6 +206,11 @@ def test_a_day_that_a_zone_skipped_begins_with_the_next_one() -> None:
     assert periods.day_start(following, "Pacific/Apia") == datetime(2011, 12, 30, 10, tzinfo=UTC)
 
 
+def test_a_day_whose_midnight_lies_within_a_jump_begins_with_the_jump() -> None:
+    # From 23:30 to 00:30.
+    assert periods.day_start(date(1919, 3, 31), "America/Toronto") == datetime(1919, 3, 31, 4, 30, tzinfo=UTC)
+
+
 # ---- days
 
 
