@@ -15,6 +15,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
+from psycopg import Cursor
 
 from donations import booking, processors
 from donations.booking import Outcome
@@ -37,10 +38,18 @@ def receive(*, processor: str, body: bytes, signature: str | None) -> None:
     source.verify(body, signature)
     envelope = source.envelope(body)
     now = connection.ops.adapt_datetimefield_value(timezone.now())
-    with connection.cursor() as cursor:
-        cursor.execute(
-            INSERT, [processor, envelope.event_id, envelope.type, now, body, hashlib.sha256(body).digest(), now]
-        )
+    _insert([processor, envelope.event_id, envelope.type, now, body, hashlib.sha256(body).digest(), now])
+
+
+def _insert(row: list[Any]) -> None:
+    if connection.vendor != "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(INSERT, row)
+        return
+    # Statement and values go apart from one another: Django's own cursor writes a body out as text, to be read again.
+    connection.ensure_connection()
+    with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
+        cursor.execute(INSERT_APART, row, prepare=False)
 
 
 INSERT = f"""
@@ -49,6 +58,7 @@ INSERT INTO {InboxEvent._meta.db_table} (processor, event_id, origin, type, rece
 VALUES (%s, %s, 'delivery', %s, %s, %s, %s, 'ready', %s, 0, '', '', '', '', '', '')
 ON CONFLICT (processor, event_id) DO NOTHING
 """  # noqa: S608 (the only text put in is our own table name)
+INSERT_APART = INSERT.replace("%s", "%b")
 
 
 # ---- draining

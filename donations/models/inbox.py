@@ -52,7 +52,7 @@ class InboxEvent(models.Model):
     payment = models.CharField(max_length=255, blank=True, help_text="The payment's id that it is about.")
     gift_reference = models.CharField(max_length=70, blank=True)
 
-    decided_by = models.ForeignKey("auth.User", models.PROTECT, null=True, related_name="+")
+    decided_by = models.ForeignKey("auth.User", models.PROTECT, null=True, related_name="+", db_index=False)
     decided_at = models.DateTimeField(null=True)
     decision = models.CharField(max_length=10, blank=True, help_text="accept or dismiss")
     decision_reason = models.CharField(max_length=300, blank=True)

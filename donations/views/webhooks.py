@@ -20,7 +20,7 @@ def stripe(request: HttpRequest) -> HttpResponse:
         return HttpResponseNotAllowed(["POST"])
     if _length(request) > LARGEST_BODY:
         return HttpResponse("too large\n", status=413, content_type="text/plain")
-    body, signature = request.read(LARGEST_BODY + 1), request.headers.get("Stripe-Signature")
+    body, signature = request.read(LARGEST_BODY + 1), request.META.get("HTTP_STRIPE_SIGNATURE")
     if len(body) > LARGEST_BODY:
         return HttpResponse("too large\n", status=413, content_type="text/plain")
     try:
