@@ -62,10 +62,13 @@ def install(using: str = "default", **signal: Any) -> None:
 
 
 def missing(using: str = "default") -> list[str]:
-    """The names of triggers that do not stand."""
+    """The names of triggers that do not stand, or are switched off."""
     connection = connections[using]
-    source = "SELECT tgname FROM pg_trigger" if connection.vendor == "postgresql" else "SELECT name FROM sqlite_master"
-    names = (*NAMES, "ledger_no_truncate") if connection.vendor == "postgresql" else NAMES
+    names: tuple[str, ...] = NAMES
+    source = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+    if connection.vendor == "postgresql":
+        names = (*NAMES, "ledger_no_truncate")
+        source = "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D'"
     with connection.cursor() as cursor:
         cursor.execute(source)
         standing = {row[0] for row in cursor.fetchall()}
