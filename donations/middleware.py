@@ -1,5 +1,6 @@
-"""What every request passes: whom we believe about the caller, and what a page may load."""
+"""What every request passes: whom we believe about the caller, how text is read, and what a page may load."""
 
+import codecs
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 
@@ -43,3 +44,18 @@ class ContentSecurityPolicy(CSPMiddleware):
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """Leave a response with a policy alone."""
         return response if HEADER in response else super().process_response(request, response)
+
+
+class Utf8Alone:
+    """Read every request as UTF-8. Python knows encodings by name that are none of text, and fails on them later."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Refuse a body in another encoding; where there is none to be read, pass over what was said of it."""
+        if request.encoding and codecs.lookup(request.encoding).name != "utf-8":
+            if request.method not in {"GET", "HEAD"}:
+                return HttpResponse("Send it as UTF-8.\n", status=415, content_type="text/plain")
+            request.encoding = "utf-8"
+        return self.get_response(request)

@@ -89,6 +89,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "donations.middleware.TrustedProxies",
+    "donations.middleware.Utf8Alone",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "donations.middleware.ContentSecurityPolicy",

@@ -1,12 +1,25 @@
 """The site as a WSGI application; each process that loads it also runs the in-process worker."""
 
 import os
+from collections.abc import Iterable
+from wsgiref.types import StartResponse, WSGIEnvironment
 
+from django.core.exceptions import SuspiciousOperation
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "supportsite.settings")
 
-application = get_wsgi_application()
+site = get_wsgi_application()
+
+
+def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """The site. Django reads some headers before it guards against errors: what it cannot read there is a 400."""
+    try:
+        return site(environ, start_response)
+    except (LookupError, ValueError, SuspiciousOperation):
+        start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Content-Length", "15")])
+        return [b"cannot be read\n"]
+
 
 from donations import ticker  # noqa: E402  (models load only once Django is set up)
 
