@@ -5,7 +5,7 @@ without its fee cover. It is a function of the set of entries, so any order of d
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -185,7 +185,7 @@ def apply(*, gifts: Iterable[Gift], news: Iterable[CheckoutNews] = ()) -> None:
         return
     old = GiftState.objects.in_bulk(by_reference)
     entries = _sums(list(by_reference))
-    heard = {item.gift: item for item in sorted(news, key=lambda item: RANK[item.status])}
+    heard = {item.gift: item for item in sorted(news, key=_weight)}
     deltas, changed = Deltas(), []
     for reference, gift in by_reference.items():
         before = old.get(reference)
@@ -197,6 +197,11 @@ def apply(*, gifts: Iterable[Gift], news: Iterable[CheckoutNews] = ()) -> None:
     _open_months(changed, by_reference)
     GiftState.objects.bulk_create(changed, update_conflicts=True, unique_fields=["gift"], update_fields=STATE_FIELDS)
     deltas.write()
+
+
+def _weight(news: CheckoutNews) -> tuple[int, float]:
+    """What decides between news of one gift: the highest status, and of equal ones the earliest."""
+    return (RANK[news.status], -news.occurred_at.timestamp())
 
 
 def _sums(references: list[str]) -> dict[str, dict[str, Any]]:
@@ -237,8 +242,11 @@ def _state(gift: Gift, before: GiftState | None, sums: dict[str, Any] | None, ne
     known = before.status if before else Status.PENDING.value
     state.status = max(heard, known, key=RANK.__getitem__)
     if state.status == Status.AWAITING:
-        month = str(periods.Month.of(news.occurred_at, gift.campaign.time_zone)) if news else ""
-        state.campaign_month = (before.campaign_month if before else "") or month
+        months = {before.campaign_month if before else ""}
+        if news and news.status == Status.AWAITING:
+            months.add(str(periods.Month.of(news.occurred_at, gift.campaign.time_zone)))
+        # The earliest, in whatever order they are heard.
+        state.campaign_month = min(months - {""}, default="")
         state.awaiting = gift.amount
     return state
 
@@ -398,15 +406,26 @@ def _fields(state: GiftState | None) -> dict[str, Any] | None:
     return {field.name: getattr(state, field.attname) for field in fields}
 
 
+PART = 500  # gifts a statement
+
+
+def _parts(references: Iterable[str]) -> Iterator[list[str]]:
+    ordered = sorted(references)
+    for start in range(0, len(ordered), PART):
+        yield ordered[start : start + PART]
+
+
 def _rebuild_states() -> None:
     rebuilt = {state.pk: state for state in _rebuilt_states()}
-    GiftState.objects.exclude(pk__in=rebuilt).delete()
+    # In parts: a statement takes so many parameters and no more.
+    for some in _parts(set(GiftState.objects.values_list("pk", flat=True)) - rebuilt.keys()):
+        GiftState.objects.filter(pk__in=some).delete()
     GiftState.objects.bulk_create(
         rebuilt.values(),
         update_conflicts=True,
         unique_fields=["gift"],
         update_fields=STATE_FIELDS,
-        batch_size=500,
+        batch_size=PART,
     )
 
 
@@ -440,5 +459,6 @@ def _unconfirmed_states(confirmed: set[str]) -> Iterable[GiftState]:
         if facts and facts["gift"] not in confirmed:
             occurred_at = datetime.fromisoformat(facts["occurred_at"])
             heard[facts["gift"]].append(CheckoutNews(facts["gift"], facts["status"], occurred_at))
-    for gift in Gift.objects.filter(pk__in=heard).select_related("campaign").iterator(chunk_size=500):
-        yield _state(gift, None, None, max(heard[gift.pk], key=lambda item: RANK[item.status]))
+    for some in _parts(heard):
+        for gift in Gift.objects.filter(pk__in=some).select_related("campaign"):
+            yield _state(gift, None, None, max(heard[gift.pk], key=_weight))
