@@ -725,9 +725,11 @@ def at_once(*tasks: Callable[[], object]) -> list[Exception]:
 
 
 def a_month_of_events(gifts: list[Gift], rng: random.Random) -> list[Event]:
-    """2,000 events about 700 gifts: payments told of once or twice, refunds in steps, some of which fail."""
-    told = [checkout_event(gift) for gift in gifts]
-    told += [checkout_event(gift, "checkout.session.async_payment_succeeded") for gift in gifts[:350]]
+    """2,000 events about 700 gifts of half a year: paid, told of twice, refunded in steps, some of which fail."""
+    days = [NOON + timedelta(days=rng.randrange(180)) for _ in gifts]
+    told = [checkout_event(gift, at=day) for gift, day in zip(gifts, days, strict=True)]
+    again = zip(gifts[:350], days, strict=False)
+    told += [checkout_event(gift, "checkout.session.async_payment_succeeded", at=day) for gift, day in again]
     for number, gift in enumerate(gifts[:350]):
         refund = {"refund": f"re_many{number}"}
         told.append(refund_event(gift, 20000, status="pending", **refund))
