@@ -1,8 +1,9 @@
 """How fast the inbox is drained: beside acknowledging, beside a transaction an event, and in a large ledger."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from itertools import count
 from statistics import median
 
 from django.conf import settings
@@ -11,7 +12,7 @@ from django.db import connection
 from donations import inbox
 from tests.bench import acknowledging, material
 from tests.bench.report import Result
-from tests.bench.serving import serving
+from tests.bench.serving import CORES, ROOT, serving
 
 
 def measure(quick: bool) -> list[Result]:
@@ -26,33 +27,79 @@ def _timed(work: Callable[[], object]) -> float:
 
 def _rates(quick: bool) -> list[Result]:
     """100,000 events of one month, in rounds between which deliveries are acknowledged and events taken one by one."""
-    rounds, size, alone = (2, 2_000, 200) if quick else (5, 20_000, 400)
-    drained, one_by_one, acknowledged = [], [], []
-    first = count(1, size + alone)
-    for _ in range(rounds):
+    rounds, size, single, alone = (2, 2_000, 1_000, 200) if quick else (5, 20_000, 4_000, 400)
+    drained, batched, one_by_one, acknowledged = [], [], [], []
+    for turn in range(rounds):
         with serving(settings.DATABASE_ADDRESS) as server:
+            acknowledging.acknowledge(server, 1)
             acknowledged.append(acknowledging.acknowledge(server, 1 if quick else 3).rate)
         _forget_deliveries()
-        start = next(first)
+        start = 1 + turn * (size + single + alone)
         material.queue(start, size)
-        drained.append(size / _timed(inbox.drain))
-        material.queue(start + size, alone)
+        drained.append(size / _drained_by_workers())
+        material.queue(start + size, single)
+        batched.append(single / _timed(inbox.drain))
+        material.queue(start + size + single, alone)
         one_by_one.append(alone / _timed(lambda: [inbox.process_batch(limit=1) for _ in range(alone)]))
-    total = f"{rounds * size:,} events at {median(drained):,.0f}/s"
     return [
         Result(
             name="drained, beside the rate of acknowledging",
             ratio=median(mine / other for mine, other in zip(drained, acknowledged, strict=True)),
             goal=1.5,
-            figures={"drained": total, "acknowledged": f"{median(acknowledged):,.0f}/s"},
+            figures={
+                "drained": f"{rounds * size:,} events at {median(drained):,.0f}/s by {CORES} workers",
+                "acknowledged": f"{median(acknowledged):,.0f}/s by {CORES} workers",
+            },
         ),
         Result(
-            name="drained, beside a transaction an event",
-            ratio=median(mine / other for mine, other in zip(drained, one_by_one, strict=True)),
+            name="drained in batches, beside a transaction an event",
+            ratio=median(mine / other for mine, other in zip(batched, one_by_one, strict=True)),
             goal=10,
-            figures={"drained": total, "one by one": f"{median(one_by_one):,.0f}/s"},
+            figures={
+                "in batches": f"{median(batched):,.0f}/s by one worker",
+                "one by one": f"{median(one_by_one):,.0f}/s by one worker",
+            },
         ),
     ]
+
+
+def _drained_by_workers() -> float:
+    """Seconds until a worker a core, all started before, have drained what is queued."""
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(CORES)
+    ]
+    for worker in workers:
+        assert worker.stdout
+        assert worker.stdout.readline() == "ready\n"
+    return _timed(lambda: [_end(worker) for worker in _begun(workers)])
+
+
+def _begun(workers: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
+    for worker in workers:
+        assert worker.stdin
+        worker.stdin.write("drain\n")
+        worker.stdin.flush()
+    return workers
+
+
+def _end(worker: subprocess.Popen[str]) -> None:
+    if worker.wait():
+        raise RuntimeError("a worker failed")
+
+
+WORKER = """
+import django
+django.setup()
+from django.db import connection
+from donations import inbox
+connection.ensure_connection()
+print("ready", flush=True)
+input()
+inbox.drain()
+"""
 
 
 def _forget_deliveries() -> None:

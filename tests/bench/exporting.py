@@ -1,7 +1,6 @@
 """How fast finance's file is written, what it takes of memory, and how soon it begins."""
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ def measure(quick: bool) -> list[Result]:
     material.fill(1, entries)
     theirs, ours, first = [], [], []
     for _ in range(rounds):
-        theirs.append(_timed(_psql))
+        theirs.append(_psql())
         began = time.perf_counter()
         rest = exports.stream(LEDGER, EVERYTHING)
         next(rest), next(rest)  # the header, then the first rows
@@ -77,10 +76,13 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _psql() -> None:
+def _psql() -> float:
+    """Seconds that psql says it took, without its own start."""
     address = settings.DATABASE_ADDRESS.replace("postgres://", "postgresql://", 1)
     query = f"\\copy (SELECT {COLUMNS} FROM donations_ledgerentry) TO '/dev/null' CSV"
-    subprocess.run(["psql", address, "-qc", query], check=True)
+    command = ["psql", address, "-q", "-c", "\\timing on", "-c", query]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(said.split("Time:")[1].split()[0]) / 1000
 
 
 def _sqlite(folder: Path, entries: int) -> tuple[int, float]:
@@ -108,9 +110,16 @@ def write() -> str:
     """Write a file of nothing, which loads what is loaded once, and then the whole; say what the second one took."""
     for _chunk in exports.stream(LEDGER, Selection(livemode=True)):
         pass
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: a child starts with its parent's
+    before = _memory("VmRSS")
     seconds = _timed(lambda: sum(len(chunk) for chunk in exports.stream(LEDGER, EVERYTHING)))
-    return f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024} {seconds}"
+    return f"{max(0, _memory('VmHWM') - before)} {seconds}"
+
+
+def _memory(name: str) -> int:
+    """A figure of this process in bytes: VmRSS now, VmHWM its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def make(entries: int) -> str:

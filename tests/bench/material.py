@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from hashlib import md5
 
 from django.db import connection
 from django.utils import timezone
@@ -10,22 +11,33 @@ from donations.models import Campaign
 from tests.factories import make_campaign, signature_of
 
 MOMENT = datetime(2024, 11, 18, 12, tzinfo=UTC)
-PADDING = "x" * 2300  # brings a delivery to the 3.5 KB that a completed checkout has
+PADDING = "x" * 2300  # brings a delivery to the 3 KB and more that a completed checkout has
 
 
 def campaign() -> Campaign:
     return Campaign.objects.first() or make_campaign(goal=100_000_000)
 
 
+def key(number: int) -> str:
+    """The part of a reference that tells one from another: as real ones are, in no order."""
+    return md5(str(number).encode(), usedforsecurity=False).hexdigest()
+
+
 def add_gifts(first: int, count: int) -> None:
-    """Gifts numbered from `first`, begun and not paid."""
+    """Gifts numbered from `first`, begun and not paid. Every other donor has typed an address into our form."""
     campaign()
     with connection.cursor() as cursor:
         cursor.execute(
+            "INSERT INTO donations_donor (email, name, created_at) "
+            "SELECT 'reader' || i || '@example.org', '', now() FROM generate_series(%s, %s, 2) i",
+            [first, first + count - 1],
+        )
+        cursor.execute(
             "INSERT INTO donations_gift (reference, campaign_id, frequency, tier, currency, amount, fee_cover, "
-            "public_name, message, anonymous, source, livemode, processor, created_at, page, checkout_url, refusal) "
-            "SELECT 'gift_' || i, 'general', 'once', '500.00', 'USD', 50000, 0, '', '', false, '', false, 'stripe', "
-            "now(), '', '', '' FROM generate_series(%s, %s) i",
+            "public_name, message, anonymous, source, livemode, processor, created_at, page, checkout_url, refusal, "
+            "donor_id) SELECT 'gift_' || md5(i::text), 'general', 'once', '500.00', 'USD', 50000, 0, '', '', false, "
+            "'', false, 'stripe', now(), '', '', '', d.id FROM generate_series(%s, %s) i "
+            "LEFT JOIN donations_donor d ON lower(d.email) = 'reader' || i || '@example.org'",
             [first, first + count - 1],
         )
 
@@ -33,23 +45,23 @@ def add_gifts(first: int, count: int) -> None:
 def delivery(number: int) -> str:
     """The event that gift `number` was paid, as one line."""
     session = {
-        "id": f"cs_test_{number}",
+        "id": f"cs_test_{key(number)}",
         "object": "checkout.session",
         "amount_total": 50000,
         "currency": "usd",
-        "client_reference_id": f"gift_{number}",
+        "client_reference_id": f"gift_{key(number)}",
         "custom_text": {"submit": PADDING},
-        "customer_details": None,
+        "customer_details": {"email": f"reader{number}@example.org", "name": f"Reader {number}"},
         "livemode": False,
-        "metadata": {"gift": f"gift_{number}", "campaign": "general"},
+        "metadata": {"gift": f"gift_{key(number)}", "campaign": "general"},
         "mode": "payment",
-        "payment_intent": f"pi_{number}",
+        "payment_intent": f"pi_{key(number)}",
         "payment_status": "paid",
         "status": "complete",
     }
     return json.dumps(
         {
-            "id": f"evt_{number}",
+            "id": f"evt_{key(number)}",
             "object": "event",
             "created": int(MOMENT.timestamp()) + number % 86_400,
             "livemode": False,
@@ -77,8 +89,8 @@ def queue(first: int, count: int) -> None:
         for number in range(first, first + count):
             body = delivery(number).encode()
             copy.write_row(
-                ("stripe", f"evt_{number}", "delivery", "checkout.session.completed", now, body, bytes(32), "ready",
-                 now, 0, "", "", "", "", "", "")
+                ("stripe", f"evt_{key(number)}", "delivery", "checkout.session.completed", now, body, bytes(32),
+                 "ready", now, 0, "", "", "", "", "", "")
             )  # fmt: skip
 
 
@@ -91,14 +103,14 @@ def fill(first: int, count: int) -> None:
             "INSERT INTO donations_ledgerentry (effective_at, local_date, campaign, campaign_month, time_zone, kind, "
             "processor, reference, gift, tier, currency, amount, goal_amount, settlement_currency, livemode, "
             "booked_at) SELECT %s::timestamptz + i %% 86400 * interval '1 s', '2024-11-18', 'general', '2024-11', "
-            "'America/New_York', 'gift', 'stripe', 'pi_' || md5(i::text), 'gift_' || i, '500.00', 'USD', "
+            "'America/New_York', 'gift', 'stripe', 'pi_' || md5(i::text), 'gift_' || md5(i::text), '500.00', 'USD', "
             "50000 + i %% 7 * 5, 50000, '', false, now() FROM generate_series(%s, %s) i",
             [MOMENT, first, last],
         )
         cursor.execute(
             "INSERT INTO donations_giftstate (gift_id, status, campaign_id, campaign_month, local_date, livemode, "
             "currency, tier, payment, confirmed_at, charged, refunded, disputed, counted, awaiting, refund_requested) "
-            "SELECT 'gift_' || i, 'confirmed', 'general', '2024-11', '2024-11-18', false, 'USD', '500.00', "
+            "SELECT 'gift_' || md5(i::text), 'confirmed', 'general', '2024-11', '2024-11-18', false, 'USD', '500.00', "
             "'pi_' || md5(i::text), %s, 50000, 0, 0, 50000, 0, 0 FROM generate_series(%s, %s) i",
             [MOMENT, first, last],
         )
@@ -106,8 +118,8 @@ def fill(first: int, count: int) -> None:
             "INSERT INTO donations_inboxevent (processor, event_id, origin, type, received_at, body, body_sha256, "
             "state, attempts, reason, settled_at, livemode, created, subject, payment, gift_reference, decision, "
             "decision_reason) SELECT 'stripe', 'evt_' || md5(i::text), 'delivery', 'checkout.session.completed', "
-            "now(), NULL, ''::bytea, 'processed', 1, '', now(), false, now(), 'cs_' || i, 'pi_' || i, 'gift_' || i, "
-            "'', '' FROM generate_series(%s, %s) i",
+            "now(), NULL, ''::bytea, 'processed', 1, '', now(), false, now(), 'cs_' || md5(i::text), "
+            "'pi_' || md5(i::text), 'gift_' || md5(i::text), '', '' FROM generate_series(%s, %s) i",
             [first, last],
         )
     settle()
