@@ -152,7 +152,7 @@ def test_the_markup_says_the_scale_then_what_was_raised_then_the_month(client: C
     assert found.attributes["aria-valuetext"] == "500 $ raised of the 5,000 $ goal in November 2024"
 
 
-def test_the_markup_is_the_same_on_the_demo_article_and_in_the_frame(client: Client, gift: Gift) -> None:
+def test_the_markup_is_the_same_in_the_frame_and_above_the_snippet(client: Client, gift: Gift) -> None:
     framed, snippets = (Texts(client.get(f"{path}?month=2024-11").text) for path in ("/embed/v1/meter", "/embed/"))
     assert framed.words[:5] == snippets.words[:5]
 
