@@ -105,7 +105,7 @@ inbox.drain()
 def _forget_deliveries() -> None:
     """The deliveries of the load have no gifts: they are not what is drained."""
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM donations_inboxevent WHERE state = 'ready'")
+        cursor.execute("UPDATE donations_inboxevent SET state = 'foreign', next_try_at = NULL WHERE state = 'ready'")
     material.settle()
 
 
