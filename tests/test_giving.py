@@ -226,3 +226,14 @@ def test_a_refund_that_got_no_answer_is_sent_again_with_its_own_key(
     assert giving.send_refunds_again() == 1
     assert RefundRequest.objects.get().status == "accepted"
     assert len({key for _, key, _ in processor.calls}) == 1
+
+
+def test_an_address_that_grows_in_small_letters_is_refused_in_words(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    grows = "a@" + ".".join(["\u0130" * 60] * 4) + ".org"
+    assert len(grows) <= 254 < len(grows.lower())
+    answer = send(client, new_page(), email=grows)
+    assert answer.status_code == 422
+    assert "email address" in answer.content.decode()
+    assert Gift.objects.count() == 0
