@@ -669,7 +669,7 @@ def test_a_second_payment_that_is_kept_is_a_gift_of_its_own_once(campaign: Campa
     second = Gift.objects.exclude(pk=first.pk).get()
     first.refresh_from_db()
     assert (second.campaign, second.donor, second.amount) == (campaign, first.donor, 50000)
-    assert booked() == [("gift", f"pi_{first.pk[5:]}", 50000), ("gift", "pi_second", 50000)]
+    assert booked() == sorted([("gift", f"pi_{first.pk[5:]}", 50000), ("gift", "pi_second", 50000)])
     before = books()
     inbox.replay(row)
     assert books() == before

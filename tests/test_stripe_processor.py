@@ -99,20 +99,20 @@ def test_any_of_our_secrets_will_do(secret: str) -> None:
         "t=,v1=",
         "t=1",
         "t=now,v1=" + "0" * 64,
-        f"t={int(time.time())},v1",
-        f"t={int(time.time())},v0=" + "0" * 64,
-        f"t={int(time.time())},v1=é",
+        "t=NOW,v1",
+        "t=NOW,v0=" + "0" * 64,
+        "t=NOW,v1=é",
         "t=١٧٩٥٠٠٠٠٠٠,v1=" + "0" * 64,
-        f"t={int(time.time())},v1={'0' * 2000}",
-        f"t={'9' * 5000},v1=" + "0" * 64,
+        "t=NOW,v1=" + "0" * 2000,
+        "t=" + "9" * 5000 + ",v1=" + "0" * 64,
         "\x00",
         ",,=,==,",
     ],
-    ids=repr,
+    ids=lambda signature: repr(signature)[:30],
 )
 def test_what_is_no_signature_is_refused(signature: str | None) -> None:
     with pytest.raises(BadDelivery):
-        adapter().verify(b"{}", signature)
+        adapter().verify(b"{}", signature and signature.replace("NOW", str(int(time.time()))))
 
 
 @given(signature=st.text(), moment=st.booleans())
