@@ -47,9 +47,10 @@ def _insert(row: list[Any]) -> None:
             cursor.execute(INSERT, row)
         return
     # Statement and values go apart from one another: Django's own cursor writes a body out as text, to be read again.
+    # The statement is prepared once a connection (see prepare_threshold in the settings).
     connection.ensure_connection()
     with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
-        cursor.execute(INSERT_APART, row, prepare=False)
+        cursor.execute(INSERT_APART, row)
 
 
 INSERT = f"""

@@ -156,6 +156,12 @@ if ON_SQLITE:
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA recursive_triggers=ON; PRAGMA foreign_keys=ON"
         ),
     }
+else:
+    # Only the inbox's own insert is ever prepared. A pooler that hands a connection to others between transactions and
+    # does not know prepared statements needs DATABASE_URL=…?prepare_threshold=none.
+    options = DATABASES["default"].setdefault("OPTIONS", {})
+    threshold = str(options.get("prepare_threshold", 2))
+    options["prepare_threshold"] = None if threshold == "none" else int(threshold)
 
 # ---- background work
 
