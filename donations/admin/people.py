@@ -4,7 +4,6 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import Q, QuerySet
-from django.db.models.functions import Lower
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
@@ -16,8 +15,7 @@ MOST_GIFTS = 50
 
 def donors_of(term: str) -> QuerySet[Donor]:
     """The donor of an address, whatever case it is typed in, by the index of addresses; or those of a name."""
-    lowered = Donor.objects.alias(lowered=Lower("email"))
-    return lowered.filter(lowered=term.lower()) if "@" in term else Donor.objects.filter(name__iexact=term)
+    return Donor.objects.filter(email=term.lower()) if "@" in term else Donor.objects.filter(name__iexact=term)
 
 
 @admin.register(Donor)

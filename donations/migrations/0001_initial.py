@@ -2,7 +2,6 @@
 
 import django.core.validators
 import django.db.models.deletion
-import django.db.models.functions.text
 import djmoney.models.fields
 import donations.models.campaigns
 import donations.models.gifts
@@ -41,12 +40,12 @@ class Migration(migrations.Migration):
             name='Donor',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('email', models.EmailField(max_length=254)),
+                ('email', models.EmailField(help_text='In small letters, so that one person is one row.', max_length=254)),
                 ('name', models.CharField(blank=True, max_length=100)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(django.db.models.functions.text.Lower('email'), name='one_donor_an_email')],
+                'constraints': [models.UniqueConstraint(fields=('email',), name='one_donor_an_email')],
             },
         ),
         migrations.CreateModel(

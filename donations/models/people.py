@@ -1,18 +1,17 @@
 """People: the one table that holds who they are, and who follows."""
 
 from django.db import models
-from django.db.models.functions import Lower
 
 
 class Donor(models.Model):
     """Who gave or follows. Written by `giving` and, with what the processor was told, by `inbox`. Can be erased."""
 
-    email = models.EmailField(max_length=254)
+    email = models.EmailField(max_length=254, help_text="In small letters, so that one person is one row.")
     name = models.CharField(max_length=100, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint(Lower("email"), name="one_donor_an_email")]
+        constraints = [models.UniqueConstraint(fields=["email"], name="one_donor_an_email")]
 
     def __str__(self) -> str:
         return self.name or self.email
