@@ -11,6 +11,7 @@ from donations.models import Campaign
 from tests.factories import make_campaign, signature_of
 
 MOMENT = datetime(2024, 11, 18, 12, tzinfo=UTC)
+BEGIN = datetime(2024, 11, 1, 12, tzinfo=UTC)
 PADDING = "x" * 2300  # brings a delivery to the 3 KB and more that a completed checkout has
 
 
@@ -102,10 +103,13 @@ def fill(first: int, count: int) -> None:
         cursor.execute(
             "INSERT INTO donations_ledgerentry (effective_at, local_date, campaign, campaign_month, time_zone, kind, "
             "processor, reference, gift, tier, currency, amount, goal_amount, settlement_currency, livemode, "
-            "booked_at) SELECT %s::timestamptz + i %% 86400 * interval '1 s', '2024-11-18', 'general', '2024-11', "
+            "booked_at) SELECT at, (at AT TIME ZONE 'America/New_York')::date, 'general', '2024-11', "
             "'America/New_York', 'gift', 'stripe', 'pi_' || md5(i::text), 'gift_' || md5(i::text), '500.00', 'USD', "
-            "50000 + i %% 7 * 5, 50000, '', false, now() FROM generate_series(%s, %s) i",
-            [MOMENT, first, last],
+            # One in ten has added the processor's fee.
+            "50000 + (i %% 10 = 0)::int * 1490, 50000, '', false, now() "
+            "FROM (SELECT %s + n AS i, %s::timestamptz + n * interval '2.4 s' AS at "
+            "FROM generate_series(0, %s) n) moments",
+            [first, BEGIN, count - 1],
         )
         cursor.execute(
             "INSERT INTO donations_giftstate (gift_id, status, campaign_id, campaign_month, local_date, livemode, "
