@@ -273,7 +273,7 @@ def _refund(
         return Outcome(State.WAITING, "with it, more would be refunded than was charged", gift.pk)
     for entry in entries:
         books.plan(entry)
-    _release_ours(sightings)
+    _heed_ours(sightings)
     return Outcome(State.PROCESSED, gift=gift.pk)
 
 
@@ -316,9 +316,12 @@ def _exceeds(books: Books, gift: Gift, entries: list[NewEntry]) -> bool:
     return new < 0 and -(refunded + new) > books.sum_of(gift.pk, *LedgerEntry.GIFT_KINDS)
 
 
-def _release_ours(sightings: list[RefundChanged]) -> None:
-    """A refund of our own that failed frees what it had set aside."""
+def _heed_ours(sightings: list[RefundChanged]) -> None:
+    """A refund of our own that exists is not asked for again; one that failed frees what it had set aside."""
     for fact in sightings:
+        if fact.request_key:
+            unanswered = RefundRequest.objects.filter(key=fact.request_key, status="sending")
+            unanswered.update(status="accepted", refund_id=fact.refund, error="")
         if fact.request_key and fact.status in CAME_BACK:
             for request in RefundRequest.objects.filter(key=fact.request_key):
                 projections.release_refund(request=request, status="failed", error="the processor could not refund it")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -27,6 +27,7 @@ SHORTEST_CHECKOUT = timedelta(minutes=32)  # the processor wants 30 min at least
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 MOST_CONFIRMATION_MAILS = 5
 MOST_ATTEMPTS = 20
+KEY_LASTS = timedelta(hours=23)  # the processor forgets a key after a day: the same refund could then be made twice
 
 
 # ---- giving
@@ -168,7 +169,9 @@ def _open_checkout(gift: Gift) -> None:
 
 def _supersede_others(gift: Gift) -> None:
     """The reader came back and changed the form: what the same page opened before is closed (see close_superseded)."""
-    earlier = Gift.objects.filter(page=gift.page, superseded_at__isnull=True).exclude(pk=gift.pk)
+    # Only what is older: of two requests at once, the one that changed the form last keeps its checkout.
+    others = Gift.objects.filter(page=gift.page, superseded_at__isnull=True).exclude(pk=gift.pk)
+    earlier = others.filter(created_at__lte=gift.created_at)
     earlier.exclude(state__status__in=["confirmed", "awaiting", "failed", "expired"]).update(
         superseded_at=timezone.now()
     )
@@ -287,8 +290,12 @@ def send_refund(request: RefundRequest) -> None:
 
 def send_refunds_again(older_than: timedelta = timedelta(minutes=1)) -> int:
     """Send requests that the processor didn't answer; how many there were."""
-    before: datetime = timezone.now() - older_than
-    unsent = RefundRequest.objects.select_related("gift").filter(status="sending", requested_at__lt=before)[:20]
+    now = timezone.now()
+    unsent = RefundRequest.objects.select_related("gift").filter(
+        status="sending", requested_at__lt=now - older_than, requested_at__gt=now - KEY_LASTS
+    )
+    # Those that were never tried come first, so that some that cannot be sent don't hold up the others.
+    unsent = unsent.order_by("error", "requested_at")[:20]
     for request in unsent:
         try:
             send_refund(request)

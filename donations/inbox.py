@@ -215,7 +215,7 @@ def _settled_row(reading: Reading, now: datetime) -> list[Any]:
     next_try: datetime | None = None
     if state == State.WAITING:
         since = since or now
-        if now - since > PATIENCE and row.decision != "accept":
+        if now - since > PATIENCE:
             state, reason = State.QUARANTINED, f"after 72 hours, still: {reason}"
         else:
             next_try = now + _backoff(row.attempts + 1)
@@ -282,6 +282,7 @@ def _decide(event: InboxEvent, *, user: User, decision: str, reason: str, state:
     decided = InboxEvent.objects.filter(pk=event.pk, state=State.QUARANTINED).update(
         state=state,
         next_try_at=now if state == State.READY else None,
+        waiting_since=None,
         decision=decision,
         decision_reason=reason.strip()[:300],
         decided_by=user,

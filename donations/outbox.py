@@ -1,6 +1,8 @@
 """Sole sender of mail, at most once: a send cut off by a crash is `unsure`, and never sent again by itself."""
 
 import logging
+import smtplib
+import socket
 from collections.abc import Iterable
 from datetime import timedelta
 
@@ -17,6 +19,7 @@ log = logging.getLogger(__name__)
 State = OutboxMessage.State
 CUT_OFF_AFTER = timedelta(minutes=5)
 TRIES = 8
+NEVER_LEFT = (ConnectionRefusedError, socket.gaierror, smtplib.SMTPConnectError, smtplib.SMTPAuthenticationError)
 
 
 def follow_token(follower: Follower) -> str:
@@ -58,7 +61,7 @@ def _send(message: OutboxMessage) -> None:
         return
     try:
         mail.send()
-    except ConnectionRefusedError as error:
+    except NEVER_LEFT as error:
         # Nothing left this machine, so to try again cannot send twice.
         _retry(message, error)
     except Exception as error:  # noqa: BLE001 (whatever it is, it may have been sent)

@@ -47,6 +47,8 @@ SITE_NAME = text("SITE_NAME", "The Daily Ledger" if DEBUG else "us")
 SITE_URL = text("SITE_URL", "http://127.0.0.1:8000" if DEBUG else "").rstrip("/")
 if not SITE_URL:
     raise ImproperlyConfigured("SITE_URL is not set: the public address, such as https://support.example.org.")
+if urlsplit(SITE_URL).scheme not in {"http", "https"} or not urlsplit(SITE_URL).hostname:
+    raise ImproperlyConfigured(f"SITE_URL is {SITE_URL}: write the whole address, such as https://support.example.org.")
 AMOUNT_STYLE = text("AMOUNT_STYLE", "suffix")
 if AMOUNT_STYLE not in {"suffix", "locale"}:
     raise ImproperlyConfigured('AMOUNT_STYLE is "suffix" (2,500 $) or "locale" (as the language writes it).')
@@ -192,7 +194,9 @@ DEFAULT_FROM_EMAIL = text("MAIL_FROM", f"noreply@{urlsplit(SITE_URL).hostname}")
 # ---- security
 
 # A test runs the production rules over plain HTTP on loopback, as a demonstration with SANDBOX=1 may.
-SECURE = SITE_URL.startswith("https://")
+SECURE = urlsplit(SITE_URL).scheme == "https"
+if LIVEMODE and (DEBUG or not SECURE):
+    raise ImproperlyConfigured("With a live key, SITE_URL begins with https:// and DEBUG is off: this is real money.")
 SECURE_SSL_REDIRECT = SECURE
 SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0

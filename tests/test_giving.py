@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core import mail
 from django.test import Client
+from django.utils import timezone
 from djmoney.money import Money
 
 from donations import giving, outbox, processors, projections
@@ -222,7 +224,9 @@ def test_a_refund_that_got_no_answer_is_sent_again_with_its_own_key(
     giving.request_refund(gift=gift, amount=30000, reason="", user=None)
     assert RefundRequest.objects.get().status == "sending"
     processor.status, processor.answer = 200, {"id": "re_1", "object": "refund"}
-    RefundRequest.objects.update(requested_at="2020-01-01T00:00Z")
+    RefundRequest.objects.update(requested_at=timezone.now() - timedelta(hours=24))
+    assert giving.send_refunds_again() == 0, "the processor may have forgotten the key: it could be refunded twice"
+    RefundRequest.objects.update(requested_at=timezone.now() - timedelta(minutes=2))
     assert giving.send_refunds_again() == 1
     assert RefundRequest.objects.get().status == "accepted"
     assert len({key for _, key, _ in processor.calls}) == 1
@@ -237,3 +241,18 @@ def test_an_address_that_grows_in_small_letters_is_refused_in_words(
     assert answer.status_code == 422
     assert "email address" in answer.content.decode()
     assert Gift.objects.count() == 0
+
+
+def test_a_slow_first_press_does_not_close_the_checkout_of_the_second(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    send(client, page, tier="50000")
+    first = Gift.objects.get()
+    processor.answer = {"id": "cs_test_2", "object": "checkout.session", "url": "http://127.0.0.1:1/pay/cs_test_2"}
+    send(client, page, tier="250000")
+    second = Gift.objects.exclude(pk=first.pk).get()
+    # The first request comes to its end only now.
+    giving._supersede_others(first)
+    second.refresh_from_db()
+    assert second.superseded_at is None

@@ -572,6 +572,23 @@ def test_an_accepted_refund_whose_gift_is_still_missing_goes_on_waiting_for_it(
     assert row_of(refund).state == "processed"
 
 
+def test_an_accepted_refund_whose_gift_never_comes_is_quarantined_anew_and_can_be_dismissed(
+    campaign: Campaign, finance: User
+) -> None:
+    refund = refund_event(make_gift(campaign), 100)
+    processed(refund)
+    let_pass(timedelta(hours=73))
+    inbox.drain()
+    with pytest.raises(inbox.CannotDecide):
+        inbox.accept(row_of(refund), user=finance)
+    assert row_of(refund).state == "waiting"
+    let_pass(timedelta(hours=73))
+    inbox.drain()
+    assert row_of(refund).state == "quarantined"
+    inbox.dismiss(row_of(refund), user=finance, reason="of another shop")
+    assert row_of(refund).state == "dismissed"
+
+
 @pytest.mark.parametrize("reason", ["", " ", "\n\t"])
 def test_nothing_is_dismissed_without_a_reason(campaign: Campaign, finance: User, reason: str) -> None:
     row = quarantined(checkout_event(make_gift(campaign), amount_total=1))
