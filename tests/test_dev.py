@@ -134,6 +134,12 @@ def test_without_a_network_the_packages_are_named_and_the_log(bare: Path) -> Non
 # ---------------------------------------------------------------- ./dev run
 
 
+def hear_signals() -> None:
+    """As in a terminal: who runs the tests in the background has these ignored, and a shell cannot undo that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class LocalSite:
     """`./dev run` in a copy of this checkout."""
 
@@ -148,6 +154,7 @@ class LocalSite:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=hear_signals,
         )
 
     def read_addresses(self) -> list[str]:
