@@ -104,9 +104,9 @@ Measured on {day}: {machine}.
   workers drain as serve deliveries, one a core.
 - **meter.json**: the peer is a view of the same server that answers with as many constant bytes.
 - **export ledger**: from the first read to the last byte, in a process that is up, as a site is; the peer is
-  `psql \\\\copy` of the same columns, unordered and unformatted.
+  `psql \\copy` of the same columns, unordered and unformatted.
 
 A round is void where the client takes over 40 % of the machine's CPU.
 
 | what | ratio | goal | | figures |
-| --- | --- | --- | --- | --- |""".replace("\\\\\\\\", "\\\\")
+| --- | --- | --- | --- | --- |"""
