@@ -8,11 +8,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connection
 from django.db.models import Max
 from django.utils import timezone
 
-from donations import ledger, outbox, projections
+from donations import bulk, ledger, outbox, projections
 from donations.ledger import NewEntry
 from donations.models import Campaign, Donor, Gift, InboxEvent, LedgerEntry, RefundRequest
 from donations.models.campaigns import currency_of
@@ -116,8 +115,11 @@ def _open_books(processor: str, items: list[Item]) -> Books:
     paid_for = LedgerEntry.objects.filter(processor=processor, kind=Kind.GIFT, reference__in=payments)
     gift_of_payment = {reference: gift or "" for reference, gift in paid_for.values_list("reference", "gift_id")}
     references = sorted(named | set(gift_of_payment.values()))
-    locked = Gift.objects.filter(pk__in=references).order_by("pk").select_for_update(of=("self",), no_key=True)
-    gifts = {gift.pk: gift for gift in locked.select_related("campaign")}
+    locked = Gift.objects.filter(pk__in=references).order_by("pk").select_for_update(no_key=True)
+    gifts = {gift.pk: gift for gift in locked}
+    campaigns = Campaign.objects.in_bulk({gift.campaign_id for gift in gifts.values()})
+    for each in gifts.values():
+        each.campaign = campaigns[each.campaign_id]
     entries: defaultdict[str, dict[tuple[str, str], int]] = defaultdict(dict)
     standing = LedgerEntry.objects.filter(gift__in=gifts).values_list("gift_id", "kind", "reference", "amount")
     for gift, kind, reference, amount in standing:
@@ -346,9 +348,9 @@ def _keep_contacts(books: Books) -> None:
     emails = {contact.email.lower(): contact for contact in books.contacts.values() if _is_address(contact.email)}
     if not emails:
         return
-    Donor.objects.bulk_create(
-        [Donor(email=email, name=contact.name) for email, contact in sorted(emails.items())], ignore_conflicts=True
-    )
+    now = timezone.now()
+    rows = [(email, contact.name, now) for email, contact in sorted(emails.items())]
+    bulk.insert(Donor, ("email", "name", "created_at"), rows, then="ON CONFLICT DO NOTHING")
     donors = {donor.email: donor for donor in Donor.objects.filter(email__in=emails)}
     known: list[tuple[str, int]] = []
     for reference, contact in sorted(books.contacts.items()):
@@ -356,21 +358,7 @@ def _keep_contacts(books: Books) -> None:
         if donor:
             books.gifts[reference].donor = donor
             known.append((reference, donor.pk))
-    _name_donors(known)
-
-
-def _name_donors(known: list[tuple[str, int]]) -> None:
-    """Write the donors of gifts: one statement, a tenth of what `bulk_update` takes for as many rows."""
-    if not known:
-        return
-    rows = ", ".join(["(%s, %s)"] * len(known))
-    table = Gift._meta.db_table
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {table} SET donor_id = known.column2 FROM (VALUES {rows}) AS known "  # noqa: S608 (our own name)
-            f"WHERE {table}.reference = known.column1",
-            [value for pair in known for value in pair],
-        )
+    bulk.update(Gift, ("reference", "donor_id"), known)
 
 
 def _is_address(email: str) -> bool:

@@ -15,9 +15,8 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
-from psycopg import Cursor
 
-from donations import booking, processors
+from donations import booking, bulk, processors
 from donations.booking import Outcome
 from donations.models import InboxEvent
 from donations.processors.base import Interpretation, Malformed, fact_from_json, fact_to_json
@@ -38,19 +37,8 @@ def receive(*, processor: str, body: bytes, signature: str | None) -> None:
     source.verify(body, signature)
     envelope = source.envelope(body)
     now = connection.ops.adapt_datetimefield_value(timezone.now())
-    _insert([processor, envelope.event_id, envelope.type, now, body, hashlib.sha256(body).digest(), now])
-
-
-def _insert(row: list[Any]) -> None:
-    if connection.vendor != "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute(INSERT, row)
-        return
-    # Statement and values go apart from one another: Django's own cursor writes a body out as text, to be read again.
-    # The statement is prepared once a connection (see prepare_threshold in the settings).
-    connection.ensure_connection()
-    with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
-        cursor.execute(INSERT_APART, row)
+    statement = INSERT_APART if connection.vendor == "postgresql" else INSERT
+    bulk.run(statement, [processor, envelope.event_id, envelope.type, now, body, hashlib.sha256(body).digest(), now])
 
 
 INSERT = f"""
@@ -193,20 +181,27 @@ def _without_fact(told: Interpretation) -> Interpretation:
     return Interpretation(told.livemode, told.created, told.subject, told.payment)
 
 
-SETTLE = f"""
-UPDATE {InboxEvent._meta.db_table} SET state = %s, next_try_at = %s, attempts = %s, waiting_since = %s, reason = %s,
-  settled_at = %s, livemode = %s, created = %s, facts = %s, subject = %s, payment = %s, gift_reference = %s
-WHERE id = %s
-"""  # noqa: S608 (the only text put in is our own table name)
+SETTLED = (
+    "id",
+    "state",
+    "next_try_at",
+    "attempts",
+    "waiting_since",
+    "reason",
+    "settled_at",
+    "livemode",
+    "created",
+    "facts",
+    "subject",
+    "payment",
+    "gift_reference",
+)
 
 
 def _settle(readings: list[Reading]) -> None:
-    """Write each row's new state: one prepared statement, sent as a batch."""
-    if not readings:
-        return
+    """Write each row's new state."""
     now = timezone.now()
-    with connection.cursor() as cursor:
-        cursor.executemany(SETTLE, [_settled_row(reading, now) for reading in readings])
+    bulk.update(InboxEvent, SETTLED, [_settled_row(reading, now) for reading in readings])
 
 
 def _settled_row(reading: Reading, now: datetime) -> list[Any]:
@@ -221,22 +216,21 @@ def _settled_row(reading: Reading, now: datetime) -> list[Any]:
             next_try = now + _backoff(row.attempts + 1)
     if state == State.QUARANTINED:
         log.warning("inbox event %s is quarantined: %s", row.event_id, reason)
-    adapt = connection.ops.adapt_datetimefield_value
     facts = json.dumps(fact_to_json(told.fact)) if told and told.fact else None
     return [
-        state,
-        adapt(next_try) if next_try else None,
+        row.pk,
+        str(state),
+        next_try,
         row.attempts + 1,
-        adapt(since) if since else None,
+        since,
         reason[:300],
-        None if next_try else adapt(now),
+        None if next_try else now,
         told.livemode if told else None,
-        adapt(told.created) if told else None,
+        told.created if told else None,
         facts,
         told.subject if told else "",
         told.payment if told else "",
         outcome.gift,
-        row.pk,
     ]
 
 

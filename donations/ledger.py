@@ -1,17 +1,15 @@
 """post(): the sole writer of ledger entries."""
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Any
+from operator import attrgetter
 
-from django.db import connection
 from django.utils import timezone
 
-from donations import periods
+from donations import bulk, periods
 from donations.models import Campaign, LedgerEntry
 
 Key = tuple[str, str, str]
-CHUNK = 1000  # rows a statement; SQLite takes 32,766 parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +76,10 @@ def entry(
     )
 
 
-COLUMNS = [*(field.name for field in fields(NewEntry)), "booked_at"]
+FIELDS = tuple(field.name for field in fields(NewEntry))
+COLUMNS = (*FIELDS, "booked_at")
+UNLESS_BOOKED = "ON CONFLICT (processor, kind, reference) DO NOTHING RETURNING processor, kind, reference"
+_values = attrgetter(*FIELDS)
 
 
 def post(entries: list[NewEntry]) -> list[NewEntry]:
@@ -87,31 +88,6 @@ def post(entries: list[NewEntry]) -> list[NewEntry]:
     Keys are sorted first, so that two workers that book the same movements wait for one another and never deadlock.
     """
     by_key = {new.key: new for new in reversed(entries)}
-    ordered = [by_key[key] for key in sorted(by_key)]
-    booked: list[NewEntry] = []
-    for start in range(0, len(ordered), CHUNK):
-        booked += [by_key[key] for key in _insert(ordered[start : start + CHUNK])]
-    return booked
-
-
-def _insert(entries: list[NewEntry]) -> list[Key]:
-    """One statement for all of them: a movement that stands already is passed over, every other fault raises."""
     now = timezone.now()
-    row = f"({', '.join(['%s'] * len(COLUMNS))})"
-    sql = (
-        f"INSERT INTO {LedgerEntry._meta.db_table} ({', '.join(COLUMNS)}) "  # noqa: S608 (names of our own columns)
-        f"VALUES {', '.join([row] * len(entries))} "
-        "ON CONFLICT (processor, kind, reference) DO NOTHING RETURNING processor, kind, reference"
-    )
-    adapt = connection.ops.adapt_datetimefield_value
-    adapt_date = connection.ops.adapt_datefield_value
-    parameters: list[Any] = []
-    for new in entries:
-        values = dict(zip(COLUMNS, (*astuple(new), now), strict=True))
-        values["effective_at"] = adapt(new.effective_at)
-        values["local_date"] = adapt_date(new.local_date)
-        values["booked_at"] = adapt(now)
-        parameters += values.values()
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        return [(row[0], row[1], row[2]) for row in cursor.fetchall()]
+    rows = [(*_values(by_key[key]), now) for key in sorted(by_key)]
+    return [by_key[key] for key in bulk.insert(LedgerEntry, COLUMNS, rows, then=UNLESS_BOOKED)]

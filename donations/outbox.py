@@ -12,13 +12,14 @@ from django.core.signing import Signer
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from donations import money
+from donations import bulk, money
 from donations.models import Follower, Gift, OutboxMessage
 
 log = logging.getLogger(__name__)
 State = OutboxMessage.State
 CUT_OFF_AFTER = timedelta(minutes=5)
 TRIES = 8
+COLUMNS = ("kind", "subject_id", "round", "state", "attempts", "next_try_at", "last_error", "created_at")
 NEVER_LEFT = (ConnectionRefusedError, socket.gaierror, smtplib.SMTPConnectError, smtplib.SMTPAuthenticationError)
 
 
@@ -30,10 +31,8 @@ def follow_token(follower: Follower) -> str:
 def enqueue(kind: str, subjects: Iterable[str], round: int = 0) -> None:  # noqa: A002 (the field's name)
     """Queue one message a subject; one that is queued or sent already is passed over. Call it in the transaction."""
     now = timezone.now()
-    OutboxMessage.objects.bulk_create(
-        [OutboxMessage(kind=kind, subject_id=subject, round=round, next_try_at=now) for subject in subjects],
-        ignore_conflicts=True,
-    )
+    rows = [(kind, subject, round, State.QUEUED.value, 0, now, "", now) for subject in subjects]
+    bulk.insert(OutboxMessage, COLUMNS, rows, then="ON CONFLICT DO NOTHING")
 
 
 def send_due(limit: int = 20) -> int:

@@ -8,13 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from operator import attrgetter
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import F, Min, Q, Sum
+from django.db.models import F, Min, Model, Q, Sum
 from django.utils import timezone
 
-from donations import periods
+from donations import bulk, periods
 from donations.models import (
     Campaign,
     CampaignMonth,
@@ -48,6 +49,12 @@ DAY_KEY = (*MONTH_KEY, "day", "dimension", "value")
 STATE_FIELDS = [
     field.name for field in GiftState._meta.concrete_fields if field.name not in {"gift", "refund_requested"}
 ]
+
+STATE_KEPT = ("gift_id", *(field.attname for field in GiftState._meta.concrete_fields if field.name in STATE_FIELDS))
+STATE_COLUMNS = (*STATE_KEPT, "refund_requested")
+_renewed = ", ".join(f"{name} = excluded.{name}" for name in STATE_KEPT[1:])
+OVER_THE_OLD = f"ON CONFLICT (gift_id) DO UPDATE SET {_renewed}"
+_state_values = attrgetter(*STATE_KEPT)
 
 # Read by rebuild() and drift(): what the ledger says of each gift, of each month and of each day.
 GIFT_SQL = f"""
@@ -140,9 +147,8 @@ class Deltas:
         """Add the differences to the stored sums, in the keys' order so that two workers never deadlock."""
         months = {key: sums for key, sums in sorted(self.months.items()) if any(sums.values())}
         days = {key: sums for key, sums in sorted(self.days.items()) if any(sums.values())}
-        now = connection.ops.adapt_datetimefield_value(timezone.now())
-        _add(MonthTotal._meta.db_table, MONTH_KEY, MONTH_SUMS, months, {"changed_at": now})
-        _add(DailyRollup._meta.db_table, DAY_KEY, DAY_SUMS, days, {})
+        _add(MonthTotal, MONTH_KEY, MONTH_SUMS, months, {"changed_at": timezone.now()})
+        _add(DailyRollup, DAY_KEY, DAY_SUMS, days, {})
 
 
 def _accumulate(into: Counter[str], sums: Counter[str], sign: int) -> None:
@@ -151,25 +157,18 @@ def _accumulate(into: Counter[str], sums: Counter[str], sign: int) -> None:
 
 
 def _add(
-    table: str, key: tuple[str, ...], sums: tuple[str, ...], rows: dict[Any, Counter[str]], extra: dict[str, Any]
+    model: type[Model],
+    key: tuple[str, ...],
+    sums: tuple[str, ...],
+    rows: dict[Any, Counter[str]],
+    extra: dict[str, Any],
 ) -> None:
     """One statement: rows that are missing begin at their difference, the others grow by it."""
-    if not rows:
-        return
-    columns = (*key, *sums, *extra)
-    grown = [f"{name} = {table}.{name} + excluded.{name}" for name in sums]
+    grown = [f"{name} = {model._meta.db_table}.{name} + excluded.{name}" for name in sums]
     grown += [f"{name} = excluded.{name}" for name in extra]
-    row = f"({', '.join(['%s'] * len(columns))})"
-    sql = (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * len(rows))} "  # noqa: S608 (our names)
-        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {', '.join(grown)}"
-    )
-    parameters: list[Any] = []
-    for values, counted in rows.items():
-        adapted = [connection.ops.adapt_datefield_value(v) if isinstance(v, date) else v for v in values]
-        parameters += [*adapted, *(counted[name] for name in sums), *extra.values()]
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
+    values = [(*where, *(counted[name] for name in sums), *extra.values()) for where, counted in rows.items()]
+    then = f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {', '.join(grown)}"
+    bulk.insert(model, (*key, *sums, *extra), values, then=then)
 
 
 # ---- applying what was booked
@@ -195,8 +194,13 @@ def apply(*, gifts: Iterable[Gift], news: Iterable[CheckoutNews] = ()) -> None:
         deltas.add(after, 1)
         changed.append(after)
     _open_months(changed, by_reference)
-    GiftState.objects.bulk_create(changed, update_conflicts=True, unique_fields=["gift"], update_fields=STATE_FIELDS)
+    _store(changed)
     deltas.write()
+
+
+def _store(states: list[GiftState]) -> None:
+    """Write states; the counter of refunds that our staff asked for is not theirs, and stays."""
+    bulk.insert(GiftState, STATE_COLUMNS, [(*_state_values(state), 0) for state in states], then=OVER_THE_OLD)
 
 
 def _weight(news: CheckoutNews) -> tuple[int, float]:
@@ -420,13 +424,7 @@ def _rebuild_states() -> None:
     # In parts: a statement takes so many parameters and no more.
     for some in _parts(set(GiftState.objects.values_list("pk", flat=True)) - rebuilt.keys()):
         GiftState.objects.filter(pk__in=some).delete()
-    GiftState.objects.bulk_create(
-        rebuilt.values(),
-        update_conflicts=True,
-        unique_fields=["gift"],
-        update_fields=STATE_FIELDS,
-        batch_size=PART,
-    )
+    _store(list(rebuilt.values()))
 
 
 def _rebuilt_states() -> Iterable[GiftState]:

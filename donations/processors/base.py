@@ -3,7 +3,7 @@
 Amounts are integers in the currency's minor unit; times are aware, in UTC; currencies are upper case.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -153,8 +153,9 @@ class Processor(Protocol):
 def fact_to_json(fact: Fact) -> dict[str, Any]:
     """A fact as JSON, with its kind and ISO times."""
     kind = next(name for name, shape in FACTS.items() if isinstance(fact, shape))
-    fields = {k: v.isoformat() if isinstance(v, datetime) else v for k, v in asdict(fact).items()}
-    return {"kind": kind} | fields
+    # Not asdict: it copies what is never changed, at ten times the cost.
+    values = {name: getattr(fact, name) for name in fact.__dataclass_fields__}
+    return {"kind": kind} | {k: v.isoformat() if isinstance(v, datetime) else v for k, v in values.items()}
 
 
 def fact_from_json(stored: dict[str, Any]) -> Fact:

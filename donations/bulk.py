@@ -1,0 +1,117 @@
+"""Many rows in one statement: arrays on PostgreSQL, a list of values on SQLite.
+
+On PostgreSQL the statement is the same however many rows it carries, so that it is planned once a connection, and the
+values travel in binary: a row of eighteen columns costs 7 µs, where a list of values costs 67.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Any
+
+from django.db import connection
+from django.db.models import Model
+from psycopg import Cursor
+
+CHUNK = 1000  # rows a statement
+Rows = Sequence[Sequence[Any]]
+
+
+def insert(model: type[Model], columns: tuple[str, ...], rows: Rows, *, then: str) -> list[tuple[Any, ...]]:
+    """Insert rows, values in the columns' order. `then` is the ON CONFLICT clause; its RETURNING is what is returned.
+
+    Every column that has no default in the database must be named: Django's defaults are not applied.
+    """
+    table, names = model._meta.db_table, ", ".join(columns)
+    answered: list[tuple[Any, ...]] = []
+    for chunk in _chunks(rows, _most_rows(len(columns))):
+        if connection.vendor == "postgresql":
+            source = f"SELECT {_cast(model, columns)} FROM {_arrays(model, columns)}"  # noqa: S608 (names of our own tables)
+            answered += run(f"INSERT INTO {table} ({names}) {source} {then}", _turned(chunk))
+        else:
+            row = f"({', '.join(['%s'] * len(columns))})"
+            source = f"VALUES {', '.join([row] * len(chunk))}"
+            answered += run(f"INSERT INTO {table} ({names}) {source} {then}", [v for r in chunk for v in _adapted(r)])
+    return answered
+
+
+def update(model: type[Model], columns: tuple[str, ...], rows: Rows) -> None:
+    """Write rows, values in the columns' order; the first column is the key that finds the row."""
+    if not rows:
+        return
+    table, key, others = model._meta.db_table, columns[0], columns[1:]
+    if connection.vendor == "postgresql":
+        written = ", ".join(f"{name} = new.{name}" for name in others)
+        source = f"(SELECT {_cast(model, columns)} FROM {_arrays(model, columns)}) AS new"  # noqa: S608
+        for chunk in _chunks(rows, CHUNK):
+            run(f"UPDATE {table} SET {written} FROM {source} WHERE {table}.{key} = new.{key}", _turned(chunk))  # noqa: S608
+        return
+    written = ", ".join(f"{name} = %s" for name in others)
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"UPDATE {table} SET {written} WHERE {key} = %s",  # noqa: S608 (names of our own tables)
+            [[*row[1:], row[0]] for row in map(_adapted, rows)],
+        )
+
+
+def run(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Run one statement and return its rows. On PostgreSQL statement and values go apart, `%b` being a value's place.
+
+    Django's own cursor writes the values into the statement's text, to be read again by the server.
+    """
+    if connection.vendor != "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return list(cursor.fetchall()) if cursor.description else []
+    connection.ensure_connection()
+    connection.validate_no_broken_transaction()
+    # The statement is prepared once a connection (see prepare_threshold in the settings).
+    with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetchall() if cursor.description else []
+
+
+def _chunks(rows: Rows, most: int) -> Iterator[Rows]:
+    for start in range(0, len(rows), most):
+        yield rows[start : start + most]
+
+
+def _most_rows(columns: int) -> int:
+    """SQLite takes so many parameters a statement, and PostgreSQL's arrays are one each."""
+    if connection.vendor == "postgresql":
+        return CHUNK
+    connection.ensure_connection()
+    parameters = int(connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
+    return min(CHUNK, parameters // columns)
+
+
+def _turned(rows: Rows) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _adapted(row: Sequence[Any]) -> list[Any]:
+    """As SQLite keeps them: moments and days are text."""
+    moment, day = connection.ops.adapt_datetimefield_value, connection.ops.adapt_datefield_value
+    return [moment(v) if isinstance(v, datetime) else day(v) if isinstance(v, date) else v for v in row]
+
+
+@lru_cache
+def _arrays(model: type[Model], columns: tuple[str, ...]) -> str:
+    """One array a column, laid side by side as rows."""
+    types = (_type(model, name) for name in columns)
+    arrays = ", ".join(f"%b::{'text' if name == 'jsonb' else name}[]" for name in types)
+    return f"unnest({arrays}) AS given ({', '.join(columns)})"
+
+
+@lru_cache
+def _cast(model: type[Model], columns: tuple[str, ...]) -> str:
+    """JSON comes as text: PostgreSQL reads it once, when the row is written."""
+    return ", ".join(f"given.{name}::jsonb" if _type(model, name) == "jsonb" else f"given.{name}" for name in columns)
+
+
+def _type(model: type[Model], column: str) -> str:
+    """A column's type in PostgreSQL, without a length: a cast to one would cut in silence what is too long."""
+    field = next(field for field in model._meta.concrete_fields if field.column == column)
+    kind = str(field.rel_db_type(connection) if field.is_relation else field.db_type(connection))
+    return "text" if kind.startswith("varchar") else kind
