@@ -708,6 +708,17 @@ def test_a_campaign_that_cannot_be_is_refused_in_words(manager: Client, fields: 
     assert not Campaign.objects.exists()
 
 
+@pytest.mark.parametrize("zone", ["Nope/Zone", "Europe", "../etc", "/etc/passwd", "", "\x00", "a" * 61])
+def test_a_time_zone_that_cannot_be_is_refused_beside_its_field(manager: Client, campaign: Campaign, zone: str) -> None:
+    for address, fields in ((page(campaign), campaign_fields(campaign)), (f"{ROOM}/campaign/add/", campaign_fields())):
+        answer = manager.post(address, fields | {"slug": "general", "time_zone": zone})
+        assert answer.status_code == 200
+        row = re.search(r'<div class="form-row errors field-time_zone">.*?</ul>', answer.content.decode(), re.DOTALL)
+        assert row
+        assert "errorlist" in row[0]
+    assert Campaign.objects.get().time_zone == "America/New_York"
+
+
 @pytest.mark.parametrize(
     ("amount", "said"),
     [

@@ -188,7 +188,9 @@ class CampaignAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Links to where readers give and where managers watch."""
         campaign: Campaign | None = kwargs.get("obj")
         if campaign is not None:
-            context["month"] = str(Month.of(timezone.now(), campaign.time_zone))
+            # As stored: on a page that shows errors, the campaign carries what was typed, which may be no zone at all.
+            zone = Campaign.objects.values_list("time_zone", flat=True).get(pk=campaign.pk)
+            context["month"] = str(Month.of(timezone.now(), zone))
             context["may_see_totals"] = request.user.has_perm("donations.view_monthtotal")
         return super().render_change_form(request, context, *args, **kwargs)
 
