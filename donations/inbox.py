@@ -114,12 +114,16 @@ def _record_failure(identity: int, error: Exception) -> None:
         if row.next_try_at is None:
             return
         row.attempts += 1
-        row.reason = f"{type(error).__name__}: {error}"[:300].replace("\x00", "")
+        row.reason = _failure_text(error)
         if timezone.now() - row.received_at > PATIENCE:
             row.state, row.next_try_at, row.settled_at = State.QUARANTINED, None, timezone.now()
         else:
             row.next_try_at = timezone.now() + _backoff(row.attempts)
         row.save(update_fields=["attempts", "reason", "state", "next_try_at", "settled_at"])
+
+
+def _failure_text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300].replace("\x00", "")
 
 
 def _backoff(attempts: int) -> timedelta:
@@ -242,12 +246,38 @@ class CannotDecide(Exception):
 
 
 def accept(event: InboxEvent, *, user: User, reason: str = "") -> None:
-    """Post a quarantined event all the same, with its own dates. Raises CannotDecide with what stands in the way."""
-    _decide(event, user=user, decision="accept", reason=reason, state=State.READY)
-    process_batch_of(event.pk)
-    event.refresh_from_db()
-    if event.state != State.PROCESSED:
-        raise CannotDecide(f"It could not be booked: {event.reason}.")
+    """Post a quarantined event all the same, with its own dates. Raises CannotDecide with what stands in the way.
+
+    One transaction: what cannot be booked stays in quarantine, with why, and nobody has decided about it.
+    """
+    try:
+        with transaction.atomic():
+            _decide(event, user=user, decision="accept", reason=reason, state=State.READY)
+            _book_or_refuse(event.pk)
+    except CannotBook as refusal:
+        InboxEvent.objects.filter(pk=event.pk, state=State.QUARANTINED).update(reason=str(refusal)[:300])
+        raise CannotDecide(f"It could not be booked: {refusal}.") from refusal
+    finally:
+        event.refresh_from_db()
+
+
+class CannotBook(Exception):
+    """An event that cannot be booked though staff accept it; its text says why."""
+
+
+def _book_or_refuse(identity: int) -> None:
+    row = InboxEvent.objects.select_for_update(no_key=True).get(pk=identity)
+    try:
+        with transaction.atomic():
+            _process([row])
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        log.exception("event %d was accepted and failed", identity)
+        raise CannotBook(_failure_text(error)) from error
+    row.refresh_from_db(fields=["state", "reason"])
+    if row.state != State.PROCESSED:
+        raise CannotBook(row.reason or f"it is {row.get_state_display()}")
 
 
 def dismiss(event: InboxEvent, *, user: User, reason: str) -> None:
@@ -258,10 +288,17 @@ def dismiss(event: InboxEvent, *, user: User, reason: str) -> None:
 
 
 def replay(event: InboxEvent) -> None:
-    """Read an event again, as if it had just come; what is booked already stays as it is."""
-    InboxEvent.objects.filter(pk=event.pk).update(
-        state=State.READY, next_try_at=timezone.now(), waiting_since=None, settled_at=None
-    )
+    """Read an event again, as if it had just come; what is booked already stays as it is.
+
+    A dismissal is undone with it, and its words go: whoever undoes it keeps a trace, if one is wanted.
+    """
+    with transaction.atomic():
+        InboxEvent.objects.filter(pk=event.pk, decision="dismiss").update(
+            decision="", decision_reason="", decided_by=None, decided_at=None
+        )
+        InboxEvent.objects.filter(pk=event.pk).update(
+            state=State.READY, next_try_at=timezone.now(), waiting_since=None, settled_at=None
+        )
     process_batch_of(event.pk)
 
 

@@ -631,6 +631,23 @@ def test_what_cannot_be_booked_is_said(finance: Client, campaign: Campaign, gift
     answer = decide(finance, event, "accept")
     assert answer.status_code == 422
     assert "It could not be booked: it was paid in EUR" in words(answer)
+    assert 'value="dismiss"' in answer.content.decode()
+    assert decide(finance, event, "dismiss", "given back").status_code == 302
+
+
+def test_the_history_tells_who_dismissed_an_event_that_was_read_again(finance: Client, quarantined: InboxEvent) -> None:
+    other = client_of("Finance")
+    decide(finance, quarantined, "dismiss", "returned by hand")
+    decide(other, quarantined, "replay")
+    quarantined.refresh_from_db()
+    assert (quarantined.state, quarantined.decision, quarantined.decision_reason) == ("quarantined", "", "")
+    assert "What was decided" not in words(finance.get(page(quarantined)))
+    dismissed_by = User.objects.get(pk=finance.session["_auth_user_id"]).username
+    history = words(finance.get(page(quarantined, "history")))
+    assert "Decided: dismiss. Reason: “returned by hand”." in history
+    assert f"Decided: replay. It had been dismissed by {dismissed_by} on " in history
+    last = LogEntry.objects.latest("pk")
+    assert last.user_id == int(other.session["_auth_user_id"])
 
 
 def test_a_replay_says_what_became_of_it(finance: Client, quarantined: InboxEvent) -> None:

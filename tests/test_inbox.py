@@ -558,7 +558,7 @@ def test_what_cannot_be_booked_stays_in_quarantine_and_staff_are_told_why(
     assert booked() == []
 
 
-def test_an_accepted_refund_whose_gift_is_still_missing_goes_on_waiting_for_it(
+def test_an_accepted_refund_whose_gift_is_missing_is_back_in_quarantine_at_once(
     campaign: Campaign, finance: User
 ) -> None:
     gift = make_gift(campaign)
@@ -566,27 +566,77 @@ def test_an_accepted_refund_whose_gift_is_still_missing_goes_on_waiting_for_it(
     assert processed(refund) == ["waiting"]
     let_pass(timedelta(hours=73))
     inbox.drain()
+    row = row_of(refund)
     with pytest.raises(inbox.CannotDecide, match="not booked here"):
-        inbox.accept(row_of(refund), user=finance)
+        inbox.accept(row, user=finance, reason="I want it")
+    why = "the payment that it refunds is not booked here"
+    assert (row.state, row.reason, row.next_try_at) == ("quarantined", why, None)
+    assert row_of(refund).state == "quarantined"
+    assert_undecided(row_of(refund))
     confirm(gift)
+    assert inbox.drain() == 0
+    inbox.accept(row, user=finance)
     assert row_of(refund).state == "processed"
 
 
-def test_an_accepted_refund_whose_gift_never_comes_is_quarantined_anew_and_can_be_dismissed(
-    campaign: Campaign, finance: User
-) -> None:
+def test_an_accepted_refund_whose_gift_never_comes_can_be_dismissed(campaign: Campaign, finance: User) -> None:
     refund = refund_event(make_gift(campaign), 100)
     processed(refund)
     let_pass(timedelta(hours=73))
     inbox.drain()
     with pytest.raises(inbox.CannotDecide):
         inbox.accept(row_of(refund), user=finance)
-    assert row_of(refund).state == "waiting"
-    let_pass(timedelta(hours=73))
-    inbox.drain()
-    assert row_of(refund).state == "quarantined"
     inbox.dismiss(row_of(refund), user=finance, reason="of another shop")
     assert row_of(refund).state == "dismissed"
+
+
+def test_an_accept_that_failed_is_no_leave_for_a_later_one(campaign: Campaign, finance: User) -> None:
+    gift = make_gift(campaign)
+    refund = refund_event(gift, 60000)
+    processed(refund)
+    let_pass(timedelta(hours=73))
+    inbox.drain()
+    with pytest.raises(inbox.CannotDecide):
+        inbox.accept(row_of(refund), user=finance)
+    confirm(gift)
+    inbox.replay(row_of(refund))
+    # It gives back more than was charged, which nobody has accepted.
+    assert (row_of(refund).state, [amount for *_, amount in booked()]) == ("waiting", [50000])
+
+
+def test_an_event_that_fails_while_it_is_accepted_stays_in_quarantine(campaign: Campaign, finance: User) -> None:
+    poison = make_poison()
+    InboxEvent.objects.update(state="quarantined", next_try_at=None)
+    with pytest.raises(inbox.CannotDecide, match="KeyError"):
+        inbox.accept(poison, user=finance)
+    assert (poison.state, poison.reason, poison.next_try_at) == ("quarantined", "KeyError: 'gone'", None)
+    assert_undecided(poison)
+
+
+def test_to_read_a_dismissed_event_again_undoes_the_dismissal(campaign: Campaign, finance: User) -> None:
+    row = quarantined(checkout_event(make_gift(campaign), amount_total=1))
+    inbox.dismiss(row, user=finance, reason="a mistake")
+    inbox.replay(row)
+    row.refresh_from_db()
+    assert row.state == "quarantined"
+    assert_undecided(row)
+
+
+def test_to_read_an_accepted_event_again_keeps_who_accepted_it(campaign: Campaign, finance: User) -> None:
+    row = quarantined(checkout_event(make_gift(campaign), amount_total=1))
+    inbox.accept(row, user=finance, reason="they meant it")
+    inbox.replay(row)
+    row.refresh_from_db()
+    assert (row.state, row.decision, row.decision_reason, row.decided_by) == (
+        "processed",
+        "accept",
+        "they meant it",
+        finance,
+    )
+
+
+def assert_undecided(row: InboxEvent) -> None:
+    assert (row.decision, row.decision_reason, row.decided_by, row.decided_at) == ("", "", None, None)
 
 
 @pytest.mark.parametrize("reason", ["", " ", "\n\t"])

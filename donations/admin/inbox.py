@@ -14,7 +14,16 @@ from django.urls import URLPattern, path
 from django.views.decorators.http import require_http_methods
 
 from donations import inbox, processors
-from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, page_of, pretty, scrolled
+from donations.admin.reading import (
+    ModeFilter,
+    ReadOnlyAdmin,
+    link_to,
+    may_see_donors,
+    moment,
+    page_of,
+    pretty,
+    scrolled,
+)
 from donations.models import Gift, InboxEvent
 
 State = InboxEvent.State
@@ -164,15 +173,26 @@ def _decide_page(request: HttpRequest, room: InboxEventAdmin, object_id: str) ->
         return _decision_form_page(room, request, event, DecisionForm())
     form = DecisionForm(request.POST)
     if form.is_valid():
+        trace = _trace(event, form.cleaned_data["decision"], form.cleaned_data["reason"])
         try:
             _decide(request, event, form.cleaned_data["decision"], form.cleaned_data["reason"])
         except inbox.CannotDecide as refusal:
             form.add_error("reason" if _wants_a_reason(form) else None, ValidationError(str(refusal)))
             event.refresh_from_db()
         else:
-            room.log_change(request, event, f"Decided: {form.cleaned_data['decision']}.")
+            room.log_change(request, event, trace)
             return HttpResponseRedirect(page_of(event))
     return _decision_form_page(room, request, event, form, status=422)
+
+
+def _trace(event: InboxEvent, decision: str, reason: str) -> str:
+    """What the event's history keeps of a decision. A replay clears a dismissal: the history tells whose it was."""
+    undone = ""
+    if decision == "replay" and event.decision == "dismiss":
+        undone = (
+            f" It had been dismissed by {event.decided_by} on {moment(event.decided_at)}: “{event.decision_reason}”."
+        )
+    return f"Decided: {decision}.{f' Reason: “{reason.strip()}”.' if reason.strip() else ''}{undone}"
 
 
 def _wants_a_reason(form: DecisionForm) -> bool:
