@@ -159,7 +159,7 @@ def _read(row: InboxEvent) -> Reading:
         interpretation = _interpretation(row)
     except Malformed as error:
         return Reading(row, None, Outcome(State.QUARANTINED, f"it is not as its type promises: {error}"))
-    if interpretation.livemode != processor.livemode:
+    if interpretation.livemode not in {None, processor.livemode}:
         other = "live" if interpretation.livemode else "test"
         reason = f"it is of the {other} mode, which this site's key is not"
         return Reading(row, _without_fact(interpretation), Outcome(State.WRONG_MODE, reason))
@@ -173,8 +173,8 @@ def _interpretation(row: InboxEvent) -> Interpretation:
     if row.body is not None:
         return processors.get(row.processor).interpret(bytes(row.body))
     return Interpretation(
-        livemode=bool(row.livemode),
-        created=row.created or row.received_at,
+        livemode=row.livemode,
+        created=row.created,
         subject=row.subject,
         payment=row.payment,
         fact=fact_from_json(row.facts) if row.facts else None,

@@ -192,6 +192,38 @@ def test_a_checkout_of_a_subscription_is_no_gift_by_itself(campaign: Campaign) -
     assert booked() == []
 
 
+SHAPELESS: list[dict[str, Any]] = [
+    {"type": "account.updated", "data": {}},
+    {"type": "account.updated", "created": None},
+    {"type": "account.updated", "created": None, "livemode": None, "data": None},
+    {"type": "v2.core.account.updated", "object": "v2.core.event", "created": "2024-09-17T06:20:52.246Z", "data": None},
+]
+
+
+@pytest.mark.parametrize("fields", SHAPELESS, ids=str)
+def test_an_event_that_moves_no_money_needs_nothing_whatever_its_shape(fields: dict[str, Any]) -> None:
+    told = event("account.updated", {"id": "acct_1"}) | fields
+    assert processed(told) == ["nothing"]
+    # Read again without its body, it is no more of the other mode than it was.
+    InboxEvent.objects.update(body=None)
+    inbox.replay(row_of(told))
+    row = row_of(told)
+    assert (row.state, row.reason, row.livemode is None) == ("nothing", "", "livemode" in fields)
+
+
+def test_an_event_without_a_mode_is_not_of_the_other_mode_on_a_live_site(settings: Any) -> None:
+    told = event("account.updated", {"id": "acct_1"}) | {"livemode": None}
+    with key_of_the_site(settings, "sk_live_1"):
+        assert processed(told) == ["nothing"]
+        InboxEvent.objects.update(body=None)
+        inbox.replay(row_of(told))
+    assert row_of(told).state == "nothing"
+
+
+def test_an_event_of_any_shape_that_tells_the_other_mode_is_marked() -> None:
+    assert processed(event("account.updated", {}) | {"livemode": True, "data": None}) == ["wrong_mode"]
+
+
 # ---- the other mode
 
 

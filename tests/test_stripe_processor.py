@@ -369,6 +369,30 @@ def test_an_event_whose_outside_is_wrong_is_malformed(told: Event, outside: dict
         read({**told, **outside})
 
 
+@pytest.mark.parametrize(
+    "told, meant",
+    [
+        ({"type": "account.updated"}, Interpretation(None, None)),
+        ({"type": "account.updated", "data": {}, "livemode": True}, Interpretation(True, None)),
+        ({"type": "account.updated", "data": {"object": {"id": "acct_1"}}}, Interpretation(None, None, "acct_1")),
+        ({"type": "a", "created": int(NOON.timestamp()), "livemode": "no"}, Interpretation(None, NOON)),
+        ({"type": "a", "created": 10**18, "livemode": 0, "data": []}, Interpretation(None, None)),
+        (
+            {
+                "type": "v1.billing.meter.error_report_triggered",
+                "object": "v2.core.event",
+                "livemode": False,
+                "created": "2024-09-17T06:20:52.246Z",
+                "related_object": {"id": "mtr_1", "type": "billing.meter", "url": "/v1/billing/meters/mtr_1"},
+            },
+            Interpretation(False, None),
+        ),
+    ],
+)
+def test_an_event_of_a_type_that_is_not_booked_may_have_any_shape(told: Event, meant: Interpretation) -> None:
+    assert read({"id": "evt_1", **told}) == meant
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b"NaN"], ids=lambda body: body[:9])
 def test_a_body_that_is_no_object_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):

@@ -87,10 +87,13 @@ class Contact:
 
 @dataclass(frozen=True, slots=True)
 class Interpretation:
-    """What an event means to us. `fact` is None where it needs nothing; `foreign` where it is not ours."""
+    """What an event means to us. `fact` is None where it needs nothing; `foreign` where it is not ours.
 
-    livemode: bool
-    created: datetime
+    `livemode` and `created` are None where an event that needs nothing does not tell them; one with a fact always does.
+    """
+
+    livemode: bool | None
+    created: datetime | None
     subject: str = ""
     payment: str = ""
     fact: Fact | None = None

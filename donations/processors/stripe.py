@@ -6,8 +6,9 @@ SDK objects never leave this module: events are read as plain JSON, answers as t
 import json
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import stripe
 
@@ -49,6 +50,7 @@ REFUND_TYPES = {"refund.created", "refund.updated", "refund.failed"}
 REFUND_STATUSES = {"pending", "requires_action", "succeeded", "failed", "canceled"}
 
 Json = dict[str, Any]
+Told = TypeVar("Told")
 
 
 class StripeProcessor:
@@ -104,14 +106,15 @@ class StripeProcessor:
             event = _json(body)
         except BadDelivery as error:
             raise Malformed(str(error)) from error
-        livemode, created = _boolean(event, "livemode"), _time(event, "created")
         event_type = str(event.get("type"))
+        is_checkout = event_type in CHECKOUT_PAYS or event_type in CHECKOUT_ENDS
+        if not is_checkout and event_type not in REFUND_TYPES:
+            return _needs_nothing(event)
+        livemode, created = _boolean(event, "livemode"), _time(event, "created")
         subject = _subject(event)
-        if event_type in CHECKOUT_PAYS or event_type in CHECKOUT_ENDS:
+        if is_checkout:
             return _checkout(event_type, subject, livemode, created)
-        if event_type in REFUND_TYPES:
-            return _refund(subject, livemode, created)
-        return Interpretation(livemode, created, subject=_optional_id(subject.get("id")))
+        return _refund(subject, livemode, created)
 
     # ---- calls
 
@@ -231,6 +234,20 @@ def _refuse_future(signature: str) -> None:
         raise BadDelivery("no usable timestamp")
     if int(moments[0]) > time.time() + TOLERANCE_SECONDS:
         raise BadDelivery("its timestamp is in the future")
+
+
+def _needs_nothing(event: Json) -> Interpretation:
+    """Of a type that we book nothing of, so it may have any shape: thin events, say, have no object and an ISO time."""
+    subject = _if_told(_subject, event) or {}
+    livemode, created = _if_told(_boolean, event, "livemode"), _if_told(_time, event, "created")
+    return Interpretation(livemode, created, _optional_id(subject.get("id")))
+
+
+def _if_told(read: Callable[..., Told], *arguments: Any) -> Told | None:
+    try:
+        return read(*arguments)
+    except Malformed:
+        return None
 
 
 def _subject(event: Json) -> Json:
