@@ -38,6 +38,8 @@ def origin(url: str) -> str:
 # ---- the site
 
 DEBUG = flag("DEBUG")
+# What projects and this one put where a real key belongs.
+PLACEHOLDERS = ("django-insecure-", "only-for-debug-", "tests-only-", "changeme", "change-me")
 SECRET_KEY = text("SECRET_KEY", "only-for-debug-" + "0" * 50 if DEBUG else "")
 if not SECRET_KEY:
     raise ImproperlyConfigured("SECRET_KEY is not set: give the site a long random text, the same for every process.")
@@ -189,6 +191,11 @@ EMAIL_CONFIG = env.email_url_config(text("EMAIL_URL", "consolemail://"))
 EMAIL_BACKEND = EMAIL_CONFIG.pop("EMAIL_BACKEND")
 vars().update(EMAIL_CONFIG)
 EMAIL_TIMEOUT = 10
+if LIVEMODE and EMAIL_BACKEND.endswith("console.EmailBackend"):
+    raise ImproperlyConfigured(
+        "EMAIL_URL is not set to a mail server: with a live key, mail that is printed would put donors' addresses into "
+        "the log and reach nobody. Set it, such as EMAIL_URL=smtp+tls://user:password@mail.example.org:587."
+    )
 DEFAULT_FROM_EMAIL = text("MAIL_FROM", f"noreply@{urlsplit(SITE_URL).hostname}")
 
 # ---- security
@@ -197,6 +204,12 @@ DEFAULT_FROM_EMAIL = text("MAIL_FROM", f"noreply@{urlsplit(SITE_URL).hostname}")
 SECURE = urlsplit(SITE_URL).scheme == "https"
 if LIVEMODE and (DEBUG or not SECURE):
     raise ImproperlyConfigured("With a live key, SITE_URL begins with https:// and DEBUG is off: this is real money.")
+WEAK_KEY = len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5 or SECRET_KEY.startswith(PLACEHOLDERS)
+if LIVEMODE and WEAK_KEY:
+    raise ImproperlyConfigured(
+        "SECRET_KEY can be guessed: it is shorter than 50 characters, made of few, or a placeholder. With a live key "
+        'it must be random: python3 -c "import secrets; print(secrets.token_urlsafe(48))" prints one.'
+    )
 SECURE_SSL_REDIRECT = SECURE
 SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0

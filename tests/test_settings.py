@@ -1,0 +1,81 @@
+"""The settings: what a site with a live key must have before it starts, and words for whoever left it out."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+SETTINGS = Path(__file__).resolve().parent.parent / "supportsite/settings.py"
+LIVE = {
+    "DEBUG": "0",
+    "SANDBOX": "0",
+    "SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN",
+    "SITE_URL": "https://support.example.org",
+    "STRIPE_SECRET_KEY": "sk_live_abc",
+    "STRIPE_WEBHOOK_SECRETS": "whsec_abc",
+    "EMAIL_URL": "smtp+tls://user:password@mail.example.org:587",
+}
+UNSET = ("STRIPE_API_BASE", "STRIPE_CHECKOUT_ORIGINS", "MAIL_FROM", "AMOUNT_STYLE", "SITE_NAME", "SECRET_KEY_FILE")
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Read the settings in this environment, as a process does when it starts."""
+
+    def read(environment: dict[str, str]) -> dict[str, Any]:
+        for name in UNSET:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return runpy.run_path(str(SETTINGS))
+
+    return read
+
+
+@pytest.mark.parametrize("key", ["sk_live_abc", "rk_live_abc"])
+def test_a_live_site_with_all_it_needs_starts(start: Any, key: str) -> None:
+    settings = start(LIVE | {"STRIPE_SECRET_KEY": key})
+    assert (settings["LIVEMODE"], settings["DEBUG"], settings["SESSION_COOKIE_SECURE"]) == (True, False, True)
+    assert settings["EMAIL_HOST"] == "mail.example.org"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said", "remedy"),
+    [
+        ({"SITE_URL": "http://support.example.org"}, "SITE_URL", "begins with https://"),
+        ({"DEBUG": "1"}, "DEBUG", "DEBUG is off"),
+        ({"SITE_URL": "support.example.org"}, "SITE_URL is support.example.org", "write the whole address"),
+        ({"SITE_URL": "//support.example.org"}, "SITE_URL", "write the whole address"),
+        ({"SITE_URL": "ftp://support.example.org"}, "SITE_URL", "write the whole address"),
+        ({"SITE_URL": "https://"}, "SITE_URL", "write the whole address"),
+        ({"SITE_URL": ""}, "SITE_URL is not set", "such as https://"),
+        ({"EMAIL_URL": ""}, "EMAIL_URL is not set", "EMAIL_URL=smtp+tls://"),
+        ({"EMAIL_URL": "consolemail://"}, "EMAIL_URL is not set to a mail server", "EMAIL_URL=smtp+tls://"),
+        ({"SECRET_KEY": ""}, "SECRET_KEY is not set", "long random text"),
+        ({"SECRET_KEY": LIVE["SECRET_KEY"][:49]}, "shorter than 50", "secrets.token_urlsafe"),
+        ({"SECRET_KEY": "abcd" * 20}, "made of few", "secrets.token_urlsafe"),
+        ({"SECRET_KEY": "django-insecure-" + LIVE["SECRET_KEY"]}, "a placeholder", "secrets.token_urlsafe"),
+        ({"SECRET_KEY": "only-for-debug-" + LIVE["SECRET_KEY"]}, "a placeholder", "secrets.token_urlsafe"),
+        ({"STRIPE_API_BASE": "https://elsewhere.example.org"}, "STRIPE_API_BASE", "must not be set"),
+        ({"STRIPE_WEBHOOK_SECRETS": ""}, "STRIPE_WEBHOOK_SECRETS is not set", "no payment can be confirmed"),
+    ],
+    ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
+)
+def test_a_live_site_that_lacks_something_does_not_start_and_says_what(
+    start: Any, fields: dict[str, str], said: str, remedy: str
+) -> None:
+    with pytest.raises(ImproperlyConfigured) as refusal:
+        start(LIVE | fields)
+    assert said in str(refusal.value)
+    assert remedy in str(refusal.value)
+    for secret in ("sk_live_abc", "whsec_abc", LIVE["SECRET_KEY"][:40]):
+        assert secret not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"EMAIL_URL": ""}, {"SECRET_KEY": "short"}, {"SITE_URL": "http://support.example.org"}], ids=str
+)
+def test_a_site_in_test_mode_may_do_with_less(start: Any, fields: dict[str, str]) -> None:
+    assert not start(LIVE | {"STRIPE_SECRET_KEY": "sk_test_abc"} | fields)["LIVEMODE"]
