@@ -9,7 +9,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from donations import inbox, projections
+from donations import giving, inbox, projections
 from donations.models import (
     Campaign,
     CampaignMonth,
@@ -398,3 +398,49 @@ def test_the_address_from_the_hosted_page_is_kept_where_the_donor_gave_us_none(c
     assert (kept.email, kept.name) == ("reader@example.org", "A Reader")
     told(checkout_event(make_gift(campaign), customer_details=typed | {"name": "Another"}))
     assert Donor.objects.count() == 2
+
+
+# ---- refunds that our own staff asked for
+
+
+KEY = "refund_" + "0" * 32
+
+
+@pytest.fixture
+def asked(paid: Gift) -> RefundRequest:
+    """A refund whose answer was lost: as far as we know, it is still being sent."""
+    assert projections.reserve_refund(gift=paid.pk, amount=20000)
+    return RefundRequest.objects.create(key=KEY, gift=paid, amount=20000, error="timed out")
+
+
+def refunded(paid: Gift, asked: RefundRequest) -> tuple[str, str, str, int]:
+    asked.refresh_from_db()
+    return asked.status, asked.refund_id, asked.error, GiftState.objects.get(pk=paid.pk).refund_requested
+
+
+@pytest.mark.parametrize("status", ["pending", "requires_action", "succeeded"])
+def test_a_refund_of_our_own_is_known_by_its_event_where_the_answer_was_lost(
+    paid: Gift, asked: RefundRequest, status: str
+) -> None:
+    assert told(refund_event(paid, 20000, refund="re_1", status=status, metadata={"request": KEY})) == ["processed"]
+    assert refunded(paid, asked) == ("accepted", "re_1", "", 20000)
+    assert giving.send_refunds_again() == 0
+
+
+@pytest.mark.parametrize("status", ["failed", "canceled"])
+def test_a_refund_of_our_own_that_came_back_frees_what_it_had_set_aside(
+    paid: Gift, asked: RefundRequest, status: str
+) -> None:
+    told(refund_event(paid, 20000, refund="re_1", status=status, kind="refund.failed", metadata={"request": KEY}))
+    assert refunded(paid, asked) == ("failed", "re_1", "the processor could not refund it", 0)
+    told(refund_event(paid, 20000, refund="re_1", metadata={"request": KEY}))
+    assert refunded(paid, asked)[0] == "failed"
+    assert projections.drift() == []
+
+
+@pytest.mark.parametrize("metadata", [{}, {"request": "refund_" + "1" * 32}, {"request": "nonsense"}])
+def test_a_refund_that_somebody_else_made_is_not_taken_for_ours(
+    paid: Gift, asked: RefundRequest, metadata: dict[str, str]
+) -> None:
+    told(refund_event(paid, 20000, refund="re_1", metadata=metadata))
+    assert refunded(paid, asked) == ("sending", "", "timed out", 20000)
