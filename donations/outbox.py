@@ -2,12 +2,12 @@
 
 import logging
 import smtplib
-import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 
 from django.conf import settings
-from django.core.mail import EmailMessage
+from django.core.mail import EmailMessage, get_connection
 from django.core.signing import Signer
 from django.template.loader import render_to_string
 from django.utils import timezone
@@ -20,7 +20,7 @@ State = OutboxMessage.State
 CUT_OFF_AFTER = timedelta(minutes=5)
 TRIES = 8
 COLUMNS = ("kind", "subject_id", "round", "state", "attempts", "next_try_at", "last_error", "created_at")
-NEVER_LEFT = (ConnectionRefusedError, socket.gaierror, smtplib.SMTPConnectError, smtplib.SMTPAuthenticationError)
+REFUSALS = (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused, smtplib.SMTPDataError)
 
 
 def follow_token(follower: Follower) -> str:
@@ -58,31 +58,72 @@ def _send(message: OutboxMessage) -> None:
     if mail is None:
         _settle(message, State.FAILED, "there is no address to send it to")
         return
+    connection = get_connection()
+    try:
+        connection.open()
+    except Exception as error:  # noqa: BLE001 (whatever it is, nothing was said of the message yet)
+        _retry(message, f"{type(error).__name__}: the mail server cannot be reached")
+        with suppress(Exception):
+            connection.close()
+        return
+    mail.connection = connection
+    try:
+        _hand_over(message, mail)
+    finally:
+        # What it says to a goodbye changes nothing about a message that it took.
+        with suppress(Exception):
+            connection.close()
+
+
+def _hand_over(message: OutboxMessage, mail: EmailMessage) -> None:
     try:
         mail.send()
-    except NEVER_LEFT as error:
-        # Nothing left this machine, so to try again cannot send twice.
-        _retry(message, error)
+    except REFUSALS as refusal:
+        _heed(message, refusal)
     except Exception as error:  # noqa: BLE001 (whatever it is, it may have been sent)
-        # Its name alone goes to the log: what mail servers and the mail library say repeats the address.
-        name = type(error).__name__
-        log.error("mail %s may or may not have been sent: %s", message.pk, name)
-        _settle(message, State.UNSURE, f"{name}: it may or may not have been sent")
+        _unsure(message, error)
     else:
         OutboxMessage.objects.filter(pk=message.pk).update(state=State.SENT, sent_at=timezone.now(), last_error="")
+
+
+def _heed(message: OutboxMessage, refusal: Exception) -> None:
+    """The mail server said no, so nothing was sent. Its words may repeat the address; only the code is kept."""
+    if isinstance(refusal, smtplib.SMTPRecipientsRefused):
+        codes = [code for code, _ in refusal.recipients.values()]
+        code, what = max(codes, default=0), "the donor’s address"
+    elif isinstance(refusal, smtplib.SMTPSenderRefused):
+        # That is about us, for every message, and an operator can mend it.
+        _retry(message, f"the mail server refuses our own address, see MAIL_FROM ({refusal.smtp_code})")
+        return
+    else:
+        code, what = getattr(refusal, "smtp_code", 0), "the message"
+    if 400 <= code < 500:
+        _retry(message, f"the mail server refuses {what} for now ({code})")
+    elif 500 <= code < 600:
+        _settle(message, State.FAILED, f"the mail server refuses {what} for good ({code}): nothing was sent")
+    else:
+        _unsure(message, refusal)
+
+
+def _unsure(message: OutboxMessage, error: Exception) -> None:
+    # Its name alone goes to the log: what mail servers and the mail library say repeats the address.
+    name = type(error).__name__
+    log.error("mail %s may or may not have been sent: %s", message.pk, name)
+    _settle(message, State.UNSURE, f"{name}: it may or may not have been sent")
 
 
 def _settle(message: OutboxMessage, state: str, error: str) -> None:
     OutboxMessage.objects.filter(pk=message.pk).update(state=state, last_error=error[:300])
 
 
-def _retry(message: OutboxMessage, error: Exception) -> None:
+def _retry(message: OutboxMessage, why: str) -> None:
+    """Nothing was sent, so to try again cannot send twice."""
     attempts = message.attempts + 1
     OutboxMessage.objects.filter(pk=message.pk).update(
         state=State.QUEUED if attempts < TRIES else State.FAILED,
         attempts=attempts,
         next_try_at=timezone.now() + timedelta(minutes=2**attempts),
-        last_error=f"{type(error).__name__}: the mail server does not answer"[:300],
+        last_error=why[:300],
     )
 
 

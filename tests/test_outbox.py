@@ -27,8 +27,8 @@ READER = "reader@example.org"
 
 
 class MailServer(socketserver.ThreadingTCPServer):
-    """Takes mail and remembers it. `refuses` is the word that it answers with an error; `hangs_up_after` a word that
-    it does not answer at all."""
+    """Takes mail and remembers it. `refuses` is the word that it answers with an error, which begins with `code`;
+    `hangs_up_after` a word that it does not answer at all."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -36,7 +36,9 @@ class MailServer(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), MailConversation)
         self.mails: list[str] = []
+        self.greeting = "220 here"
         self.refuses = ""
+        self.code = "550"
         self.hangs_up_after = ""
 
 
@@ -46,7 +48,7 @@ class MailConversation(socketserver.StreamRequestHandler):
     server: MailServer
 
     def handle(self) -> None:
-        self.say("220 here")
+        self.say(self.server.greeting)
         while line := self.rfile.readline().decode().strip():
             word = line.split()[0].upper()
             if word == "DATA":
@@ -54,7 +56,10 @@ class MailConversation(socketserver.StreamRequestHandler):
                 self.server.mails.append(self.text())
             if word == self.server.hangs_up_after:
                 return
-            self.say(f"550 no such person: {line}" if word == self.server.refuses else "250 fine")
+            if word == self.server.refuses:
+                self.say(f"{self.server.code} no such person: {line}")
+            else:
+                self.say("250-here\r\n250 AUTH PLAIN" if word == "EHLO" else "250 fine")
 
     def text(self) -> str:
         lines = []
@@ -258,7 +263,7 @@ def test_a_mail_server_that_does_not_listen_is_tried_again_ever_later(receipt: O
         assert outbox.send_due() == 0
         let_pass(2**attempts)
     assert waits == [2, 4, 8, 16, 32, 64, 128]
-    assert receipt.last_error == "ConnectionRefusedError: the mail server does not answer"
+    assert receipt.last_error == "ConnectionRefusedError: the mail server cannot be reached"
     assert settled(receipt) == ("failed", outbox.TRIES)
     let_pass(60 * 24)
     assert outbox.send_due() == 0
@@ -285,6 +290,75 @@ def test_a_send_that_broke_off_may_have_arrived_and_is_not_repeated(
     let_pass(60 * 24)
     assert settled(receipt) == ("unsure", 0)
     assert len(server.mails) == (1 if word == "DATA" else 0)
+
+
+def unreachable(settings: Any, server: MailServer, how: str) -> None:
+    """Have the mail server be out of reach in this way."""
+    if how == "gaierror":
+        settings.EMAIL_HOST = "mail.invalid"
+    elif how == "SMTPConnectError":
+        server.greeting = "554 not today"
+    elif how == "SMTPAuthenticationError":
+        settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "us", "outdated"
+        server.refuses, server.code = "AUTH", "535"
+    elif how == "SMTPNotSupportedError":
+        settings.EMAIL_USE_TLS = True
+    else:  # it begins to greet, and never ends
+        settings.EMAIL_TIMEOUT, server.greeting = 0.2, "220-it goes on"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "gaierror",
+        "SMTPConnectError",
+        "SMTPAuthenticationError",
+        "SMTPNotSupportedError",
+        "SMTPServerDisconnected",
+    ],
+)
+def test_a_mail_server_that_cannot_be_reached_has_sent_nothing_and_is_tried_again(
+    receipt: OutboxMessage, server: MailServer, settings: Any, how: str
+) -> None:
+    unreachable(settings, server, how)
+    assert settled(receipt) == ("queued", 1)
+    assert receipt.last_error == f"{how}: the mail server cannot be reached"
+    assert receipt.next_try_at > timezone.now() + timedelta(minutes=1)
+    send_mail_to(settings, server.server_address[1])
+    server.greeting, server.refuses, server.hangs_up_after = "220 here", "", ""
+    let_pass(2)
+    assert settled(receipt) == ("sent", 1)
+    assert len(server.mails) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "state", "why"),
+    [
+        ("RCPT", "450", "queued", "the mail server refuses the donor’s address for now (450)"),
+        ("RCPT", "421", "queued", "the mail server refuses the donor’s address for now (421)"),
+        ("RCPT", "550", "failed", "the mail server refuses the donor’s address for good (550): nothing was sent"),
+        ("DATA", "451", "queued", "the mail server refuses the message for now (451)"),
+        ("DATA", "554", "failed", "the mail server refuses the message for good (554): nothing was sent"),
+        ("MAIL", "451", "queued", "the mail server refuses our own address, see MAIL_FROM (451)"),
+        ("MAIL", "550", "queued", "the mail server refuses our own address, see MAIL_FROM (550)"),
+    ],
+)
+def test_a_refusal_says_what_was_refused_and_is_repeated_where_it_may_end(
+    receipt: OutboxMessage, server: MailServer, word: str, code: str, state: str, why: str
+) -> None:
+    server.refuses, server.code = word, code
+    assert settled(receipt) == (state, int(state == "queued"))
+    assert receipt.last_error == why
+    server.refuses = ""
+    let_pass(2)
+    assert settled(receipt)[0] == ("sent" if state == "queued" else "failed")
+
+
+def test_a_mail_server_that_hangs_up_after_it_took_the_message_has_sent_it(
+    receipt: OutboxMessage, server: MailServer
+) -> None:
+    server.hangs_up_after = "QUIT"
+    assert settled(receipt) == ("sent", 0)
 
 
 def test_one_mail_that_fails_does_not_keep_the_others(campaign: Campaign) -> None:
@@ -356,7 +430,8 @@ def test_the_logs_and_the_outbox_name_nobody_whatever_the_mail_server_says(
     confirm(make_gift(campaign))
     follow(campaign)
     outbox.send_due()
-    assert set(OutboxMessage.objects.values_list("state", flat=True)) == {"unsure" if refuses else "sent"}
+    left = {"": "sent", "MAIL": "queued"}.get(refuses, "failed")
+    assert set(OutboxMessage.objects.values_list("state", flat=True)) == {left}
     assert_no_names(caplog)
 
 
