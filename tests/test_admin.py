@@ -338,12 +338,25 @@ def test_finance_sees_who_gave(finance: Client, gift: Gift) -> None:
     assert gift.pk in words(finance.get(page(gift.donor)))
 
 
+def search(client: Client, room: str, term: str, **filters: str) -> Any:
+    """Press the button of a list's search field, and go where it leads."""
+    shown = client.get(f"{ROOM}/{room}/", filters).content.decode()
+    form = re.search(r'id="changelist-search" method="post" action="([^"]*)"', shown)
+    assert form
+    return client.post(html.unescape(form[1]), {"q": term}, follow=True)
+
+
 @pytest.mark.parametrize("term", ["secret@example.org", "SECRET@example.org"])
 def test_only_those_who_may_see_donors_search_by_address(
     manager: Client, finance: Client, gift: Gift, term: str
 ) -> None:
-    assert "0 gifts" in words(manager.get(f"{ROOM}/gift/", {"q": term}))
-    assert "1 gift" in words(finance.get(f"{ROOM}/gift/", {"q": term}))
+    make_gift(gift.campaign)
+    refused = words(search(manager, "gift", term))
+    assert "Only those who may see donors can search by their addresses." in refused
+    assert "2 gifts" in refused
+    assert "2 gifts" in words(search(manager, "gift", "nobody@example.org"))
+    assert "0 gifts" in words(manager.get(f"{ROOM}/gift/", {"q": f"donor:{gift.donor_id}"}))
+    assert "1 gift" in words(search(finance, "gift", term))
     assert "email" in words(finance.get(f"{ROOM}/gift/"))
     assert "email" not in words(manager.get(f"{ROOM}/gift/"))
 
@@ -354,7 +367,62 @@ def test_a_search_finds_nothing_by_what_is_not_named_in_full(
 ) -> None:
     shown = words(manager.get(f"{ROOM}/gift/", {"q": term}))
     assert ("1 gift" if not term.strip("\x00") else "0 gifts") in shown
-    assert manager.get(f"{ROOM}/follower/", {"q": "follows@example.org"}).status_code == 200
+    assert "1 follower" in words(manager.get(f"{ROOM}/follower/", {"q": "follows@example.org"}, follow=True))
+
+
+@pytest.mark.parametrize(
+    ("room", "term", "count"),
+    [
+        ("gift", "secret@example.org", "1 gift"),
+        ("donor", " Secret@Example.org ", "1 donor"),
+        ("donor", "sylvia secret", "1 donor"),
+        ("follower", "follows@example.org", "1 follower"),
+        ("follower", "Flora Follows", "1 follower"),
+        ("gift", "nobody@example.org", "No donor has this address or name."),
+        ("donor", "Sylvia", "No donor has this address or name."),
+        ("ledgerentry", "secret@example.org", "Nothing is found here by an email address."),
+        ("inboxevent", "secret@example.org", "Nothing is found here by an email address."),
+    ],
+)
+def test_what_is_searched_for_never_stands_in_an_address(
+    superuser: Client, gift: Gift, follower: Follower, room: str, term: str, count: str
+) -> None:
+    make_gift(gift.campaign)
+    answer = search(superuser, room, term, livemode__exact="0") if room != "donor" else search(superuser, room, term)
+    assert answer.status_code == 200
+    assert count in words(answer)
+    links = re.findall(r'(?:href|action)="([^"]*)"', answer.content.decode())
+    for address in (*links, *(address for address, _ in answer.redirect_chain)):
+        assert not re.search(r"secret|sylvia|flora|nobody|@|%40", address, re.IGNORECASE)
+    if room != "donor":
+        assert "livemode__exact=0" in answer.redirect_chain[-1][0]
+
+
+@pytest.mark.parametrize(("room", "term"), [("gift", "secret@example.org"), ("donor", "Sylvia Secret")])
+def test_an_address_in_the_address_of_a_page_is_not_searched_for(
+    superuser: Client, gift: Gift, room: str, term: str
+) -> None:
+    make_gift(gift.campaign)
+    answer = superuser.get(f"{ROOM}/{room}/", {"q": term, "p": "3"}, follow=True)
+    assert answer.redirect_chain == [(f"{ROOM}/{room}/", 302)]
+    assert "Type it into the search field" in words(answer)
+    assert f'value="{term}"' not in answer.content.decode()
+
+
+def test_a_search_needs_the_right_and_a_token(manager: Client, gift: Gift) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(User.objects.filter(groups__name="Campaign managers").get())
+    assert strict.post(f"{ROOM}/gift/", {"q": gift.pk}).status_code == 403
+    assert manager.post(f"{ROOM}/donor/", {"q": "secret@example.org"}).status_code == 403
+    assert manager.post(f"{ROOM}/ledgerentry/", {"q": "x"}).status_code == 403
+    shown = manager.get(f"{ROOM}/gift/").content.decode()
+    assert "csrfmiddlewaretoken" in shown.split('id="changelist-search"')[1].split("</form>")[0]
+
+
+def test_a_search_for_what_names_nobody_keeps_its_words_and_the_filters(manager: Client, gift: Gift) -> None:
+    answer = search(manager, "gift", gift.pk, status="confirmed")
+    assert answer.redirect_chain == [(f"{ROOM}/gift/?status=confirmed&q={gift.pk}", 302)]
+    assert "1 gift" in words(answer)
 
 
 @pytest.mark.parametrize("field", ["pk", "payment", "checkout_id"])

@@ -5,15 +5,15 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.utils import quote, unquote
 from django.db.models import Q, QuerySet
-from django.db.models.functions import Lower
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
 
+from donations.admin.people import donor_term, donors_of
 from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, moment, page_of
 from donations.admin.refunds import left_to_refund, refund_page, state_of
 from donations.charts import amount_text
-from donations.models import Donor, Gift, GiftState, InboxEvent, LedgerEntry, RefundRequest
+from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, RefundRequest
 from donations.selectors.dashboard import tier_name
 
 MOST_EVENTS = 100
@@ -63,10 +63,12 @@ class GiftAdmin(ReadOnlyAdmin):
         gifts = Gift.objects.filter(Q(pk=term) | Q(checkout_id=term))
         found = {*gifts.values_list("pk", flat=True)}
         found.update(GiftState.objects.filter(payment=term).values_list("pk", flat=True))
-        if "@" in term and may_see_donors(request.user):
-            donors = Donor.objects.alias(lowered=Lower("email")).filter(lowered=term.lower())
-            found.update(Gift.objects.filter(donor__in=donors).values_list("pk", flat=True)[:1000])
+        if may_see_donors(request.user):
+            found.update(Gift.objects.filter(donor__in=donors_of(term)).values_list("pk", flat=True)[:1000])
         return sorted(found)
+
+    def impersonal(self, request: HttpRequest, term: str) -> str:
+        return donor_term(request, term)
 
     @admin.display(description="shown as")
     def who(self, gift: Gift) -> str:

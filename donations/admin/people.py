@@ -1,5 +1,6 @@
 """Donors and followers, to be looked at by those who may."""
 
+import re
 from typing import Any
 
 from django.contrib import admin
@@ -7,15 +8,32 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
-from donations.admin.reading import ModeFilter, ReadOnlyAdmin, may_see_donors, page_of
+from donations.admin.reading import CannotSearch, ModeFilter, ReadOnlyAdmin, may_see_donors, page_of
 from donations.models import Donor, Follower
 
 MOST_GIFTS = 50
+MOST_NAMESAKES = 100
+DONOR_TERM = re.compile(r"donor:([0-9]{1,18}(?:,[0-9]{1,18})*)", re.ASCII)
 
 
 def donors_of(term: str) -> QuerySet[Donor]:
-    """The donor of an address, whatever case it is typed in, by the index of addresses; or those of a name."""
-    return Donor.objects.filter(email=term.lower()) if "@" in term else Donor.objects.filter(name__iexact=term)
+    """The donors of a term as `donor_term` writes it; none for any other."""
+    match = DONOR_TERM.fullmatch(term)
+    return Donor.objects.filter(pk__in=[int(number) for number in match[1].split(",")] if match else [])
+
+
+def donor_term(request: HttpRequest, typed: str) -> str:
+    """What stands for a donor's address or name in the address of a page: `donor:12`. Raises CannotSearch.
+
+    An address in whatever case it is typed, by the index of addresses; a name in full.
+    """
+    if not may_see_donors(request.user):
+        raise CannotSearch("Only those who may see donors can search by their addresses.")
+    named = Donor.objects.filter(email=typed.lower()) if "@" in typed else Donor.objects.filter(name__iexact=typed)
+    numbers = named.order_by("pk").values_list("pk", flat=True)[:MOST_NAMESAKES]
+    if not numbers:
+        raise CannotSearch("No donor has this address or name. It must be written in full.")
+    return f"donor:{','.join(str(number) for number in numbers)}"
 
 
 @admin.register(Donor)
@@ -27,6 +45,12 @@ class DonorAdmin(ReadOnlyAdmin):
     search_fields = ("email",)
     search_help_text = "Search by an email address or a name, written in full."
     fields = ("email", "name", "created_at", "gifts_shown")
+
+    def is_personal(self, term: str) -> bool:
+        return not DONOR_TERM.fullmatch(term)
+
+    def impersonal(self, request: HttpRequest, term: str) -> str:
+        return donor_term(request, term)
 
     def found(self, request: HttpRequest, term: str) -> QuerySet[Any]:
         return donors_of(term).values("pk")
@@ -57,6 +81,12 @@ class FollowerAdmin(ReadOnlyAdmin):
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
         return ("donor__email",) if may_see_donors(request.user) else ()
+
+    def is_personal(self, term: str) -> bool:
+        return not DONOR_TERM.fullmatch(term)
+
+    def impersonal(self, request: HttpRequest, term: str) -> str:
+        return donor_term(request, term)
 
     def found(self, request: HttpRequest, term: str) -> QuerySet[Any]:
         if not may_see_donors(request.user):

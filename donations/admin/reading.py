@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, ClassVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import quote
+from django.contrib.admin.views.main import ERROR_FLAG, PAGE_VAR, SEARCH_VAR
 from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -52,6 +54,10 @@ class ModeFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(livemode=self.value() == "1") if self.value() in {"0", "1"} else queryset
+
+
+class CannotSearch(Exception):
+    """A search that leads nowhere; its text says why."""
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's class takes no parameters when it runs
@@ -98,6 +104,42 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's cla
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return lookup in self.allowed_lookups
 
+    # ---- searching: what is typed is posted, since addresses of pages are kept by browsers, proxies and logs
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list; a search that was posted leads to it, by a term that names nobody."""
+        posted = request.method == "POST" and SEARCH_VAR in request.POST
+        if posted and not self.has_view_permission(request):
+            raise PermissionDenied
+        typed = (request.POST if posted else request.GET).get(SEARCH_VAR, "").strip().replace("\x00", "")
+        if posted:
+            return self._lead_to(request, typed)
+        if typed and self.is_personal(typed):
+            messages.warning(request, "Type it into the search field: it does not belong in the address of a page.")
+            return HttpResponseRedirect(_same_list(request, ""))
+        return super().changelist_view(request, extra_context)
+
+    def _lead_to(self, request: HttpRequest, typed: str) -> HttpResponse:
+        term = ""
+        try:
+            term = self.impersonal(request, typed) if self.is_personal(typed) else typed
+        except CannotSearch as refusal:
+            messages.warning(request, str(refusal))
+        return HttpResponseRedirect(_same_list(request, term))
+
+    def is_personal(self, term: str) -> bool:
+        """Whether a search term may name a person."""
+        return "@" in term
+
+    def impersonal(self, request: HttpRequest, term: str) -> str:
+        """The term that stands for a personal one. Raises CannotSearch."""
+        raise CannotSearch("Nothing is found here by an email address.")
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        changelist: Any = super().get_changelist_instance(request)
+        changelist.search_action = _same_list(request, "")
+        return changelist
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
@@ -108,6 +150,16 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's cla
     def found(self, request: HttpRequest, term: str) -> Iterable[Any] | QuerySet[Any]:
         """The primary keys of what a search term names."""
         raise NotImplementedError
+
+
+def _same_list(request: HttpRequest, term: str) -> str:
+    """The address of this list with its filters, from its first page on, and with another search term."""
+    query = request.GET.copy()
+    for name in (SEARCH_VAR, PAGE_VAR, ERROR_FLAG):
+        query.pop(name, None)
+    if term:
+        query[SEARCH_VAR] = term
+    return f"{request.path}?{query.urlencode()}" if query else request.path
 
 
 def may_see_donors(user: Person) -> bool:
