@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from donations import money, outbox, processors, projections
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, OutboxMessage, RefundRequest
+from donations.models.gifts import new_refund_key
 from donations.processors.base import CheckoutOrder, ProcessorRefused, ProcessorUnavailable
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ SHORTEST_CHECKOUT = timedelta(minutes=32)  # the processor wants 30 min at least
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 MOST_CONFIRMATION_MAILS = 5
 MOST_ATTEMPTS = 20
+SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # longer than a call to the processor can take
+LONGEST_REFUND_WAIT = timedelta(hours=1)
 KEY_LASTS = timedelta(hours=23)  # the processor forgets a key after a day: the same refund could then be made twice
 
 
@@ -256,19 +259,48 @@ class RefundRefused(Exception):
     """A refund that can't be asked for; its text says why and what to do."""
 
 
-def request_refund(*, gift: Gift, amount: int, reason: str, user: User | None) -> RefundRequest:
+class AskedAlready(RefundRefused):
+    """A refund that was asked for before under the same key: by the first press of the button. `first` is that one."""
+
+    def __init__(self, first: RefundRequest) -> None:
+        super().__init__("This refund was asked for already. Nothing was asked for a second time.")
+        self.first = first
+
+
+def request_refund(*, gift: Gift, amount: int, reason: str, user: User | None, key: str = "") -> RefundRequest:
     """Ask the processor to give back `amount` minor units. The ledger changes when its event comes.
 
-    Raises RefundRefused. A processor that doesn't answer leaves the request open; it is sent again, with its own key.
+    Of two calls with one `key` the first alone asks; the other raises AskedAlready. Raises RefundRefused.
+    A processor that doesn't answer leaves the request open; it is sent again, with its own key.
     """
     if amount <= 0:
         raise RefundRefused("Give an amount above zero.")
-    with transaction.atomic():
-        if not projections.reserve_refund(gift=gift.pk, amount=amount):
-            raise RefundRefused("That is more than is left of this gift: look at the refunds that were asked for.")
-        request = RefundRequest.objects.create(gift=gift, amount=amount, reason=reason[:200], requested_by=user)
+    key = key or new_refund_key()
+    try:
+        with transaction.atomic():
+            # Its unique key decides between two at once: the second waits here until the first is committed.
+            request = RefundRequest.objects.create(
+                key=key,
+                gift=gift,
+                amount=amount,
+                reason=reason[:200],
+                requested_by=user,
+                next_try_at=timezone.now() + SHORTEST_REFUND_WAIT,
+            )
+            if not projections.reserve_refund(gift=gift.pk, amount=amount):
+                raise RefundRefused("That is more than is left of this gift: look at the refunds that were asked for.")
+    except IntegrityError:
+        first = asked_already(key)
+        if first is None:
+            raise
+        raise AskedAlready(first) from None
     send_refund(request)
     return request
+
+
+def asked_already(key: str) -> RefundRequest | None:
+    """The refund that was asked for under this key."""
+    return RefundRequest.objects.filter(key=key).first()
 
 
 def send_refund(request: RefundRequest) -> None:
@@ -288,17 +320,28 @@ def send_refund(request: RefundRequest) -> None:
     )
 
 
-def send_refunds_again(older_than: timedelta = timedelta(minutes=1)) -> int:
-    """Send requests that the processor didn't answer; how many there were."""
+def send_refunds_again(limit: int = 20) -> int:
+    """Send requests that the processor didn't answer, each ever later; how many were sent by this call."""
     now = timezone.now()
-    unsent = RefundRequest.objects.select_related("gift").filter(
-        status="sending", requested_at__lt=now - older_than, requested_at__gt=now - KEY_LASTS
+    due = RefundRequest.objects.select_related("gift").filter(
+        status="sending", next_try_at__lte=now, requested_at__gt=now - KEY_LASTS
     )
-    # Those that were never tried come first, so that some that cannot be sent don't hold up the others.
-    unsent = unsent.order_by("error", "requested_at")[:20]
-    for request in unsent:
+    sent = 0
+    for request in due.order_by("next_try_at")[:limit]:
+        if not _claim(request):
+            continue
+        sent += 1
         try:
             send_refund(request)
         except RefundRefused as refusal:
             log.warning("refund %s: %s", request.key, refusal)
-    return len(unsent)
+    return sent
+
+
+def _claim(request: RefundRequest) -> bool:
+    """Take it for ourselves until its next try: in one minute, and as late again as it is old, up to an hour."""
+    now = timezone.now()
+    wait = min(LONGEST_REFUND_WAIT, max(SHORTEST_REFUND_WAIT, now - request.requested_at))
+    # The condition decides between two processes: one of them changes the row.
+    free = RefundRequest.objects.filter(pk=request.pk, status="sending", next_try_at__lte=now)
+    return bool(free.update(next_try_at=now + wait))

@@ -20,6 +20,7 @@ from djmoney.money import Money
 
 from donations import inbox, processors, projections
 from donations.admin import amounts, reading
+from donations.admin.refunds import RefundForm
 from donations.models import (
     Campaign,
     CampaignMonth,
@@ -501,7 +502,8 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, str]]:
 
 
 def ask(client: Client, gift: Gift, amount: str, *, left: str = "50000", reason: str = "") -> Any:
-    return client.post(page(gift, "refund"), {"amount": amount, "reason": reason, "left": left})
+    fields = {"amount": amount, "reason": reason, "left": left, "key": RefundForm(gift, 0).fresh_key}
+    return client.post(page(gift, "refund"), fields)
 
 
 def test_the_page_offers_what_is_left(finance: Client, gift: Gift) -> None:
@@ -580,6 +582,36 @@ def test_a_second_click_asks_for_nothing(finance: Client, gift: Gift, processor:
     assert 'name="left" value="40000"' in again.content.decode()
     assert len(processor) == 1
     assert ask(finance, gift, "100", left="40000").status_code == 302
+
+
+def test_a_second_press_of_the_same_button_finds_the_refund_of_the_first(
+    finance: Client, gift: Gift, processor: list[tuple[str, int, str]]
+) -> None:
+    shown = finance.get(page(gift, "refund")).content.decode()
+    fields = dict(re.findall(r'name="(left|key|amount)" value="([^"]*)"', shown))
+    assert finance.post(page(gift, "refund"), fields | {"amount": "100"}).status_code == 302
+    # Again, changed, and as if it had been pressed before the first was booked.
+    for again in ({"amount": "100"}, {"amount": "70"}, {"amount": "100", "left": "40000"}):
+        answer = finance.post(page(gift, "refund"), fields | again, follow=True)
+        assert answer.redirect_chain == [(page(gift), 302)]
+        assert "has asked for a refund of 100 $ before, which is taken by the processor" in words(answer)
+    asked = RefundRequest.objects.get()
+    assert [(amount, key) for _, amount, key in processor] == [(10000, asked.key)]
+    assert LogEntry.objects.count() == 1
+    fresh = re.findall(r'name="key" value="([^"]*)"', finance.get(page(gift, "refund")).content.decode())
+    assert fresh != [fields["key"]]
+
+
+@pytest.mark.parametrize("key", ["", "refund_" + "0" * 32, "nonsense:signature"])
+def test_a_refund_without_a_key_that_we_signed_is_not_asked_for(
+    finance: Client, campaign: Campaign, gift: Gift, processor: list[tuple[str, int, str]], key: str
+) -> None:
+    of_another = RefundForm(make_gift(campaign), 0).fresh_key
+    for sent in (key, of_another):
+        answer = finance.post(page(gift, "refund"), {"amount": "100", "left": "50000", "key": sent})
+        assert answer.status_code == 422
+        assert "This page is not whole any more" in words(answer)
+    assert not processor
 
 
 def test_a_refund_needs_the_right_a_post_and_a_token(manager: Client, gift: Gift) -> None:

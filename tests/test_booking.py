@@ -424,6 +424,7 @@ def test_a_refund_of_our_own_is_known_by_its_event_where_the_answer_was_lost(
 ) -> None:
     assert told(refund_event(paid, 20000, refund="re_1", status=status, metadata={"request": KEY})) == ["processed"]
     assert refunded(paid, asked) == ("accepted", "re_1", "", 20000)
+    assert asked.next_try_at <= timezone.now()
     assert giving.send_refunds_again() == 0
 
 

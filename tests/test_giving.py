@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core import mail
+from django.db import connection
+from django.db.models import F
 from django.test import Client
 from django.utils import timezone
 from djmoney.money import Money
@@ -224,12 +226,106 @@ def test_a_refund_that_got_no_answer_is_sent_again_with_its_own_key(
     giving.request_refund(gift=gift, amount=30000, reason="", user=None)
     assert RefundRequest.objects.get().status == "sending"
     processor.status, processor.answer = 200, {"id": "re_1", "object": "refund"}
-    RefundRequest.objects.update(requested_at=timezone.now() - timedelta(hours=24))
+    let_pass(timedelta(hours=24))
     assert giving.send_refunds_again() == 0, "the processor may have forgotten the key: it could be refunded twice"
     RefundRequest.objects.update(requested_at=timezone.now() - timedelta(minutes=2))
     assert giving.send_refunds_again() == 1
     assert RefundRequest.objects.get().status == "accepted"
     assert len({key for _, key, _ in processor.calls}) == 1
+
+
+def let_pass(span: timedelta) -> None:
+    """As if this much time had gone by for all refunds."""
+    RefundRequest.objects.update(requested_at=F("requested_at") - span, next_try_at=F("next_try_at") - span)
+
+
+def test_a_refund_that_gets_no_answer_is_sent_ever_later(campaign: Campaign, processor: type[Answers]) -> None:
+    gift = a_confirmed_gift(campaign)
+    processor.status = 503
+    giving.request_refund(gift=gift, amount=30000, reason="", user=None)
+    waits = []
+    for _ in range(9):
+        wait = RefundRequest.objects.get().next_try_at - timezone.now()
+        waits.append(wait.total_seconds() / 60)
+        let_pass(wait - timedelta(seconds=2))
+        assert giving.send_refunds_again() == 0
+        let_pass(timedelta(seconds=3))
+        assert giving.send_refunds_again() == 1
+    assert waits == pytest.approx([1, 1, 2, 4, 8, 16, 32, 60, 60], rel=0.1)
+
+
+def test_refunds_that_cannot_be_sent_do_not_hold_up_others(campaign: Campaign, processor: type[Answers]) -> None:
+    processor.status = 503
+    for _ in range(3):
+        giving.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
+    let_pass(timedelta(minutes=1))
+    assert [giving.send_refunds_again(limit=2) for _ in range(3)] == [2, 1, 0]
+
+
+def test_a_refund_is_asked_for_once_under_one_key(campaign: Campaign, processor: type[Answers]) -> None:
+    gift = a_confirmed_gift(campaign)
+    processor.answer = {"id": "re_1", "object": "refund"}
+    key = "refund_" + "a" * 32
+    first = giving.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
+    with pytest.raises(giving.AskedAlready) as again:
+        giving.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
+    assert again.value.first == first
+    assert (GiftState.objects.get().refund_requested, len(refund_calls(processor))) == (10000, 1)
+
+
+def refund_calls(processor: type[Answers]) -> list[str]:
+    return [key for path, key, _ in processor.calls if path == "/v1/refunds"]
+
+
+def at_once(*tasks: Callable[[], object]) -> list[Exception]:
+    """Run these in threads that start together; what they raised."""
+    raised: list[Exception] = []
+    gate = threading.Barrier(len(tasks))
+
+    def run(task: Callable[[], object]) -> None:
+        try:
+            gate.wait(10)
+            task()
+        except Exception as error:  # noqa: BLE001 (the caller looks at whatever it was)
+            raised.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    return raised
+
+
+@pytest.mark.postgres
+def test_two_presses_at_the_same_moment_ask_for_one_refund(campaign: Campaign, processor: type[Answers]) -> None:
+    processor.answer = {"id": "re_1", "object": "refund"}
+    for number in range(5):
+        gift = a_confirmed_gift(campaign)
+        key = f"refund_{number:032}"
+
+        def press(gift: Gift = gift, key: str = key) -> None:
+            giving.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
+
+        assert [type(error) for error in at_once(*[press] * 4)] == [giving.AskedAlready] * 3
+        assert refund_calls(processor).count(key) == 1
+        assert GiftState.objects.get(pk=gift.pk).refund_requested == 10000
+
+
+@pytest.mark.postgres
+def test_processes_that_send_again_at_once_send_each_refund_once(campaign: Campaign, processor: type[Answers]) -> None:
+    processor.status = 503
+    for _ in range(4):
+        giving.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
+    let_pass(timedelta(minutes=2))
+    processor.calls.clear()
+    processor.status, processor.answer = 200, {"id": "re_1", "object": "refund"}
+    assert at_once(*[giving.send_refunds_again] * 4) == []
+    sent = refund_calls(processor)
+    assert (len(sent), len(set(sent))) == (4, 4)
 
 
 def test_an_address_that_grows_in_small_letters_is_refused_in_words(

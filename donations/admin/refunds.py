@@ -6,6 +6,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.signing import BadSignature, Signer
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
@@ -16,6 +17,7 @@ from donations.admin.amounts import AmountField, read_amount, typed_text
 from donations.admin.reading import ReadOnlyAdmin, page_of
 from donations.charts import amount_text
 from donations.models import Gift, GiftState, RefundRequest
+from donations.models.gifts import new_refund_key
 
 Status = GiftState.Status
 
@@ -38,7 +40,8 @@ def left_to_refund(gift: Gift) -> int:
 class RefundForm(forms.Form):
     """A refund of one gift. After validation, `minor` is its amount in minor units.
 
-    `left` is what was left when the page was shown: a second click, or a colleague's refund, is noticed by it.
+    `left` is what was left when the page was shown: a colleague's refund is noticed by it. `key` is the page's own, and
+    used once: a second press of its button finds the refund of the first.
     """
 
     amount = AmountField(label="Amount")
@@ -49,10 +52,12 @@ class RefundForm(forms.Form):
         help_text="For your colleagues. The donor does not see it.",
     )
     left = forms.CharField(required=False, widget=forms.HiddenInput, max_length=30)
+    key = forms.CharField(required=False, widget=forms.HiddenInput, max_length=200)
 
     def __init__(self, gift: Gift, left: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.gift, self.left_now, self.left_text, self.minor = gift, left, str(left), 0
+        self.fresh_key = _signer(gift).sign(new_refund_key())
         self.initial = {"amount": typed_text(left, gift.currency), "left": self.left_text}
         self.fields["amount"].label = f"Amount ({gift.currency})"
         self.fields["amount"].help_text = f"{amount_text(left, gift.currency)} can be given back."
@@ -67,12 +72,26 @@ class RefundForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
+        if not key_of_page(self.gift, cleaned.get("key", "")):
+            raise ValidationError("This page is not whole any more. Nothing was asked for. Press the button again.")
         if cleaned.get("left") != self.left_text:
             raise ValidationError(
                 "Since this page was opened, a refund of this gift was asked for or arrived. "
                 "Nothing was asked for now. Look at the amount, and press the button again if you still mean it."
             )
         return cleaned
+
+
+def _signer(gift: Gift) -> Signer:
+    return Signer(salt=f"donations.refund.{gift.pk}")
+
+
+def key_of_page(gift: Gift, signed: str) -> str:
+    """The one-time key of a refund page of this gift; empty for what we did not sign."""
+    try:
+        return _signer(gift).unsign(signed)
+    except BadSignature:
+        return ""
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -87,6 +106,9 @@ def refund_page(request: HttpRequest, room: ReadOnlyAdmin, reference: str) -> Ht
             messages.warning(request, "Nothing of this gift can be given back: look at its figures and its refunds.")
             return HttpResponseRedirect(page_of(gift))
         return _refund_form_page(room, request, gift, RefundForm(gift, left))
+    key = key_of_page(gift, request.POST.get("key", ""))
+    if first := giving.asked_already(key) if key else None:
+        return _second_press(request, gift, first)
     form = RefundForm(gift, left, request.POST)
     if form.is_valid():
         try:
@@ -95,13 +117,26 @@ def refund_page(request: HttpRequest, room: ReadOnlyAdmin, reference: str) -> Ht
                 amount=form.minor,
                 reason=form.cleaned_data["reason"],
                 user=user,  # type: ignore[arg-type]  # the admin lets nobody in who is not a User
+                key=key,
             )
+        except giving.AskedAlready as again:
+            return _second_press(request, gift, again.first)
         except giving.RefundRefused as refusal:
             form.add_error(None, str(refusal))
         else:
             _tell_of_refund(room, request, gift, asked)
             return HttpResponseRedirect(page_of(gift))
     return _refund_form_page(room, request, gift, form, status=422)
+
+
+def _second_press(request: HttpRequest, gift: Gift, first: RefundRequest) -> HttpResponse:
+    amount = amount_text(first.amount, gift.currency)
+    messages.info(
+        request,
+        f"This page has asked for a refund of {amount} before, which is {first.get_status_display()}. "
+        "Nothing was asked for a second time. For another refund, open the page anew.",
+    )
+    return HttpResponseRedirect(page_of(gift))
 
 
 def _refund_form_page(

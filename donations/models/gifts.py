@@ -4,6 +4,7 @@ import secrets
 
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
 
 def new_reference() -> str:
@@ -141,10 +142,13 @@ class RefundRequest(models.Model):
     error = models.CharField(max_length=300, blank=True)
     requested_by = models.ForeignKey("auth.User", models.PROTECT, null=True, related_name="+")
     requested_at = models.DateTimeField(auto_now_add=True)
+    next_try_at = models.DateTimeField(
+        default=timezone.now, help_text="When it may be sent again; whoever sends it moves this forward first."
+    )
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(amount__gt=0), name="refund_is_some_money")]
-        indexes = [models.Index(fields=["requested_at"], condition=Q(status="sending"), name="refunds_to_send")]
+        indexes = [models.Index(fields=["next_try_at"], condition=Q(status="sending"), name="refunds_to_send_again")]
 
     def __str__(self) -> str:
         return f"{self.key} {self.status}"
