@@ -26,16 +26,6 @@ SECRET = "whsec_tests"
 NOWHERE = "http://127.0.0.1:9/webhooks/stripe/"
 
 
-class MovableClock(Clock):
-    """Real time and whatever a test adds to it."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def now(self) -> float:
-        return time.time() + self.ahead
-
-
 @dataclass
 class Answer:
     """One HTTP answer; `json` for those that are."""
@@ -60,7 +50,7 @@ OPENER = urllib.request.build_opener(NoRedirect, urllib.request.ProxyHandler({})
 class Sandboxed:
     """A running sandbox: the official SDK's client, plain HTTP, and the controls."""
 
-    def __init__(self, running: Running, clock: MovableClock) -> None:
+    def __init__(self, running: Running, clock: Clock) -> None:
         self.running = running
         self.clock = clock
         self.url = running.url
@@ -95,9 +85,12 @@ class Sandboxed:
         found: Json = self.http("GET", "/_control/state").json
         return found
 
-    def checkout(self, amount: int = 2500, currency: str = "usd", form: Json | None = None) -> Json:
-        """A new session's JSON; `form` adds to its parameters or replaces some."""
-        answer = self.api("POST", "/v1/checkout/sessions", session_form(amount, currency) | (form or {}))
+    def checkout(
+        self, amount: int = 2500, currency: str = "usd", form: Json | None = None, *, replace: bool = False
+    ) -> Json:
+        """A new session's JSON; `form` adds to its parameters or replaces some, or all."""
+        given = (form or {}) if replace else session_form(amount, currency) | (form or {})
+        answer = self.api("POST", "/v1/checkout/sessions", given)
         assert answer.status == 200, answer.text
         found: Json = answer.json
         return found
@@ -106,10 +99,31 @@ class Sandboxed:
         """A session that was paid, by card unless told otherwise."""
         return self.control(f"sessions/{self.checkout(amount)['id']}/pay", **fields)
 
+    def subscribed(self, amount: int = 1000, **fields: str) -> Json:
+        """A monthly gift's session, its first payment made: its `subscription`, `customer` and `invoice` are set."""
+        form = subscription_form(amount)
+        return self.control(f"sessions/{self.checkout(form=form, replace=True)['id']}/pay", **fields)
+
+    def listed(self, path: str, **query: Any) -> list[Json]:
+        """The whole of a list, the newest first, page by page."""
+        found: list[Json] = []
+        while True:
+            after = {"starting_after": found[-1]["id"]} if found else {}
+            page = self.api("GET", f"/v1/{path}?{urllib.parse.urlencode({'limit': 100} | query | after)}").json
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+
+    def one(self, path: str) -> Json:
+        """One object of the API."""
+        answer = self.api("GET", f"/v1/{path}")
+        assert answer.status == 200, answer.text
+        found: Json = answer.json
+        return found
+
     def events(self) -> list[Json]:
-        """All events, the oldest first."""
-        found: list[Json] = self.api("GET", "/v1/events?limit=100").json["data"]
-        return found[::-1]
+        """All events of the last 30 days, the oldest first."""
+        return self.listed("events")[::-1]
 
     def types(self) -> list[str]:
         return [event["type"] for event in self.events()]
@@ -118,6 +132,10 @@ class Sandboxed:
         """Move the clock, and let happen what happens by itself until then."""
         self.clock.ahead += seconds
         jobs.run_due(self.running.sandbox.store, self.clock.now())
+
+    def advance(self, text: str) -> Json:
+        """Move the clock by 1mo, 3d, 2h, as the command does, with everything on the way at its own time."""
+        return self.control("clock", advance=text)
 
 
 def session_form(amount: int = 2500, currency: str = "usd") -> Json:
@@ -139,6 +157,17 @@ def session_form(amount: int = 2500, currency: str = "usd") -> Json:
     }
 
 
+def subscription_form(amount: int = 1000, currency: str = "usd") -> Json:
+    """The parameters of a monthly gift's checkout, as Stripe spells them."""
+    form = session_form(amount, currency)
+    return {name: value for name, value in form.items() if not name.startswith(("payment_intent_data", "metadata"))} | {
+        "mode": "subscription",
+        "line_items[0][price_data][recurring][interval]": "month",
+        "metadata[recurring_gift]": "recurring_1",
+        "subscription_data[metadata][recurring_gift]": "recurring_1",
+    }
+
+
 def _lower(headers: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
@@ -146,7 +175,7 @@ def _lower(headers: Any) -> dict[str, str]:
 @contextmanager
 def sandbox(folder: Path, *, url: str = NOWHERE, threads: int = 0, **target: Any) -> Iterator[Sandboxed]:
     """A sandbox for as long as the block lasts; without threads it delivers nothing."""
-    clock = MovableClock()
+    clock = Clock()
     running = serve(folder / "state.sqlite3", Target(url, SECRET, threads=threads, **target), clock=clock, poll=0.005)
     try:
         yield Sandboxed(running, clock)

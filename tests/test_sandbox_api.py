@@ -223,7 +223,8 @@ BAD = [
     ({"line_items[0][quantity]": "0"}, "parameter_invalid_integer", "line_items[0][quantity]"),
     ({"line_items[0][price_data][currency]": "xxx"}, None, "line_items[0][price_data][currency]"),
     ({"mode": "gift"}, None, "mode"),
-    ({"mode": "subscription"}, None, "mode"),
+    ({"mode": "setup"}, None, "mode"),
+    ({"mode": "subscription"}, None, "payment_intent_data"),
     ({"discounts[0][coupon]": "x"}, None, "discounts"),
     ({"success_url": "javascript:alert(1)"}, "url_invalid", "success_url"),
     ({"success_url": ""}, "parameter_invalid_empty", "success_url"),
@@ -304,7 +305,7 @@ def test_what_is_not_there_is_missing(box: Sandboxed) -> None:
         status, found = error(box, "GET", f"/v1/{path}")
         assert (status, found["code"]) == (404, "resource_missing")
     assert error(box, "GET", "/v1/events?starting_after=evt_x")[1]["code"] == "resource_missing"
-    assert error(box, "GET", "/v1/customers")[0] == 404
+    assert error(box, "GET", "/v1/products")[0] == 404
     assert error(box, "GET", "/v1/events?limit=101")[0] == 400
 
 

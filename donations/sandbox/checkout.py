@@ -3,7 +3,7 @@
 from typing import Any
 
 from . import amounts, objects, params
-from .errors import ApiError, missing, missing_parameter, not_here
+from .errors import ApiError, missing, missing_in, missing_parameter, not_here
 from .events import emit
 from .store import Tx
 
@@ -15,12 +15,12 @@ LOCALES = (
 ).split()
 ELSEWHERE = (
     "after_expiration allow_promotion_codes allowed_payment_method_types automatic_tax billing_address_collection "
-    "branding_settings consent_collection currency custom_fields custom_text customer customer_account "
+    "branding_settings consent_collection currency custom_fields custom_text customer_account "
     "customer_creation customer_update discounts excluded_payment_method_types integration_identifier "
     "invoice_creation managed_payments name_collection optional_items origin_context payment_method_collection "
     "payment_method_configuration payment_method_data payment_method_options permissions phone_number_collection "
     "redirect_on_completion return_url saved_payment_method_options setup_intent_data shipping_address_collection "
-    "shipping_options subscription_data tax_id_collection ui_mode wallet_options"
+    "shipping_options tax_id_collection ui_mode wallet_options"
 ).split()
 
 _product = params.group(
@@ -28,10 +28,19 @@ _product = params.group(
     required=("name",),
     elsewhere=("images", "tax_code", "unit_label"),
 )
+_recurring = params.group(
+    {"interval": params.choice("day", "week", "month", "year"), "interval_count": params.whole(1)},
+    required=("interval",),
+)
 _price_data = params.group(
-    {"currency": amounts.currency, "unit_amount": params.whole(0), "product_data": _product},
+    {
+        "currency": amounts.currency,
+        "unit_amount": params.whole(0),
+        "product_data": _product,
+        "recurring": _recurring,
+    },
     required=("currency", "product_data", "unit_amount"),
-    elsewhere=("product", "recurring", "tax_behavior", "unit_amount_decimal"),
+    elsewhere=("product", "tax_behavior", "unit_amount_decimal"),
 )
 _line = params.group(
     {"price_data": _price_data, "quantity": params.whole(1)},
@@ -50,10 +59,18 @@ _payment = params.group(
         "transfer_data transfer_group"
     ).split(),
 )
+_subscription = params.group(
+    {"metadata": params.metadata, "description": params.text(500)},
+    elsewhere=(
+        "application_fee_percent billing_cycle_anchor billing_mode default_tax_rates invoice_settings on_behalf_of "
+        "pending_invoice_item_interval proration_behavior transfer_data trial_end trial_period_days trial_settings"
+    ).split(),
+)
 FIELDS = {
     "adaptive_pricing": params.group({"enabled": params.flag}),
     "cancel_url": params.url,
     "client_reference_id": params.text(200),
+    "customer": params.text(),
     "customer_email": params.email,
     "expires_at": params.whole(),
     "line_items": params.listing(_line),
@@ -62,31 +79,76 @@ FIELDS = {
     "mode": params.choice("payment", "setup", "subscription"),
     "payment_intent_data": _payment,
     "submit_type": params.choice("auto", "book", "donate", "pay", "subscribe"),
+    "subscription_data": _subscription,
     "success_url": params.url,
 }
 
 
 def create(tx: Tx, given: Json, *, origin: str) -> Json:
     """Open a session. Refuses amounts that Stripe would refuse."""
-    if given.get("mode") != "payment":
-        raise not_here(f"`mode={given['mode']}`", "mode") if "mode" in given else missing_parameter("mode")
+    _check_mode(given)
     for name in ("line_items", "success_url"):
         if not given.get(name):
             raise missing_parameter(name)
+    _check_customer(tx, given)
     now = tx.clock.seconds()
-    given = given | {"expires_at": _expiry(given.get("expires_at"), now)}
+    ends = _expiry(given.get("expires_at"), now, int(tx.clock.ahead))
+    given = given | {"expires_at": given.get("expires_at", ends)}
     currency = _one_currency(given["line_items"])
+    _check_intervals(given)
     items = [objects.line_item(item, now=now, currency=currency) for item in given["line_items"]]
     amount = sum(item["amount_total"] for item in items)
     amounts.check_total(amount, currency)
     session = objects.checkout_session(given, now=now, origin=origin, amount=amount, currency=currency)
-    tx.schedule(session["expires_at"], "expire_session", session["id"])
-    return tx.add(session, {"line_items": items, "payment_intent_data": given.get("payment_intent_data", {})})
+    tx.schedule(ends, "expire_session", session["id"])
+    kept = {name: given.get(name, {}) for name in ("payment_intent_data", "subscription_data")}
+    return tx.add(session, {"line_items": items, "ends": ends} | kept)
 
 
-def _expiry(wanted: int | None, now: int) -> int:
+def _check_mode(given: Json) -> None:
+    mode = given.get("mode")
+    if mode not in ("payment", "subscription"):
+        raise not_here(f"`mode={mode}`", "mode") if mode else missing_parameter("mode")
+    other = "payment_intent_data" if mode == "subscription" else "subscription_data"
+    if other in given:
+        raise ApiError(f"You can not pass `{other}` in `{mode}` mode.", param=other)
+
+
+def _check_customer(tx: Tx, given: Json) -> None:
+    if "customer" not in given:
+        return
+    if "customer_email" in given:
+        raise ApiError("You may only specify one of these parameters: customer, customer_email.")
+    if tx.get("customer", given["customer"]) is None:
+        raise missing_in("customer", given["customer"], "customer")
+
+
+def _check_intervals(given: Json) -> None:
+    """A subscription's lines recur, all as often; those of a payment do not."""
+    found = [item["price_data"].get("recurring") for item in given["line_items"]]
+    if given["mode"] == "payment":
+        if any(found):
+            raise ApiError(
+                "You specified `payment` mode but passed a recurring price. Either switch to `subscription` mode or "
+                "use only one-time prices.",
+                param="line_items",
+            )
+        return
+    if not all(found):
+        raise ApiError(
+            "You must provide at least one recurring price in `subscription` mode when using prices; the sandbox "
+            "takes recurring ones alone.",
+            param="line_items",
+        )
+    if any(one != found[0] for one in found):
+        raise ApiError("All recurring prices must have the same interval and interval count.", param="line_items")
+
+
+def _expiry(wanted: int | None, now: int, ahead: int) -> int:
+    """When the session ends by our clock; `wanted` is by the caller's, which nobody moved ahead."""
     if wanted is None:
         return now + LONGEST
+    wanted += ahead
     if wanted < now + SHORTEST:
         raise ApiError(
             "The `expires_at` timestamp must be at least 30 minutes from Checkout Session creation.", param="expires_at"
@@ -110,7 +172,7 @@ def find(tx: Tx, session_id: str) -> Json:
     session = tx.get("checkout.session", session_id)
     if session is None:
         raise missing("checkout.session", session_id, "session")
-    if session["status"] == "open" and session["expires_at"] <= tx.clock.now():
+    if session["status"] == "open" and tx.hidden(session_id)["ends"] <= tx.clock.now():
         return _close(tx, session)
     return session
 

@@ -4,8 +4,13 @@
     POST deliveries                  {"mode": "normal" | "twice" | "never", "release": true}
                                      never: events are held, nothing is sent; twice: two deliveries of each event.
                                      Any other mode than never lets the held ones go, unless release is false
-    POST trouble                     {"mode": "none" | "down" | "slow" | "late" | "429" | "refuse", "seconds": 10}
-    POST sessions/<cs_…>/pay         {"card": "4242424242424242"} or {"method": "delayed"}; also "email", "name".
+    POST trouble                     {"mode": …, "seconds": 10}: see `trouble`
+    POST clock                       {"advance": "1mo"}, or 2w, 3d, 2h, 5m, 30s: what is due on the way happens
+    POST account                     any of {"fee_basis_points": 290, "fee_fixed": 30, "dispute_fee": 1500,
+                                     "available_after_days": 2, "capture": "async" | "sync", "capture_after": 0,
+                                     "payouts": "daily" | "manual", "retry_days": "3,5,7"}: see `account`
+    POST sessions/<cs_…>/pay         {"card": "4242424242424242"} or {"method": "delayed"}; also "email", "name", and
+                                     "authenticate": false for a card that asks for it.
                                      The answer's "declined" says why the card was declined; null: it was not
     POST sessions/<cs_…>/expire      {}
     POST payments/<pi_…>/settle      {}  a delayed payment's money arrives
@@ -15,6 +20,22 @@
                                      that is left, and succeed. "sum": "5.00" may stand for "amount"
     POST refunds/<re_…>/succeed      {}  a pending refund reaches the donor
     POST refunds/<re_…>/fail         {}  a pending or succeeded refund does not, after all
+    POST refunds/<re_…>/cancel       {}  a pending refund is called off
+    POST subscriptions/<sub_…>/card  {"card": "4000000000000341"}  it is paid by another card from now on
+    POST subscriptions/<sub_…>/cancel  {"at_period_end": false}
+    POST subscriptions/<sub_…>/resume  {}  it does not end with its period after all
+    POST invoices/<in_…>/pay         {"card": "4242424242424242", "authenticate": true}  as on the invoice's page
+    POST disputes                    {"payment_intent": "pi_…", "amount": 500, "reason": "fraudulent",
+                                     "inquiry": false}, or "charge", "sum"
+    POST disputes/<du_…>/respond     {}  evidence is submitted
+    POST disputes/<du_…>/win         {"amount": 500, "return_fee": false}  by default all of it is reinstated
+    POST disputes/<du_…>/lose        {}  also one that was won
+    POST disputes/<du_…>/escalate    {}  an inquiry becomes a dispute
+    POST disputes/<du_…>/close       {}  an inquiry ends with nothing
+    POST payouts                     {"currency": "usd", "hold": false}  all that is available; held: it stays pending
+    POST payouts/<po_…>/pay          {}  it arrives, and is reconciled
+    POST payouts/<po_…>/fail         {}  the bank sends it back, also after it was paid
+    POST payouts/<po_…>/cancel       {}  a pending one
     POST events/<evt_…>/deliver      {}  deliver once more, whatever the mode
 
 Answers are JSON, 200 with the object that changed, or an error of Stripe's shape. A browser's form is answered by a
@@ -26,10 +47,29 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from . import amounts, checkout, events, params, payments, refunds, state
+from . import (
+    account,
+    amounts,
+    cards,
+    checkout,
+    disputes,
+    events,
+    invoices,
+    jobs,
+    params,
+    paying,
+    payments,
+    payouts,
+    portal,
+    refunds,
+    state,
+    subscriptions,
+)
+from .clock import duration
 from .deliveries import Courier
 from .errors import ApiError, missing, unknown_url
-from .payments import CARDS, NotPayable, Payer
+from .paying import NotPayable
+from .payments import Payer
 from .store import Store, Tx
 from .trouble import Trouble
 from .web import Request, Response, as_json, see_other
@@ -69,6 +109,10 @@ class Control:
         if path == "trouble":
             self.trouble.set(fields.get("mode", ""), _seconds(fields.get("seconds", "10")))
             return self.trouble.now
+        if path == "clock":
+            moved = jobs.advance(self.store, duration(fields.get("advance", "")))
+            self.courier.wake()
+            return moved
         for pattern, action in ACTIONS:
             match = re.fullmatch(pattern, path, re.ASCII)
             if match:
@@ -92,20 +136,24 @@ def _pay(tx: Tx, fields: Fields, session_id: str) -> Json:
     payer = Payer(fields.get("email") or None, fields.get("name") or None)
     try:
         if fields.get("method") == "delayed":
-            payments.pay_by_debit(tx, session_id, payer)
+            paying.pay_by_debit(tx, session_id, payer)
             declined = ""
         else:
-            declined = payments.pay_by_card(tx, session_id, _card(fields), payer).message
+            does = _flag(fields, "authenticate", default=True)
+            declined = paying.pay_by_card(tx, session_id, _card(fields), payer, authenticated=does).message
     except NotPayable as problem:
         raise ApiError(f"This Checkout Session has a status of `{problem}`: it can't be paid.") from problem
     return checkout.find(tx, session_id) | {"declined": declined or None}
 
 
 def _card(fields: Fields) -> str:
-    number = re.sub(r"[ -]", "", fields.get("card", "4242424242424242"))
-    if number not in CARDS:
-        raise ApiError(f"card must be one of {', '.join(CARDS)}", code="incorrect_number", param="card")
-    return number
+    return cards.number(fields.get("card") or cards.PLAIN)
+
+
+def _flag(fields: Fields, name: str, *, default: bool = False) -> bool:
+    """True or false; a box of a form that is ticked sends "on"."""
+    text = fields.get(name, "")
+    return default if not text else params.flag("true" if text == "on" else text, name)
 
 
 def _refund(tx: Tx, fields: Fields) -> Json:
@@ -115,19 +163,62 @@ def _refund(tx: Tx, fields: Fields) -> Json:
     given = {name: fields[name] for name in ("payment_intent", "charge", "amount", "reason") if fields.get(name)}
     checked: Json = params.group(refunds.FIELDS)(given, "")
     if fields.get("sum", "").strip():
-        checked["amount"] = _minor(fields["sum"], payments.find(tx, checked.get("payment_intent", "")))
+        checked["amount"] = _minor(fields["sum"], payments.find(tx, checked.get("payment_intent", ""))["currency"])
     return refunds.create(tx, checked, outcome=outcome)
 
 
-def _minor(text: str, intent: Json) -> int:
-    """A typed sum, such as 5.00, in minor units of a payment's currency."""
+def _dispute(tx: Tx, fields: Fields) -> Json:
+    reason = fields.get("reason") or "fraudulent"
+    if reason not in disputes.REASONS:
+        raise ApiError(f"reason must be one of {', '.join(disputes.REASONS)}", param="reason")
+    charge = fields.get("charge") or payments.find(tx, fields.get("payment_intent", ""))["latest_charge"] or ""
+    inquiry = _flag(fields, "inquiry")
+    amount = _amount(fields, payments.find_charge(tx, charge)["currency"])
+    return disputes.create(tx, charge, amount=amount, reason=reason, inquiry=inquiry)
+
+
+def _win(tx: Tx, fields: Fields, dispute_id: str) -> Json:
+    amount = _amount(fields, disputes.find(tx, dispute_id)["currency"])
+    return disputes.win(tx, dispute_id, amount=amount, return_fee=_flag(fields, "return_fee"))
+
+
+def _amount(fields: Fields, currency: str) -> int | None:
+    """`amount` in minor units, or `sum` as people write it; None: neither was given."""
+    if fields.get("sum", "").strip():
+        return _minor(fields["sum"], currency)
+    return params.whole(1)(fields["amount"], "amount") if fields.get("amount") else None
+
+
+def _cancel_subscription(tx: Tx, fields: Fields, subscription_id: str) -> Json:
+    if _flag(fields, "at_period_end"):
+        return subscriptions.update(tx, subscription_id, {"cancel_at_period_end": True})
+    return subscriptions.cancel(tx, subscription_id)
+
+
+def _change_card(tx: Tx, fields: Fields, subscription_id: str) -> Json:
+    return portal.change_card(tx, subscriptions.find(tx, subscription_id), _card(fields))
+
+
+def _pay_invoice(tx: Tx, fields: Fields, invoice_id: str) -> Json:
+    does = _flag(fields, "authenticate", default=True)
+    declined = invoices.pay_by_card(tx, invoice_id, _card(fields), authenticated=does)
+    return invoices.find(tx, invoice_id) | {"declined": declined or None}
+
+
+def _pay_out(tx: Tx, fields: Fields) -> Json:
+    currency = amounts.currency(fields.get("currency") or "usd", "currency")
+    return payouts.create(tx, currency, hold=_flag(fields, "hold"))
+
+
+def _minor(text: str, currency: str) -> int:
+    """A typed sum, such as 5.00, in minor units of a currency."""
     try:
         value = Decimal(text.strip().replace(",", ""))
         if not value.is_finite() or not 0 < value < LARGEST_SUM:
             raise InvalidOperation
     except InvalidOperation as error:
         raise ApiError(f"{text} is not an amount", param="sum") from error
-    minor = value.scaleb(amounts.exponent(intent["currency"]))
+    minor = value.scaleb(amounts.exponent(currency))
     if minor != int(minor):
         raise ApiError(f"{text} has too many decimal places", param="sum")
     return int(minor)
@@ -151,11 +242,30 @@ def _seconds(text: str) -> float:
 ACTIONS: tuple[tuple[str, Callable[..., Json]], ...] = (
     ("deliveries", _set_deliveries),
     ("refunds", _refund),
+    ("account", account.change),
+    ("disputes", _dispute),
+    ("payouts", _pay_out),
     (r"sessions/(\w+)/pay", _pay),
     (r"sessions/(\w+)/expire", lambda tx, fields, session: checkout.expire(tx, session)),
-    (r"payments/(\w+)/settle", lambda tx, fields, intent: payments.settle(tx, intent)),
-    (r"payments/(\w+)/fail", lambda tx, fields, intent: payments.fail(tx, intent)),
+    (r"payments/(\w+)/settle", lambda tx, fields, intent: paying.settle(tx, intent)),
+    (r"payments/(\w+)/fail", lambda tx, fields, intent: paying.fail(tx, intent)),
     (r"refunds/(\w+)/succeed", lambda tx, fields, refund: refunds.succeed(tx, refund)),
     (r"refunds/(\w+)/fail", lambda tx, fields, refund: refunds.fail(tx, refund)),
+    (r"refunds/(\w+)/cancel", lambda tx, fields, refund: refunds.cancel(tx, refund)),
+    (r"subscriptions/(\w+)/card", _change_card),
+    (r"subscriptions/(\w+)/cancel", _cancel_subscription),
+    (
+        r"subscriptions/(\w+)/resume",
+        lambda tx, fields, one: subscriptions.update(tx, one, {"cancel_at_period_end": False}),
+    ),
+    (r"invoices/(\w+)/pay", _pay_invoice),
+    (r"disputes/(\w+)/respond", lambda tx, fields, dispute: disputes.respond(tx, dispute)),
+    (r"disputes/(\w+)/win", _win),
+    (r"disputes/(\w+)/lose", lambda tx, fields, dispute: disputes.lose(tx, dispute)),
+    (r"disputes/(\w+)/escalate", lambda tx, fields, dispute: disputes.escalate(tx, dispute)),
+    (r"disputes/(\w+)/close", lambda tx, fields, dispute: disputes.close(tx, dispute)),
+    (r"payouts/(\w+)/pay", lambda tx, fields, payout: payouts.pay(tx, payout)),
+    (r"payouts/(\w+)/fail", lambda tx, fields, payout: payouts.fail(tx, payout)),
+    (r"payouts/(\w+)/cancel", lambda tx, fields, payout: payouts.cancel(tx, payout)),
     (r"events/(\w+)/deliver", _deliver),
 )

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from stripe import WebhookSignature
 
+from . import events
 from .clock import real
 from .store import StateUnusable, Store, Tx
 
@@ -133,6 +134,8 @@ def record(tx: Tx, due: Due, status: int | None, error: str, wait: float) -> Non
         "delivered_at = ?, next_at = ? WHERE id = ?",
         (status, error, "delivered" if done else "queued", now if done else None, now + wait, due.id),
     )
+    if done:
+        events.delivered(tx, due.event["id"])
 
 
 def post(target: Target, payload: str) -> tuple[int, str]:

@@ -102,8 +102,12 @@ def key_in_use(key: str) -> ApiError:
     )
 
 
-def down() -> ApiError:
-    return ApiError("Sorry, the sandbox was told to be down.", status=503, kind="api_error")
+def declined(message: str) -> ApiError:
+    return ApiError(message, status=402, kind="card_error", code="card_declined")
+
+
+def down(status: int = 503) -> ApiError:
+    return ApiError("Sorry, the sandbox was told to be down.", status=status, kind="api_error")
 
 
 def too_many() -> ApiError:

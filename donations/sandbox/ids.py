@@ -16,6 +16,15 @@ SHAPES = {
     "price": ("price_1", 23),
     "product": ("prod_", 14),
     "request": ("req_", 14),
+    "customer": ("cus_", 14),
+    "subscription": ("sub_1", 23),
+    "subscription_item": ("si_", 14),
+    "invoice": ("in_1", 23),
+    "line_item": ("il_1", 23),
+    "invoice_payment": ("inpay_1", 23),
+    "dispute": ("du_1", 23),
+    "payout": ("po_1", 23),
+    "billing_portal.session": ("bps_1", 23),
 }
 
 

@@ -38,16 +38,16 @@ def checkout_session(params: Json, *, now: int, origin: str, amount: int, curren
         "currency_conversion": None,
         "custom_fields": [],
         "custom_text": dict.fromkeys(("after_submit", "shipping_address", "submit", "terms_of_service_acceptance")),
-        "customer": None,
+        "customer": params.get("customer"),
         "customer_account": None,
-        "customer_creation": "if_required",
+        "customer_creation": "always" if params["mode"] == "subscription" else "if_required",
         "customer_details": customer_details(email, None) if email else None,
         "customer_email": email,
         "discounts": [],
         "expires_at": params["expires_at"],
         "integration_identifier": None,
         "invoice": None,
-        "invoice_creation": _invoice_creation(),
+        "invoice_creation": _invoice_creation() if params["mode"] == "payment" else None,
         "livemode": False,
         "locale": params.get("locale"),
         "metadata": params.get("metadata", {}),
@@ -55,7 +55,7 @@ def checkout_session(params: Json, *, now: int, origin: str, amount: int, curren
         "origin_context": None,
         "payment_intent": None,
         "payment_link": None,
-        "payment_method_collection": "if_required",
+        "payment_method_collection": "always" if params["mode"] == "subscription" else "if_required",
         "payment_method_configuration_details": None,
         "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
         "payment_method_types": ["card", debit_type(currency)],
@@ -111,12 +111,14 @@ def line_item(item: Json, *, now: int, currency: str) -> Json:
         "amount_total": total,
         "currency": currency,
         "description": price_data["product_data"]["name"],
-        "price": _price(price_data["unit_amount"], now=now, currency=currency),
+        "price": _price(price_data, now=now, currency=currency),
         "quantity": quantity,
     }
 
 
-def _price(unit_amount: int, *, now: int, currency: str) -> Json:
+def _price(price_data: Json, *, now: int, currency: str) -> Json:
+    unit_amount, often = price_data["unit_amount"], price_data.get("recurring")
+    recurring = {"interval_count": 1, "meter": None, "usage_type": "licensed"} | often if often else None
     return {
         "id": new_id("price"),
         "object": "price",
@@ -130,23 +132,23 @@ def _price(unit_amount: int, *, now: int, currency: str) -> Json:
         "metadata": {},
         "nickname": None,
         "product": new_id("product"),
-        "recurring": None,
+        "recurring": recurring,
         "tax_behavior": "unspecified",
         "tiers_mode": None,
         "transform_quantity": None,
-        "type": "one_time",
+        "type": "recurring" if recurring else "one_time",
         "unit_amount": unit_amount,
         "unit_amount_decimal": str(unit_amount),
     }
 
 
-def payment_intent(session: Json, data: Json, *, now: int) -> Json:
-    """The payment that a checkout makes when the donor first tries to pay. `data` is `payment_intent_data`."""
+def payment_intent(amount: int, currency: str, data: Json, *, now: int) -> Json:
+    """A payment that is to be made. `data` is a checkout's `payment_intent_data`, or its like; also `customer`."""
     intent_id = new_id("payment_intent")
     return {
         "id": intent_id,
         "object": "payment_intent",
-        "amount": session["amount_total"],
+        "amount": amount,
         "amount_capturable": 0,
         "amount_details": {"tip": {}},
         "amount_received": 0,
@@ -159,8 +161,8 @@ def payment_intent(session: Json, data: Json, *, now: int) -> Json:
         "client_secret": f"{intent_id}_secret_{random_text(25)}",
         "confirmation_method": "automatic",
         "created": now,
-        "currency": session["currency"],
-        "customer": None,
+        "currency": currency,
+        "customer": data.get("customer"),
         "customer_account": None,
         "description": data.get("description"),
         "excluded_payment_method_types": None,
@@ -173,7 +175,7 @@ def payment_intent(session: Json, data: Json, *, now: int) -> Json:
         "payment_method": None,
         "payment_method_configuration_details": None,
         "payment_method_options": {"card": _card_options()},
-        "payment_method_types": session["payment_method_types"],
+        "payment_method_types": ["card", debit_type(currency)],
         "processing": None,
         "receipt_email": data.get("receipt_email"),
         "review": None,
@@ -209,7 +211,7 @@ def charge(intent: Json, method: Json, *, now: int, status: str) -> Json:
         "captured": done,
         "created": now,
         "currency": intent["currency"],
-        "customer": None,
+        "customer": intent["customer"],
         "description": intent["description"],
         "disputed": False,
         "failure_balance_transaction": None,
@@ -365,7 +367,7 @@ def refund(charge_: Json, amount: int, *, now: int, status: str, reason: str | N
         "id": new_id("refund"),
         "object": "refund",
         "amount": amount,
-        "balance_transaction": new_id("balance_transaction"),
+        "balance_transaction": None,
         "charge": charge_["id"],
         "created": now,
         "currency": charge_["currency"],

@@ -139,6 +139,16 @@ def metadata(value: Any, path: str) -> dict[str, str]:
     return {key: content for key, content in value.items() if content}
 
 
+def merged(before: dict[str, str], given: dict[str, str]) -> dict[str, str]:
+    """Metadata with what an update gives; the whole is unset by giving none."""
+    return before | given if given else {}
+
+
+def or_unset(rule: Rule) -> Rule:
+    """What a rule takes, or an empty text, which unsets it."""
+    return lambda value, path: None if value == "" else rule(value, path)
+
+
 def listing(rule: Rule) -> Rule:
     """A list: `x[0]=…&x[1]=…` or `x[]=…`."""
 

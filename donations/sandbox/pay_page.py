@@ -1,13 +1,14 @@
 """The hosted payment page of a Checkout Session, at /pay/<cs_…>."""
 
-import re
 from typing import Any
 
-from . import amounts, checkout, pages, payments
+from . import amounts, checkout, pages, paying
+from .cards import CARDS, digits
 from .errors import ApiError
 from .pages import Html
 from .params import EMAIL
-from .payments import CARDS, NotPayable, Payer
+from .paying import NotPayable
+from .payments import Payer
 from .store import Store, Tx
 from .web import Request, Response, origin_of, see_other
 
@@ -61,9 +62,9 @@ def _pay(store: Store, session: Json, items: list[Json], fields: Fields) -> Resp
 def _take(tx: Tx, session_id: str, fields: Fields, payer: Payer) -> str:
     """Pay as chosen. Returns why not, if so."""
     if fields.get("method") == "delayed":
-        payments.pay_by_debit(tx, session_id, payer)
+        paying.pay_by_debit(tx, session_id, payer)
         return ""
-    return payments.pay_by_card(tx, session_id, _number(fields), payer).message
+    return paying.pay_by_card(tx, session_id, _number(fields), payer).message
 
 
 def _mistakes(fields: Fields) -> dict[str, str]:
@@ -78,7 +79,7 @@ def _mistakes(fields: Fields) -> dict[str, str]:
 
 
 def _number(fields: Fields) -> str:
-    return re.sub(r"[\s-]", "", fields.get("card", ""))
+    return digits(fields.get("card", ""))
 
 
 def _form(session: Json, items: list[Json], fields: Fields, wrong: dict[str, str] | None = None) -> Response:

@@ -5,10 +5,9 @@ Outcomes: `succeed`; `pending` (until it is told to succeed or fail); `fail_late
 
 from typing import Any
 
-from . import amounts, objects, params
+from . import amounts, balance, objects, params, payments
 from .errors import ApiError, missing, missing_in, missing_parameter
 from .events import emit
-from .ids import new_id
 from .store import Tx
 
 Json = dict[str, Any]
@@ -39,6 +38,9 @@ def create(tx: Tx, given: Json, *, outcome: str = "") -> Json:
         reason=given.get("reason"),
         metadata=given.get("metadata", {}),
     )
+    kind = "refund" if balance.is_card(charge) else "payment_refund"
+    moved = balance.book(tx, kind, refund["id"], -amount, refund["currency"], description="REFUND FOR CHARGE")
+    refund["balance_transaction"] = moved["id"]
     tx.add(refund)
     emit(tx, "refund.created", refund)
     _return(tx, charge, amount, "charge.refunded")
@@ -53,7 +55,7 @@ def update(tx: Tx, refund_id: str, given: Json) -> Json:
     """Change a refund's metadata."""
     refund = find(tx, refund_id)
     before = refund["metadata"]
-    refund["metadata"] = before | given.get("metadata", {})
+    refund["metadata"] = params.merged(before, given["metadata"]) if "metadata" in given else before
     tx.save(refund)
     if refund["metadata"] != before:
         emit(tx, "refund.updated", refund, {"metadata": before})
@@ -77,13 +79,30 @@ def fail(tx: Tx, refund_id: str) -> Json:
     if refund["status"] not in ("pending", "succeeded"):
         raise _wrong_status(refund, "pending or succeeded")
     refund |= {"status": "failed", "failure_reason": "expired_or_canceled_card"}
-    refund["failure_balance_transaction"] = new_id("balance_transaction")
-    tx.save(refund)
+    _take_back(tx, refund)
     emit(tx, "refund.failed", refund)
-    charge = tx.get("charge", refund["charge"])
-    if charge is not None:
-        _return(tx, charge, -refund["amount"], "charge.updated")
+    _return(tx, payments.find_charge(tx, refund["charge"]), -refund["amount"], "charge.updated")
     return refund
+
+
+def cancel(tx: Tx, refund_id: str) -> Json:
+    """A pending refund is called off: its money is ours again."""
+    refund = find(tx, refund_id)
+    if refund["status"] != "pending":
+        raise _wrong_status(refund, "pending")
+    refund |= {"status": "canceled", "failure_reason": "merchant_request"}
+    _take_back(tx, refund)
+    emit(tx, "refund.updated", refund, {"status": "pending"})
+    _return(tx, payments.find_charge(tx, refund["charge"]), -refund["amount"], "charge.updated")
+    return refund
+
+
+def _take_back(tx: Tx, refund: Json) -> None:
+    moved = balance.book(
+        tx, "refund_failure", refund["id"], refund["amount"], refund["currency"], description="REFUND FAILURE"
+    )
+    refund["failure_balance_transaction"] = moved["id"]
+    tx.save(refund)
 
 
 def fail_due(tx: Tx, refund_id: str) -> None:
@@ -137,6 +156,10 @@ def _charge(tx: Tx, given: Json) -> Json:
         raise missing_parameter("payment_intent")
     if charge is None or charge["status"] != "succeeded":
         raise ApiError(f"This PaymentIntent ({intent_id}) does not have a successful charge to refund.")
+    if charge["disputed"] and any(
+        not one["is_charge_refundable"] for one in tx.where("dispute", "charge", charge["id"])
+    ):
+        raise ApiError(f"Charge {charge['id']} has been charged back; cannot issue a refund.", code="charge_disputed")
     return charge
 
 

@@ -12,7 +12,7 @@ LATEST = 20
 
 def summary(tx: Tx, limit: int = LATEST) -> Json:
     """The whole, without the trouble, which is not the store's alone."""
-    latest = {name: tx.select(kind, limit=limit) for name, kind in KINDS.items()}
+    latest = {name: tx.latest(kind, limit) for name, kind in KINDS.items()}
     latest["events"] = [with_delivery(tx, event) for event in latest["events"]]
     counts = dict(tx.db.execute("SELECT kind, count(*) FROM objects GROUP BY kind").fetchall())
     return {
