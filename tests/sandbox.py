@@ -125,6 +125,12 @@ class Sandboxed:
         """All events of the last 30 days, the oldest first."""
         return self.listed("events")[::-1]
 
+    def all_events(self) -> list[Json]:
+        """All events, also those that the API has forgotten, the oldest first."""
+        with self.running.sandbox.store.transaction() as tx:
+            rows = tx.db.execute("SELECT body FROM objects WHERE kind = 'event' ORDER BY created, seq").fetchall()
+        return [json.loads(row[0]) for row in rows]
+
     def types(self) -> list[str]:
         return [event["type"] for event in self.events()]
 

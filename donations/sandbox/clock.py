@@ -10,8 +10,7 @@ from .errors import ApiError
 
 DAY = 24 * 60 * 60
 UNITS = {"mo": 0, "w": 7 * DAY, "d": DAY, "h": 60 * 60, "m": 60, "s": 1}
-DURATION = re.compile(r"([0-9]{1,5})(mo|w|d|h|m|s)", re.ASCII)
-LATEST = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
+DURATION = re.compile(r"([0-9]{1,4})(mo|w|d|h|m|s)", re.ASCII)
 
 
 class Clock:

@@ -2,11 +2,12 @@
 
 import threading
 from collections.abc import Callable
+from datetime import date
 from functools import partial
 from typing import Any
 
 from . import checkout, disputes, invoices, paying, payments, payouts, refunds, renewals, subscriptions
-from .clock import LATEST, Duration, real
+from .clock import DAY, Duration, real
 from .errors import ApiError
 from .store import StateUnusable, Store, Tx
 
@@ -65,9 +66,11 @@ def _run(tx: Tx, action: str, target: str) -> None:
 
 def advance(store: Store, by: Duration) -> dict[str, Any]:
     """Move the clock, and let happen on the way, in order, what is due. Returns the time, and how much was done."""
-    target = by.after(store.clock.now())
-    if target > LATEST:
-        raise ApiError("The clock can't be moved beyond the year 9000.", param="advance")
+    try:
+        target = by.after(store.clock.now())
+        date.fromtimestamp(target + 100 * DAY)
+    except (ValueError, OverflowError) as error:
+        raise ApiError("The clock can't be moved that far.", param="advance") from error
     done = run_due(store, target, move=True)
     with store.transaction() as tx:
         _set(store, tx, target)

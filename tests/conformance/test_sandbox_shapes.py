@@ -57,7 +57,127 @@ def refunded_to_a_bank(box: Sandboxed) -> None:
         box.api("POST", f"/v1/refunds/{refund['id']}", {"metadata[a]": "2"})
 
 
+def monthly(box: Sandboxed) -> None:
+    box.subscribed(email="a@example.org", name="A Reader")
+    box.advance("1mo")
+    box.advance("3d")
+
+
+def monthly_by_debit(box: Sandboxed) -> None:
+    for what in ("settle", "fail"):
+        invoice = box.subscribed(method="delayed")["invoice"]
+        [payment] = box.listed("invoice_payments", invoice=invoice)
+        box.control(f"payments/{payment['payment']['payment_intent']}/{what}")
+    box.advance("1mo")
+    box.advance("4d")
+
+
+def monthly_until_the_card_declines(box: Sandboxed) -> None:
+    box.subscribed(card="4000000000000341")
+    box.advance("1mo")
+    box.advance("3w")
+
+
+def monthly_until_the_bank_asks(box: Sandboxed) -> None:
+    subscription = box.subscribed(card="4000002500003155")["subscription"]
+    box.advance("1mo")
+    box.advance("2h")
+    box.control(f"invoices/{box.one(f'subscriptions/{subscription}')['latest_invoice']}/pay", card="4000002500003155")
+
+
+def monthly_with_pauses(box: Sandboxed) -> None:
+    for behavior in ("void", "mark_uncollectible", "keep_as_draft"):
+        subscription = box.subscribed()["subscription"]
+        ends = box.one(f"subscriptions/{subscription}")["items"]["data"][0]["current_period_end"]
+        pause = {"pause_collection[behavior]": behavior, "pause_collection[resumes_at]": ends + 86400}
+        box.api("POST", f"/v1/subscriptions/{subscription}", pause)
+    box.advance("1mo")
+    box.advance("2d")
+
+
+def monthly_until_the_donor_has_enough(box: Sandboxed) -> None:
+    first, second = (box.subscribed()["subscription"] for _ in range(2))
+    box.api("POST", f"/v1/subscriptions/{first}", {"cancel_at_period_end": "true", "metadata[why]": "enough"})
+    box.api("DELETE", f"/v1/subscriptions/{second}")
+    box.advance("1mo")
+
+
+def monthly_paid_elsewhere(box: Sandboxed) -> None:
+    subscription = box.subscribed(card="4000000000000341")["subscription"]
+    box.advance("1mo")
+    box.advance("2h")
+    invoice = box.one(f"subscriptions/{subscription}")["latest_invoice"]
+    assert box.api("POST", f"/v1/invoices/{invoice}/pay", {"paid_out_of_band": "true"}).json["status"] == "paid"
+
+
+def changed_in_the_portal(box: Sandboxed) -> None:
+    session = box.subscribed()
+    box.api("POST", "/v1/billing_portal/sessions", {"customer": session["customer"], "return_url": "http://site.test/"})
+    box.control(f"subscriptions/{session['subscription']}/card", card="4000000000000341")
+
+
+def disputed(box: Sandboxed) -> None:
+    won, lost, first_won = (box.paid()["payment_intent"] for _ in range(3))
+    dispute = box.control("disputes", payment_intent=won)["id"]
+    box.control(f"disputes/{dispute}/respond")
+    box.control(f"disputes/{dispute}/win", amount=1000, return_fee=True)
+    dispute = box.control("disputes", payment_intent=lost, amount=500, reason="duplicate")["id"]
+    evidence = {"evidence[uncategorized_text]": "It was given.", "metadata[case]": "1"}
+    box.api("POST", f"/v1/disputes/{dispute}", evidence | {"submit": "false"})
+    box.api("POST", f"/v1/disputes/{dispute}/close")
+    dispute = box.control("disputes", payment_intent=first_won)["id"]
+    box.control(f"disputes/{dispute}/win")
+    box.control(f"disputes/{dispute}/lose")
+
+
+def disputed_by_card(box: Sandboxed) -> None:
+    pay(box, "4000000000000259")
+    pay(box, "4000000000001976")
+    pay(box, "4000000000001976")
+    box.later(5)
+    first, second = (one["id"] for one in box.listed("disputes") if one["status"].startswith("warning"))
+    box.control(f"disputes/{first}/close")
+    box.control(f"disputes/{second}/escalate")
+
+
+def paid_out(box: Sandboxed) -> None:
+    refund = box.control("refunds", payment_intent=pay(box)["payment_intent"], amount=500)["id"]
+    box.advance("1w")
+    box.control(f"refunds/{refund}/fail")
+    [payout] = box.listed("payouts")
+    box.control(f"payouts/{payout['id']}/fail")
+    held = box.control("payouts", hold=True)["id"]
+    box.control(f"payouts/{held}/cancel")
+    box.one("balance")
+
+
+def captured_at_once_or_later(box: Sandboxed) -> None:
+    box.control("account", capture="sync")
+    pay(box)
+    box.control("account", capture="async", capture_after=3600)
+    pay(box, "4000000000000077")
+    box.advance("2h")
+
+
+def called_off(box: Sandboxed) -> None:
+    refund = box.control("refunds", payment_intent=pay(box)["payment_intent"], outcome="pending")
+    box.control(f"refunds/{refund['id']}/cancel")
+
+
 FLOWS = (
+    monthly,
+    monthly_by_debit,
+    monthly_until_the_card_declines,
+    monthly_until_the_bank_asks,
+    monthly_with_pauses,
+    monthly_until_the_donor_has_enough,
+    monthly_paid_elsewhere,
+    changed_in_the_portal,
+    disputed,
+    disputed_by_card,
+    paid_out,
+    captured_at_once_or_later,
+    called_off,
     paid_by_card,
     declined_and_paid,
     delayed_in_dollars,
@@ -66,6 +186,10 @@ FLOWS = (
     refunded,
     refunded_to_a_bank,
 )
+LISTS = (
+    "balance_transactions charges checkout/sessions customers disputes events invoice_payments invoices "
+    "payment_intents payouts refunds"
+).split()
 EXPAND = "expand[]=payment_intent.latest_charge.refunds&expand[]=line_items"
 
 
@@ -74,16 +198,18 @@ def test_every_event_and_answer_of_a_flow_is_as_described(
     stripe_says: Description, box: Sandboxed, flow: Callable[[Sandboxed], None]
 ) -> None:
     flow(box)
-    events = box.events()
+    events = box.all_events()
     assert events
     assert [stripe_says.event_errors(event) for event in events] == [[]] * len(events)
     assert {event["api_version"] for event in events} == {stripe_says.version}
-    for path in ("checkout/sessions", "payment_intents", "charges", "refunds", "events"):
+    for path in LISTS:
         _check_list(stripe_says, box, f"/v1/{path}")
+    _check_list(stripe_says, box, "/v1/subscriptions", "?status=all")
+    assert stripe_says.response_errors("GET", "/v1/balance", 200, box.one("balance")) == []
 
 
-def _check_list(stripe_says: Description, box: Sandboxed, path: str) -> None:
-    listed = box.api("GET", path).json
+def _check_list(stripe_says: Description, box: Sandboxed, path: str, query: str = "?limit=100") -> None:
+    listed = box.api("GET", path + query).json
     assert stripe_says.response_errors("GET", path, 200, listed) == []
     for item in listed["data"]:
         one = box.api("GET", f"{path}/{item['id']}").json
