@@ -15,7 +15,7 @@ from typing import Any
 
 import stripe
 
-from donations.sandbox import jobs
+from donations.sandbox import jobs, seeding
 from donations.sandbox.clock import Clock
 from donations.sandbox.deliveries import Target
 from donations.sandbox.server import Running, serve
@@ -103,6 +103,10 @@ class Sandboxed:
         """A monthly gift's session, its first payment made: its `subscription`, `customer` and `invoice` are set."""
         form = subscription_form(amount)
         return self.control(f"sessions/{self.checkout(form=form, replace=True)['id']}/pay", **fields)
+
+    def seed(self, payments: int, **plan: Any) -> list[seeding.Seeded]:
+        """Many payments at once, by a plan of `seeding`: who paid what, by their ids."""
+        return seeding.seed(self.running.sandbox.store, seeding.Plan(payments, **plan))
 
     def listed(self, path: str, **query: Any) -> list[Json]:
         """The whole of a list, the newest first, page by page."""

@@ -9,6 +9,9 @@
     POST account                     any of {"fee_basis_points": 290, "fee_fixed": 30, "dispute_fee": 1500,
                                      "available_after_days": 2, "capture": "async" | "sync", "capture_after": 0,
                                      "payouts": "daily" | "manual", "retry_days": "3,5,7"}: see `account`
+    POST seed                        {"payments": 1000, "seed": 1, "currency": "usd", "amount": 0, "first_days_ago": 29,
+                                     "last_days_ago": 4, "refund_every": 0, "deliveries": "missed" | "delivered" |
+                                     "queued", "gift": "gift_seeded_", "campaign": "general"}: see `seeding`
     POST sessions/<cs_…>/pay         {"card": "4242424242424242"} or {"method": "delayed"}; also "email", "name", and
                                      "authenticate": false for a card that asks for it.
                                      The answer's "declined" says why the card was declined; null: it was not
@@ -42,6 +45,7 @@ Answers are JSON, 200 with the object that changed, or an error of Stripe's shap
 303 to the dashboard. Requests that another site's page sends are refused.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
@@ -62,6 +66,7 @@ from . import (
     payouts,
     portal,
     refunds,
+    seeding,
     state,
     subscriptions,
 )
@@ -113,6 +118,11 @@ class Control:
             moved = jobs.advance(self.store, duration(fields.get("advance", "")))
             self.courier.wake()
             return moved
+        if path == "seed":
+            plan = _plan(fields)
+            made = seeding.seed(self.store, plan)
+            self.courier.wake()
+            return seeding.summary(plan, made)
         for pattern, action in ACTIONS:
             match = re.fullmatch(pattern, path, re.ASCII)
             if match:
@@ -121,6 +131,23 @@ class Control:
                 self.courier.wake()
                 return done
         raise unknown_url("POST", f"/_control/{path}")
+
+
+def _plan(fields: Fields) -> seeding.Plan:
+    known = {field.name: field.type for field in dataclasses.fields(seeding.Plan)}
+    unknown = sorted(fields.keys() - known.keys())
+    if unknown:
+        raise ApiError(f"A plan has no {unknown[0]}: there are {', '.join(known)}", param=unknown[0])
+    try:
+        given: Json = {name: _of_type(fields[name], known[name]) for name in fields}
+    except ValueError as error:
+        raise ApiError("A number of the plan is none.") from error
+    whole: Json = {"payments": 0} | given
+    return seeding.Plan(**whole)
+
+
+def _of_type(text: str, kind: Any) -> Any:
+    return {"int": int, "float": float}.get(getattr(kind, "__name__", str(kind)), str)(text)
 
 
 def _set_deliveries(tx: Tx, fields: Fields) -> Json:

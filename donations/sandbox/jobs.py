@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -68,7 +68,7 @@ def advance(store: Store, by: Duration) -> dict[str, Any]:
     """Move the clock, and let happen on the way, in order, what is due. Returns the time, and how much was done."""
     try:
         target = by.after(store.clock.now())
-        date.fromtimestamp(target + 100 * DAY)
+        datetime.fromtimestamp(target + 100 * DAY, UTC)
     except (ValueError, OverflowError) as error:
         raise ApiError("The clock can't be moved that far.", param="advance") from error
     done = run_due(store, target, move=True)

@@ -164,7 +164,13 @@ def called_off(box: Sandboxed) -> None:
     box.control(f"refunds/{refund['id']}/cancel")
 
 
+def seeded(box: Sandboxed) -> None:
+    box.seed(3, refund_every=2)
+    box.seed(1, currency="jpy", seed=2)
+
+
 FLOWS = (
+    seeded,
     monthly,
     monthly_by_debit,
     monthly_until_the_card_declines,
