@@ -75,7 +75,7 @@ class Sandboxed:
         """A form as a browser sends it from the sandbox's own page."""
         return self.http("POST", path, urllib.parse.urlencode(fields).encode(), {"Origin": self.url})
 
-    def control(self, path: str, **body: Any) -> Json:
+    def control(self, path: str, /, **body: Any) -> Json:
         answer = self.http("POST", f"/_control/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
         assert answer.status == 200, answer.text
         found: Json = answer.json

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from typing import Any
 
 from . import expand, idempotency, params
@@ -35,22 +36,26 @@ class Api:
             authenticate(request)
             key = _key(request)
             if not key:
-                self.trouble.before(request.method, request.path)
-                return as_json(*self._run(request, Cause(request_id)), headers)
+                return self._suffering(request, lambda: as_json(*self._run(request, Cause(request_id)), headers))
             headers |= {"Idempotency-Key": key, "Original-Request": request_id}
             with self.keys.holding(key):
-                return self._once(request, key, request_id, headers)
+                return self._suffering(request, lambda: self._once(request, key, request_id, headers))
         except ApiError as error:
-            return as_json(error.body(), error.status, headers)
+            return as_json(error.body(), error.status, headers | error.headers)
+
+    def _suffering(self, request: Request, do: Callable[[], Response]) -> Response:
+        """Do it, with whatever trouble there is before and after."""
+        told = self.trouble.before(request.method, request.path)
+        response = do()
+        self.trouble.after(told)
+        return response
 
     def _once(self, request: Request, key: str, request_id: str, headers: dict[str, str]) -> Response:
         """Answer a call with an idempotency key: as before, if there was a before."""
-        self.trouble.before(request.method, request.path)
         with self.store.transaction() as tx:
             kept = idempotency.find(tx, key, request.path, request.form)
         if kept is None:
             return as_json(*self._run(request, Cause(request_id, key)), headers)
-        self.trouble.after()
         headers |= {"Original-Request": kept.request, "Idempotent-Replayed": "true"}
         return as_json(kept.body, kept.status, headers)
 
@@ -68,7 +73,6 @@ class Api:
             answer = error.body(), error.status
             with self.store.transaction() as tx:
                 _keep(tx, cause, request, answer)
-        self.trouble.after()
         return answer
 
 

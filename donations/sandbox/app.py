@@ -14,7 +14,7 @@ from .deliveries import Courier, Target
 from .errors import ApiError
 from .jobs import Ticker
 from .store import StateUnusable, Store
-from .trouble import Trouble
+from .trouble import HungUp, Trouble
 from .web import Request, Response, as_json, origin_of, request_of
 
 StartResponse = Callable[..., Any]
@@ -56,6 +56,9 @@ class Sandbox:
             return self.route(request_of(environ, self.public_url))
         except ApiError as error:
             return as_json(error.body(), error.status)
+        except HungUp:
+            # The server ends the connection, without a word.
+            raise
         except StateUnusable:
             return as_json(ApiError("The sandbox is stopping.", kind="api_error").body(), 503)
         except Exception:  # noqa: BLE001 (whatever it is, the caller gets an answer, and the log the reason)

@@ -4,7 +4,9 @@
     POST deliveries                  {"mode": "normal" | "twice" | "never", "release": true}
                                      never: events are held, nothing is sent; twice: two deliveries of each event.
                                      Any other mode than never lets the held ones go, unless release is false
-    POST trouble                     {"mode": …, "seconds": 10}: see `trouble`
+    POST trouble                     {"mode": "none" | "down" | "429" | "refuse" | "slow" | "late" | "hang" | "drop" |
+                                     "refused", "seconds": 10, "calls": 3, "per_second": 5, "status": 500,
+                                     "path": "POST /v1/refunds"}: see `trouble`
     POST clock                       {"advance": "1mo"}, or 2w, 3d, 2h, 5m, 30s: what is due on the way happens
     POST account                     any of {"fee_basis_points": 290, "fee_fixed": 30, "dispute_fee": 1500,
                                      "available_after_days": 2, "capture": "async" | "sync", "capture_after": 0,
@@ -112,8 +114,7 @@ class Control:
 
     def _do(self, path: str, fields: Fields) -> Json:
         if path == "trouble":
-            self.trouble.set(fields.get("mode", ""), _seconds(fields.get("seconds", "10")))
-            return self.trouble.now
+            return self.trouble.set(fields)
         if path == "clock":
             moved = jobs.advance(self.store, duration(fields.get("advance", "")))
             self.courier.wake()
@@ -257,13 +258,6 @@ def _deliver(tx: Tx, fields: Fields, event_id: str) -> Json:
         raise missing("event", event_id)
     events.queue(tx, event_id, by_hand=True)
     return events.shown(tx, event)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ApiError("seconds must be a number", param="seconds") from error
 
 
 ACTIONS: tuple[tuple[str, Callable[..., Json]], ...] = (

@@ -17,6 +17,7 @@ class ApiError(Exception):
         self.kind = kind
         self.code = code
         self.param = param
+        self.headers: dict[str, str] = {}
 
     def body(self) -> Json:
         """The error as JSON; what is not known is left out, as Stripe does."""
@@ -111,11 +112,13 @@ def down(status: int = 503) -> ApiError:
 
 
 def too_many() -> ApiError:
-    return ApiError(
+    error = ApiError(
         "Request rate limit exceeded. Learn more about rate limits here https://stripe.com/docs/rate-limits.",
         status=429,
         code="rate_limit",
     )
+    error.headers = {"Retry-After": "1", "Stripe-Rate-Limited-Reason": "global-rate"}
+    return error
 
 
 def refused_amount() -> ApiError:

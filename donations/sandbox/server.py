@@ -26,7 +26,44 @@ class Server(socketserver.ThreadingMixIn, WSGIServer):
 
     def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler], *, ipv6: bool = False) -> None:
         self.address_family = socket.AF_INET6 if ipv6 else socket.AF_INET
+        self._away_for: float | None = None
+        self._stopping = threading.Event()
         super().__init__(address, handler)
+
+    def leave(self, seconds: float) -> None:
+        """Stop listening for a while: who calls then is refused. Returns at once."""
+        self._away_for = seconds
+        threading.Thread(target=self.shutdown, name="leaving", daemon=True).start()
+
+    def work(self, poll: float) -> None:
+        """Answer until `stop`, but for the times when it is told to leave."""
+        self.serve_forever(poll)
+        while self._away_for is not None and not self._stopping.is_set():
+            self.socket.close()
+            self._stopping.wait(self._away_for)
+            self._away_for = None
+            if self._listen_again():
+                self.serve_forever(poll)
+
+    def _listen_again(self) -> bool:
+        """Listen at the same port as before; wait while somebody else has it. False: told to stop instead."""
+        while not self._stopping.is_set():
+            self.socket = socket.socket(self.address_family, self.socket_type)
+            try:
+                self.server_bind()
+                self.server_activate()
+            except OSError:
+                self.socket.close()
+                self._stopping.wait(0.1)
+            else:
+                return True
+        return False
+
+    def stop(self) -> None:
+        """Stop for good."""
+        self._stopping.set()
+        self.shutdown()
+        self.server_close()
 
     def server_bind(self) -> None:
         # HTTPServer's own asks the resolver for our name, which can take seconds.
@@ -59,8 +96,7 @@ class Running:
 
     def close(self) -> None:
         """Stop at once."""
-        self.server.shutdown()
-        self.server.server_close()
+        self.server.stop()
         self.sandbox.close()
         self._thread.join(timeout=2)
 
@@ -86,9 +122,10 @@ def serve(
         server.server_close()
         raise
     server.set_app(sandbox)
+    sandbox.trouble.leave = server.leave
     if _is_loopback(host):
         sandbox.own_names = LOOPBACK | {urlsplit(public_url).hostname or _in_url(host)}
-    thread = threading.Thread(target=server.serve_forever, args=(poll,), name="sandbox", daemon=True)
+    thread = threading.Thread(target=server.work, args=(poll,), name="sandbox", daemon=True)
     running = Running(sandbox, server, f"http://{_in_url(host)}:{server.server_port}", thread)
     sandbox.start()
     thread.start()
