@@ -1,24 +1,16 @@
 """What a reader may fill in, and what is wrong with it in words."""
 
 import re
-import secrets
 from typing import Any
 
 from django import forms
-from django.core.signing import BadSignature, TimestampSigner
 
-from donations import money
+from donations import giving, money
 from donations.models import Campaign, Tier
 
-PAGE_LASTS = 24 * 3600
 LONGEST_EMAIL = 254
 CUSTOM = "custom"
 SOURCE = re.compile(r"[A-Za-z0-9_-]{1,60}", re.ASCII)
-
-
-def new_page() -> str:
-    """A token for a form that is being shown: what is sent with it, and sent again, is one attempt."""
-    return TimestampSigner(salt="donations.page").sign(secrets.token_hex(16))
 
 
 class GiveForm(forms.Form):
@@ -55,7 +47,7 @@ class GiveForm(forms.Form):
             self._clean_choice(cleaned["tier"], (cleaned.get("amount") or "").strip())
         if not self.errors and self.amount_minor == 0 and not cleaned.get("email"):
             self.add_error("email", "To follow us we need your email: we send a link to confirm it.")
-        self.page_id = _page_id(cleaned.get("page", ""))
+        self.page_id = giving.page_id_of(cleaned.get("page", ""))
         if not self.page_id:
             self.add_error(None, "This page was open for a long time. Nothing is lost: press the button once more.")
         return cleaned
@@ -99,13 +91,6 @@ class GiveForm(forms.Form):
         """What the gift remembers of the choice: the tier's amount as text, or "custom"."""
         chosen = self.cleaned_data["tier"]
         return CUSTOM if chosen == CUSTOM else money.decimal_text(self.amount_minor, self.campaign.currency)
-
-
-def _page_id(token: str) -> str:
-    try:
-        return TimestampSigner(salt="donations.page").unsign(token, max_age=PAGE_LASTS)
-    except BadSignature:
-        return ""
 
 
 class ExportForm(forms.Form):

@@ -6,6 +6,7 @@ Every call to the processor is made outside a transaction, after its key and par
 import hashlib
 import json
 import logging
+import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.signing import BadSignature, Signer
+from django.core.signing import BadSignature, Signer, TimestampSigner
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -23,6 +24,7 @@ from donations.models.gifts import new_refund_key
 from donations.processors.base import CheckoutOrder, ProcessorRefused, ProcessorUnavailable
 
 log = logging.getLogger(__name__)
+PAGE_LASTS = timedelta(days=1)
 CHECKOUT_LASTS = timedelta(hours=23)
 SHORTEST_CHECKOUT = timedelta(minutes=32)  # the processor wants 30 min at least
 ASK_AGAIN_AFTER = timedelta(minutes=10)
@@ -31,6 +33,27 @@ MOST_ATTEMPTS = 20
 SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # longer than a call to the processor can take
 LONGEST_REFUND_WAIT = timedelta(hours=1)
 KEY_LASTS = timedelta(hours=23)  # the processor forgets a key after a day: the same refund could then be made twice
+
+
+# ---- the form that was shown
+
+
+def new_page() -> str:
+    """A token for a form that is being shown: what is sent with it, and sent again, is one attempt."""
+    return page_token(secrets.token_hex(16))
+
+
+def page_token(page: str) -> str:
+    """The token of a form that was shown before: the reader comes back to the same attempt. It names no one."""
+    return TimestampSigner(salt="donations.page").sign(page)
+
+
+def page_id_of(token: str) -> str:
+    """What a token stands for; empty for one that is too old, or is not ours."""
+    try:
+        return TimestampSigner(salt="donations.page").unsign(token, max_age=PAGE_LASTS)
+    except BadSignature:
+        return ""
 
 
 # ---- giving
@@ -118,6 +141,8 @@ def _order(gift: Gift, email: str) -> CheckoutOrder:
         raise ValueError("a checkout needs its end")
     give = f"{settings.SITE_URL}/give/{gift.campaign_id}/"
     choice = {"tier": gift.tier} if gift.tier != "custom" else {"tier": "custom", "amount": _typed(gift)}
+    # The reader who goes back comes to the same form: what they send then closes this checkout.
+    choice["page"] = page_token(gift.page)
     return CheckoutOrder(
         gift=gift.pk,
         campaign=gift.campaign_id,

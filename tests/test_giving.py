@@ -17,7 +17,7 @@ from django.utils import timezone
 from djmoney.money import Money
 
 from donations import giving, outbox, processors, projections
-from donations.forms import new_page
+from donations.giving import new_page
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, MonthTotal, RefundRequest, Tier
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -104,6 +104,45 @@ def test_a_changed_form_is_a_new_gift_and_the_old_checkout_is_closed(
     assert giving.close_superseded() == 0
 
 
+def test_who_goes_back_without_paying_comes_to_the_same_form(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    send(client, page)
+    parameters = Gift.objects.get().checkout_parameters or {}
+    form = client.get(parameters["cancel_url"].removeprefix("http://testserver"))
+    assert send(client, form.context["form"]["page"].value()).status_code == 303
+    assert Gift.objects.count() == 1
+
+
+def test_from_the_page_of_trouble_back_to_the_form_nothing_is_lost(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page, processor.status = new_page(), 503
+    typed = {"tier": "custom", "amount": "25", "name": "Reader", "email": "reader@example.org", "message": "Go on"}
+    assert send(client, page, **typed).status_code == 503
+    form = send(client, page, back="1", **typed)
+    assert form.status_code == 200
+    assert {name: form.context["form"][name].value() for name in typed} == typed
+    assert form.context["form"]["page"].value() == page
+    assert not form.context["form"].errors
+    assert len(processor.calls) == 1
+
+
+def test_an_address_that_the_processor_refuses_is_said_beside_it(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    processor.status = 400
+    processor.answer = {"error": {"type": "invalid_request_error", "code": "email_invalid", "message": "no"}}
+    answer = send(client, new_page(), email="reader@example.invalid")
+    assert answer.status_code == 422
+    assert set(answer.context["form"].errors) == {"email"}
+
+
+def test_a_form_is_read_and_sent_and_nothing_else(client: Client, campaign: Campaign) -> None:
+    assert client.put(URL).status_code == client.delete(URL).status_code == 405
+
+
 def test_the_server_and_not_the_browser_sets_the_amount(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:
@@ -178,7 +217,7 @@ def test_the_form_sets_no_cookie_and_asks_for_no_token(client: Client, campaign:
     answer = client.get(URL)
     assert answer.cookies == {}
     assert "csrfmiddlewaretoken" not in answer.text
-    assert "no-store" in answer.headers["Cache-Control"]
+    assert answer.headers["Cache-Control"] == "private, max-age=0"
 
 
 def a_confirmed_gift(campaign: Campaign) -> Gift:

@@ -207,6 +207,7 @@ def _reader_text(code: str) -> str:
     return {
         "amount_too_small": "This amount is too small to be paid by card. Please choose a larger one.",
         "amount_too_large": "This amount is too large to be paid at once. Please choose a smaller one.",
+        "email_invalid": "The payment service does not accept this email address. Please look at it once more.",
         "charge_already_refunded": "This payment has been refunded already.",
     }.get(code, "The payment service did not accept this. Please try another amount.")
 

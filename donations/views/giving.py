@@ -5,15 +5,17 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
-from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.cache import cache_control, never_cache
+from django.views.decorators.http import require_http_methods, require_safe
 
 from donations import embeds, giving, money
-from donations.forms import CUSTOM, GiveForm, new_page
+from donations.forms import CUSTOM, GiveForm
 from donations.models import Campaign, Gift
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from donations.selectors import bar as bars
 from donations.views.public import SeeOther, from_our_own_pages
+
+BACK = "back"  # the button that leads from the page of trouble to the filled-in form
 
 
 @require_safe
@@ -25,15 +27,21 @@ def home(request: HttpRequest) -> HttpResponse:
     return redirect("give", campaign=campaign.pk)
 
 
-@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@cache_control(private=True, max_age=0)
 @from_our_own_pages
 def give(request: HttpRequest, campaign: str) -> HttpResponse:
-    """The donation page: shows the form, and takes it."""
+    """The donation page: shows the form, and takes it.
+
+    A browser may keep it, so that going back shows the same form with the same token: the same attempt.
+    """
     fund = Campaign.objects.filter(pk=campaign).first()
     if fund is None:
         raise Http404("There is no such campaign.")
     if request.method != "POST":
         return _page(request, fund, GiveForm(fund, initial=_asked_for(request, fund)))
+    if BACK in request.POST:
+        return _page(request, fund, GiveForm(fund, initial=request.POST.dict()))
     form = GiveForm(fund, request.POST)
     if not fund.is_open:
         form.add_error(None, "This campaign takes no gifts at the moment. Thank you for wanting to give.")
@@ -45,12 +53,16 @@ def give(request: HttpRequest, campaign: str) -> HttpResponse:
 
 
 def _asked_for(request: HttpRequest, campaign: Campaign) -> dict[str, str]:
-    """What an address may fill in: `?tier=500.00`, or `?tier=custom&amount=25`, and where the reader comes from."""
+    """What an address may fill in.
+
+    That is `?tier=500.00`, or `?tier=custom&amount=25`; where the reader comes from; and the form they come back to.
+    """
     initial = {"source": request.GET.get("source", "")[:60], "amount": request.GET.get("amount", "")[:20]}
     tier = request.GET.get("tier", "")
     for preset in campaign.tiers.all():
         if tier and tier == money.decimal_text(preset.amount_minor, campaign.currency):
             tier = str(preset.amount_minor)
+    initial["page"] = request.GET.get("page", "")[:200]
     return initial | ({"tier": tier[:20]} if tier else {})
 
 
@@ -70,10 +82,16 @@ def _hand_off(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpR
     try:
         return SeeOther(giving.start_gift(intent))
     except ProcessorRefused as refusal:
-        form.add_error("amount" if fields["tier"] == CUSTOM else "tier", refusal.reader_text)
+        form.add_error(_refused_field(refusal, fields["tier"]), refusal.reader_text)
         return _page(request, campaign, form, status=422)
     except ProcessorUnavailable:
         return _trouble(request, campaign, form)
+
+
+def _refused_field(refusal: ProcessorRefused, tier: str) -> str:
+    if refusal.code == "email_invalid":
+        return "email"
+    return "amount" if tier == CUSTOM else "tier"
 
 
 def _trouble(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpResponse:
@@ -97,9 +115,9 @@ def _follow(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpRes
 
 def _page(request: HttpRequest, campaign: Campaign, form: GiveForm, status: int = 200) -> HttpResponse:
     if form.is_bound and not form.page_id:
-        form.data = {**form.data.dict(), "page": new_page()}  # type: ignore[attr-defined]  # it is the request's QueryDict
-    elif not form.is_bound:
-        form.initial["page"] = new_page()
+        form.data = {**form.data.dict(), "page": giving.new_page()}  # type: ignore[attr-defined]  # it is the request's QueryDict
+    elif not form.is_bound and not giving.page_id_of(str(form.initial.get("page", ""))):
+        form.initial["page"] = giving.new_page()
     context = {
         "campaign": campaign,
         "form": form,
