@@ -1,15 +1,23 @@
 """Gifts: what a reader meant to give, what became of it, and the refunds that we asked for."""
 
 import secrets
+import time
 
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's 32
+
 
 def new_reference() -> str:
-    """A gift's reference: 130 random bits, safe in an address and in the processor's metadata."""
-    return "gift_" + "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(26))
+    """A gift's reference: its millisecond, then 80 random bits; safe in an address and in the processor's metadata.
+
+    Those of one hour lie side by side in every index, so that a batch touches few pages of a large ledger.
+    """
+    moment = time.time_ns() // 1_000_000
+    when = "".join(LETTERS[moment >> shift & 31] for shift in range(45, -1, -5))
+    return f"gift_{when}{''.join(secrets.choice(LETTERS) for _ in range(16))}"
 
 
 def new_refund_key() -> str:

@@ -14,6 +14,8 @@ from tests.bench import acknowledging, material
 from tests.bench.report import Result
 from tests.bench.serving import CORES, ROOT, serving
 
+NEWEST = 50_000_000  # what is added to a ledger is newer than what stands in it
+
 
 def measure(quick: bool) -> list[Result]:
     return [*_rates(quick), _growth(quick)]
@@ -118,14 +120,14 @@ def _growth(quick: bool) -> Result:
         with connection.cursor() as cursor:
             cursor.execute(f'CREATE DATABASE "bench{entries}" TEMPLATE "template0"')
         _enter(f"bench{entries}", migrate=True)
-        material.fill(50_000_000, entries)
-        material.queue(1, 500)
+        material.fill(1, entries)
+        material.queue(NEWEST, 500)
         inbox.drain()
         _enter(own)
     for turn in range(rounds):
         for entries, cost in costs.items():
             _enter(f"bench{entries}")
-            material.queue(1_000 + turn * size, size)
+            material.queue(NEWEST + 1_000 + turn * size, size)
             cost.append(_timed(inbox.drain) / size)
     _enter(own)
     return Result(

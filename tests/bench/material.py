@@ -20,8 +20,16 @@ def campaign() -> Campaign:
 
 
 def key(number: int) -> str:
-    """The part of a reference that tells one from another: as real ones are, in no order."""
+    """What tells one reference from another: first when, then chance, as in ours and in most of those of Stripe."""
+    return f"{number:010x}{unordered(number)[:16]}"
+
+
+def unordered(number: int) -> str:
+    """The part of a reference that is chance alone, as that of Stripe's sessions."""
     return md5(str(number).encode(), usedforsecurity=False).hexdigest()
+
+
+KEY = "lpad(to_hex(i), 10, '0') || left(md5(i::text), 16)"  # the same in SQL
 
 
 def add_gifts(first: int, count: int) -> None:
@@ -36,7 +44,7 @@ def add_gifts(first: int, count: int) -> None:
         cursor.execute(
             "INSERT INTO donations_gift (reference, campaign_id, frequency, tier, currency, amount, fee_cover, "
             "public_name, message, anonymous, source, livemode, processor, created_at, page, checkout_url, refusal, "
-            "donor_id) SELECT 'gift_' || md5(i::text), 'general', 'once', '500.00', 'USD', 50000, 0, '', '', false, "
+            f"donor_id) SELECT 'gift_' || {KEY}, 'general', 'once', '500.00', 'USD', 50000, 0, '', '', false, "
             "'', false, 'stripe', now(), '', '', '', d.id FROM generate_series(%s, %s) i "
             "LEFT JOIN donations_donor d ON d.email = 'reader' || i || '@example.org'",
             [first, first + count - 1],
@@ -46,7 +54,7 @@ def add_gifts(first: int, count: int) -> None:
 def delivery(number: int) -> str:
     """The event that gift `number` was paid, as one line."""
     session = {
-        "id": f"cs_test_{key(number)}",
+        "id": f"cs_test_{unordered(number)}",
         "object": "checkout.session",
         "amount_total": 50000,
         "currency": "usd",
@@ -104,7 +112,7 @@ def fill(first: int, count: int) -> None:
             "INSERT INTO donations_ledgerentry (effective_at, local_date, campaign, campaign_month, time_zone, kind, "
             "processor, reference, gift, tier, currency, amount, goal_amount, settlement_currency, livemode, "
             "booked_at) SELECT at, (at AT TIME ZONE 'America/New_York')::date, 'general', '2024-11', "
-            "'America/New_York', 'gift', 'stripe', 'pi_' || md5(i::text), 'gift_' || md5(i::text), '500.00', 'USD', "
+            f"'America/New_York', 'gift', 'stripe', 'pi_' || {KEY}, 'gift_' || {KEY}, '500.00', 'USD', "
             # One in ten has added the processor's fee.
             "50000 + (i %% 10 = 0)::int * 1490, 50000, '', false, now() "
             "FROM (SELECT %s + n AS i, %s::timestamptz + n * interval '2.4 s' AS at "
@@ -114,16 +122,16 @@ def fill(first: int, count: int) -> None:
         cursor.execute(
             "INSERT INTO donations_giftstate (gift_id, status, campaign_id, campaign_month, local_date, livemode, "
             "currency, tier, payment, confirmed_at, charged, refunded, disputed, counted, awaiting, refund_requested) "
-            "SELECT 'gift_' || md5(i::text), 'confirmed', 'general', '2024-11', '2024-11-18', false, 'USD', '500.00', "
-            "'pi_' || md5(i::text), %s, 50000, 0, 0, 50000, 0, 0 FROM generate_series(%s, %s) i",
+            f"SELECT 'gift_' || {KEY}, 'confirmed', 'general', '2024-11', '2024-11-18', false, 'USD', '500.00', "
+            f"'pi_' || {KEY}, %s, 50000, 0, 0, 50000, 0, 0 FROM generate_series(%s, %s) i",
             [MOMENT, first, last],
         )
         cursor.execute(
             "INSERT INTO donations_inboxevent (processor, event_id, origin, type, received_at, body, body_sha256, "
             "state, attempts, reason, settled_at, livemode, created, subject, payment, gift_reference, decision, "
-            "decision_reason) SELECT 'stripe', 'evt_' || md5(i::text), 'delivery', 'checkout.session.completed', "
+            f"decision_reason) SELECT 'stripe', 'evt_' || {KEY}, 'delivery', 'checkout.session.completed', "
             "now(), NULL, ''::bytea, 'processed', 1, '', now(), false, now(), 'cs_' || md5(i::text), "
-            "'pi_' || md5(i::text), 'gift_' || md5(i::text), '', '' FROM generate_series(%s, %s) i",
+            f"'pi_' || {KEY}, 'gift_' || {KEY}, '', '' FROM generate_series(%s, %s) i",
             [first, last],
         )
     settle()
