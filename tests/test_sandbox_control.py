@@ -111,7 +111,11 @@ def test_a_card_refund_learns_its_reference_later(box: Sandboxed) -> None:
 def test_the_state_shows_the_latest_of_everything(box: Sandboxed) -> None:
     session = box.paid()
     state = box.state()
-    assert state["counts"] == {"sessions": 1, "payments": 1, "refunds": 0, "events": 5}
+    assert {name: count for name, count in state["counts"].items() if count} == {
+        "sessions": 1,
+        "payments": 1,
+        "events": 5,
+    }
     assert state["sessions"][0]["id"] == session["id"]
     assert state["events"][0]["deliveries"][0]["state"] == "queued"
     assert (state["trouble"], state["deliveries"]["mode"]) == ({"mode": "none"}, "normal")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox import Sandboxed, sandbox
+from tests.sandbox import Sandboxed, sandbox, subscription_form
 
 
 @pytest.fixture
@@ -168,3 +168,122 @@ def test_an_odd_sum_is_not_refunded(box: Sandboxed, sum_: str) -> None:
 def test_styles_are_served_and_nothing_else(box: Sandboxed, path: str, kind: str) -> None:
     assert box.http("GET", f"/static/{path}").headers["content-type"] == kind
     assert box.http("GET", "/static/../app.py").status == 404
+
+
+# ---- monthly gifts
+
+
+def test_a_monthly_gift_says_so_and_is_paid(box: Sandboxed) -> None:
+    session = box.checkout(form=subscription_form(), replace=True)["id"]
+    assert "<h1>$10.00<small>, monthly</small></h1>" in page_of(box, session)
+    assert box.form(f"/pay/{session}", method="card", card="4242424242424242", email="a@example.org").status == 303
+    assert box.one(f"checkout/sessions/{session}")["subscription"]
+
+
+@pytest.mark.parametrize("answer, status", [("true", 303), ("false", 200)])
+def test_a_card_that_must_be_authenticated_asks_first(box: Sandboxed, answer: str, status: int) -> None:
+    session = box.checkout()["id"]
+    typed = {"method": "card", "card": "4000 0025 0000 3155", "email": "a@example.org", "name": "A <b>"}
+    asked = box.form(f"/pay/{session}", **typed)
+    assert (asked.status, "Complete authentication" in asked.text) == (200, True)
+    assert 'value="A &lt;b&gt;"' in asked.text
+    assert box.events() == []
+    told = box.form(f"/pay/{session}", **typed, authenticate=answer)
+    assert told.status == status
+    assert ("requires authentication" in told.text) == (answer == "false")
+    assert (box.one(f"checkout/sessions/{session}")["status"] == "complete") == (answer == "true")
+
+
+def test_an_invoice_that_waits_can_be_paid_on_its_page(box: Sandboxed) -> None:
+    session = box.subscribed(card="4000002500003155")
+    box.advance("1mo")
+    box.advance("2h")
+    invoice = box.one(f"subscriptions/{session['subscription']}")["latest_invoice"]
+    page = box.http("GET", f"/invoice/{invoice}").text
+    assert "$10.00" in page
+    assert "open. Tried 1 time." in page
+    assert "test cards only" in box.form(f"/invoice/{invoice}", card="1").text
+    assert "declined" in box.form(f"/invoice/{invoice}", card="4000000000000002").text
+    assert "Complete authentication" in box.form(f"/invoice/{invoice}", card="4000002500003155").text
+    paid = box.form(f"/invoice/{invoice}", card="4000002500003155", authenticate="true").text
+    assert "paid. Tried 3 times." in paid
+    assert "<form" not in paid
+    assert box.http("GET", "/invoice/in_nothing").status == 404
+    other = box.http("POST", f"/invoice/{invoice}", b"card=4242424242424242", {"Origin": "http://evil.test"})
+    assert other.status == 403
+
+
+def portal_of(box: Sandboxed, customer: str) -> str:
+    form = {"customer": customer, "return_url": "http://site.test/donor/"}
+    url: str = box.api("POST", "/v1/billing_portal/sessions", form).json["url"]
+    assert url.startswith(box.url)
+    return url.removeprefix(box.url)
+
+
+def test_a_donor_sees_to_their_monthly_gift_in_the_portal(box: Sandboxed) -> None:
+    session = box.subscribed(email="a@example.org")
+    subscription = session["subscription"]
+    path = portal_of(box, session["customer"])
+    page = box.http("GET", path).text
+    for words in (
+        "$10.00, every month",
+        "a@example.org",
+        "The next gift is on",
+        "ends in 4242",
+        "http://site.test/donor/",
+    ):
+        assert words in page
+    assert box.form(path, subscription=subscription, action="cancel").status == 303
+    assert "It ends on" in box.http("GET", path).text
+    assert box.one(f"subscriptions/{subscription}")["cancel_at_period_end"]
+    assert box.form(path, subscription=subscription, action="resume").status == 303
+    assert not box.one(f"subscriptions/{subscription}")["cancel_at_period_end"]
+    assert box.form(path, subscription=subscription, action="card", card="4000 0000 0000 0341").status == 303
+    assert "ends in 0341" in box.http("GET", path).text
+    assert "test cards only" in box.form(path, subscription=subscription, action="card", card="1").text
+    box.control(f"subscriptions/{subscription}/cancel")
+    assert "It ended on" in box.http("GET", path).text
+
+
+def test_a_portal_is_for_its_customer_and_for_an_hour(box: Sandboxed) -> None:
+    mine, theirs = box.subscribed(), box.subscribed()
+    path = portal_of(box, mine["customer"])
+    assert box.form(path, subscription=theirs["subscription"], action="cancel").status == 404
+    assert not box.one(f"subscriptions/{theirs['subscription']}")["cancel_at_period_end"]
+    body = f"subscription={mine['subscription']}&action=cancel".encode()
+    assert box.http("POST", path, body, {"Origin": "http://evil.test"}).status == 403
+    box.later(3601)
+    assert box.http("GET", path).status == 404
+    assert box.api("POST", "/v1/billing_portal/sessions", {"customer": "cus_x"}).status == 400
+
+
+def test_the_dashboard_steers_everything(box: Sandboxed) -> None:
+    payment = box.paid()["payment_intent"]
+    subscription = box.subscribed(card="4000000000000341")["subscription"]
+    steps: list[tuple[str, dict[str, str]]] = [
+        ("disputes", {"payment_intent": payment, "sum": "5.00", "inquiry": "on"}),
+        ("account", {"fee_fixed": "25", "capture": "sync", "payouts": "manual", "retry_days": "1"}),
+        ("trouble", {"mode": "429", "seconds": "", "calls": "2", "per_second": ""}),
+        ("clock", {"advance": "1mo"}),
+        ("clock", {"advance": "2h"}),
+        ("payouts", {"currency": "usd", "hold": "on"}),
+        ("seed", {"payments": "3", "seed": "1", "deliveries": "missed"}),
+        (f"subscriptions/{subscription}/card", {"card": "4242424242424242"}),
+    ]
+    for path, fields in steps:
+        answer = box.form(f"/_control/{path}", **fields)
+        assert (answer.status, answer.headers.get("location")) == (303, "/"), (path, answer.text)
+    page = box.http("GET", "/").text
+    for words in ("days ahead", "warning needs response", "Escalate", "past due", "Monthly gifts (1)", "Payments (6)"):
+        assert words in page, words
+    for action in re.findall(r'action="(/_control/[^"]+)"', page):
+        assert not re.search(r"[$<>{}]", action)
+    assert 'value="2"' in page
+
+
+def test_every_field_of_the_dashboard_is_in_a_label(box: Sandboxed) -> None:
+    box.paid()
+    box.subscribed()
+    page = box.http("GET", "/").text
+    without_labels = re.sub(r"<label.*?</label>", "", page, flags=re.DOTALL)
+    assert not re.search(r"<select|<input(?! type=\"hidden\")", without_labels)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import dashboard, pages, pay_page
+from . import billing_pages, dashboard, pages, pay_page
 from .api import Api
 from .clock import Clock
 from .control import Control
@@ -77,6 +77,10 @@ class Sandbox:
             return self.control.answer(request)
         if path.startswith("/pay/"):
             return pay_page.answer(self.store, request, path.removeprefix("/pay/"))
+        if path.startswith("/invoice/"):
+            return billing_pages.invoice(self.store, request, path.removeprefix("/invoice/"))
+        if path.startswith("/portal/"):
+            return billing_pages.portal(self.store, request, path.removeprefix("/portal/"))
         if path == "/":
             return dashboard.answer(self.control.state(), self.courier.target.url)
         return pages.static(path.removeprefix("/static/")) or pages.page(

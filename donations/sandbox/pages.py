@@ -29,6 +29,11 @@ def tag(name: str, content: object = "", /, **attributes: str) -> Html:
     return Html(f"<{name}{given}>{_safe(content)}</{name}>")
 
 
+def hidden(name: str, value: str) -> Html:
+    """A field of a form that nobody sees."""
+    return Html(f'<input type="hidden" name="{_safe(name)}" value="{_safe(value)}">')
+
+
 def text(content: str) -> Html:
     return Html(escape(content))
 

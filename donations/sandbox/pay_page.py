@@ -3,7 +3,7 @@
 from typing import Any
 
 from . import amounts, checkout, pages, paying
-from .cards import CARDS, digits
+from .cards import CARDS, digits, grouped
 from .errors import ApiError
 from .pages import Html
 from .params import EMAIL
@@ -15,6 +15,7 @@ from .web import Request, Response, origin_of, see_other
 Json = dict[str, Any]
 Fields = dict[str, str]
 UNKNOWN_CARD = "The sandbox takes test cards only. 4242 4242 4242 4242 pays, 4000 0000 0000 0002 is declined."
+HOW_OFTEN = {"day": "daily", "week": "weekly", "month": "monthly", "year": "yearly"}
 ODD_EMAIL = "This does not look like an email address. Leave it empty, or write one such as name@example.org."
 DONE = {
     "complete": ("This payment is done", "There is nothing more to pay here."),
@@ -51,6 +52,9 @@ def _pay(store: Store, session: Json, items: list[Json], fields: Fields) -> Resp
     wrong = _mistakes(fields)
     if wrong:
         return _form(session, items, fields, wrong)
+    if _must_authenticate(fields):
+        amount = amounts.written(session["amount_total"], session["currency"])
+        return challenge(amount, f"/pay/{session['id']}", fields, ("method", "card", "email", "name"))
     payer = Payer(fields.get("email", "").strip() or None, fields.get("name", "").strip() or None)
     with store.transaction() as tx:
         declined = _take(tx, session["id"], fields, payer)
@@ -64,7 +68,20 @@ def _take(tx: Tx, session_id: str, fields: Fields, payer: Payer) -> str:
     if fields.get("method") == "delayed":
         paying.pay_by_debit(tx, session_id, payer)
         return ""
-    return paying.pay_by_card(tx, session_id, _number(fields), payer).message
+    does = fields.get("authenticate") != "false"
+    return paying.pay_by_card(tx, session_id, _number(fields), payer, authenticated=does).message
+
+
+def _must_authenticate(fields: Fields) -> bool:
+    by_card = fields.get("method") != "delayed"
+    return by_card and CARDS[_number(fields)].authenticates and "authenticate" not in fields
+
+
+def challenge(amount: str, action: str, fields: Fields, names: tuple[str, ...]) -> Response:
+    """The bank's question: yes or no, with these of a form's fields kept."""
+    kept = [pages.hidden(name, fields[name]) for name in names if name in fields]
+    content = pages.fill("challenge.html", amount=amount, action=action, kept=pages.join(kept))
+    return pages.page("Authentication", content)
 
 
 def _mistakes(fields: Fields) -> dict[str, str]:
@@ -89,15 +106,17 @@ def _form(session: Json, items: list[Json], fields: Fields, wrong: dict[str, str
     content = pages.fill(
         "pay.html",
         amount=amount,
+        often=_often(items),
         action=f"/pay/{session['id']}",
         summary=_summary(items),
-        alert=_alert(wrong),
+        alert=alert(wrong),
+        cards=_cards(),
         card_chosen=Html("" if delayed else "checked"),
         debit_chosen=Html("checked" if delayed else ""),
         card=fields.get("card", "4242 4242 4242 4242"),
-        card_wrong=_invalid(wrong, "card"),
+        card_wrong=invalid(wrong, "card"),
         email=fields.get("email", session["customer_email"] or ""),
-        email_wrong=_invalid(wrong, "email"),
+        email_wrong=invalid(wrong, "email"),
         name=fields.get("name", ""),
         back=_back(session, "Go back without paying"),
     )
@@ -112,19 +131,38 @@ def _summary(items: list[Json]) -> Html:
     return pages.tag("ul", pages.join([_part(item) for item in items]), class_="parts")
 
 
+def _cards() -> Html:
+    lines = [
+        pages.tag("li", pages.join([pages.tag("code", grouped(number)), pages.text(card.does)]))
+        for number, card in CARDS.items()
+        if card.does
+    ]
+    return pages.tag("ul", pages.join(lines))
+
+
 def _part(item: Json) -> Html:
     name = pages.tag("span", item["description"])
     amount = pages.tag("span", amounts.written(item["amount_total"], item["currency"]))
     return pages.tag("li", pages.join([name, amount]))
 
 
-def _alert(wrong: dict[str, str]) -> Html:
+def alert(wrong: dict[str, str], title: str = "Not paid yet") -> Html:
+    """What is wrong with a form, each with a link to its field."""
     lines = [pages.tag("li", pages.tag("a", text, href=f"#{name}")) for name, text in wrong.items()]
-    return pages.fill("alert.html", lines=pages.join(lines)) if lines else Html("")
+    return pages.fill("alert.html", title=title, lines=pages.join(lines)) if lines else Html("")
 
 
-def _invalid(wrong: dict[str, str], name: str) -> Html:
+def invalid(wrong: dict[str, str], name: str) -> Html:
     return Html('aria-invalid="true"' if name in wrong else "")
+
+
+def _often(items: list[Json]) -> Html:
+    recurring = items[0]["price"]["recurring"]
+    if not recurring:
+        return Html("")
+    count = recurring["interval_count"]
+    often = HOW_OFTEN[recurring["interval"]] if count == 1 else f"every {count} {recurring['interval']}s"
+    return pages.tag("small", f", {often}")
 
 
 def _back(session: Json, words: str) -> Html:

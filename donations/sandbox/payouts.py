@@ -5,7 +5,7 @@ One that was paid may fail after all; its money is then available again, by a mo
 
 from typing import Any
 
-from . import balance, money_objects
+from . import account, balance, money_objects
 from .clock import midnight_after
 from .errors import ApiError, missing
 from .events import emit
@@ -95,8 +95,8 @@ def _take_back(tx: Tx, payout: Json, kind: str, words: str) -> None:
 
 
 def pay_out_due(tx: Tx, currency: str) -> None:
-    """The day's payout, if there is anything to pay out."""
-    if balance.available(tx, currency) > 0:
+    """The day's payout, if payouts are made by themselves and there is anything to pay out."""
+    if account.of(tx).payouts == "daily" and balance.available(tx, currency) > 0:
         create(tx, currency)
 
 
