@@ -94,6 +94,36 @@ def test_a_bank_debit_is_a_payment_not_a_charge(box: Sandboxed) -> None:
     assert box.one(f"balance_transactions/{refund['balance_transaction']}")["type"] == "payment_refund"
 
 
+@pytest.mark.parametrize(
+    "currency, rate, amount, settled",
+    [("eur", "1.08", 2500, 2700), ("jpy", "0.0067", 2500, 1675), ("usd", "9", 2500, 2500)],
+)
+def test_the_balance_may_be_held_in_another_currency(
+    box: Sandboxed, currency: str, rate: str, amount: int, settled: int
+) -> None:
+    box.control("account", settlement_currency="usd", exchange_rate=rate)
+    payment = box.control(f"sessions/{box.checkout(amount, currency)['id']}/pay")["payment_intent"]
+    moved = movement_of(box, payment)
+    assert (moved["currency"], moved["amount"]) == ("usd", settled)
+    assert moved["exchange_rate"] == (None if currency == "usd" else float(rate))
+    assert moved["fee"] == (settled * 290 + 5000) // 10_000 + 30
+    refund = box.control("refunds", payment_intent=payment)["id"]
+    assert [one["net"] for one in box.listed("balance_transactions", source=refund)] == [-settled]
+    box.advance("5d")
+    assert {one["currency"] for one in box.listed("balance_transactions")} == {"usd"}
+    assert "above 0" in refused(box, "account", exchange_rate="0")
+
+
+def test_a_dispute_that_is_lost_after_all_takes_what_was_given_back_in_any_currency(box: Sandboxed) -> None:
+    box.control("account", settlement_currency="usd", exchange_rate="2")
+    payment = box.control(f"sessions/{box.checkout(2500, 'eur')['id']}/pay")["payment_intent"]
+    dispute = box.control("disputes", payment_intent=payment)["id"]
+    box.control(f"disputes/{dispute}/win", amount=1000)
+    box.control(f"disputes/{dispute}/lose")
+    moved = box.one(f"disputes/{dispute}")["balance_transactions"]
+    assert [(one["amount"], one["currency"]) for one in moved] == [(-5000, "usd"), (2000, "usd"), (-2000, "usd")]
+
+
 # ---- refunds
 
 

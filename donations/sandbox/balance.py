@@ -13,36 +13,40 @@ FEES = "Stripe processing fees"
 
 
 def book(tx: Tx, kind: str, source: str, amount: int, currency: str, **more: Any) -> Json:
-    """Write down a movement; `more` as `money_objects.balance_transaction` has it. Available at once unless told."""
-    now = tx.clock.seconds()
-    given = {"now": now, "available_on": now} | more
-    moved = tx.add(money_objects.balance_transaction(kind, source, amount, currency, **given))
+    """Write down a movement of an amount, in the currency that the balance is held in.
+
+    `more` as `money_objects.balance_transaction` has it, with the fee in that currency. Available at once unless told.
+    """
+    now, terms = tx.clock.seconds(), account.of(tx)
+    is_held = kind.startswith("payout")
+    settled, held_in, rate = (amount, currency, None) if is_held else terms.settled(amount, currency)
+    given = {"now": now, "available_on": now, "exchange_rate": rate} | more
+    moved = tx.add(money_objects.balance_transaction(kind, source, settled, held_in, **given))
     tx.db.execute(
         "INSERT INTO balance (seq, created, currency, net, available_on) "
         "SELECT seq, created, ?, ?, ? FROM objects WHERE id = ?",
-        (currency, moved["net"], moved["available_on"], moved["id"]),
+        (held_in, moved["net"], moved["available_on"], moved["id"]),
     )
-    if kind != "payout" and account.of(tx).payouts == "daily":
-        tx.schedule(max(moved["available_on"], midnight_after(now, 1)), "pay_out", currency)
+    if kind != "payout" and terms.payouts == "daily":
+        tx.schedule(max(moved["available_on"], midnight_after(now, 1)), "pay_out", held_in)
     return moved
 
 
 def book_charge(tx: Tx, charge: Json, *, at_once: bool = False) -> str:
     """Write down a charge that succeeded, less the processor's fee. Returns the id of its balance transaction."""
     terms, now = account.of(tx), tx.clock.seconds()
-    return str(
-        book(
-            tx,
-            "charge" if is_card(charge) else "payment",
-            charge["id"],
-            charge["amount"],
-            charge["currency"],
-            fee=terms.fee(charge["amount"]),
-            fee_description=FEES,
-            description=charge["description"],
-            available_on=now if at_once else midnight_after(now, terms.available_after_days),
-        )["id"]
+    moved = book(
+        tx,
+        "charge" if is_card(charge) else "payment",
+        charge["id"],
+        charge["amount"],
+        charge["currency"],
+        fee=terms.fee(terms.settled(charge["amount"], charge["currency"])[0]),
+        fee_description=FEES,
+        description=charge["description"],
+        available_on=now if at_once else midnight_after(now, terms.available_after_days),
     )
+    return str(moved["id"])
 
 
 def is_card(charge: Json) -> bool:

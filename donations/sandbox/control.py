@@ -10,7 +10,8 @@
     POST clock                       {"advance": "1mo"}, or 2w, 3d, 2h, 5m, 30s: what is due on the way happens
     POST account                     any of {"fee_basis_points": 290, "fee_fixed": 30, "dispute_fee": 1500,
                                      "available_after_days": 2, "capture": "async" | "sync", "capture_after": 0,
-                                     "payouts": "daily" | "manual", "retry_days": "3,5,7"}: see `account`
+                                     "payouts": "daily" | "manual", "retry_days": "3,5,7", "settlement_currency": "usd",
+                                     "exchange_rate": "1.08"}: see `account`
     POST seed                        {"payments": 1000, "seed": 1, "currency": "usd", "amount": 0, "first_days_ago": 29,
                                      "last_days_ago": 4, "refund_every": 0, "deliveries": "missed" | "delivered" |
                                      "queued", "gift": "gift_seeded_", "campaign": "general"}: see `seeding`

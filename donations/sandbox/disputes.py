@@ -115,7 +115,9 @@ def win(tx: Tx, dispute_id: str, *, amount: int | None = None, return_fee: bool 
     if amount is not None and not 0 < amount <= dispute["amount"]:
         raise ApiError(f"amount must be between 1 and {dispute['amount']}", param="amount")
     fee = -sum(one["fee"] for one in dispute["balance_transactions"]) if return_fee else 0
-    _move(tx, dispute, amount or dispute["amount"], fee, "dispute_reversal")
+    reinstated = amount or dispute["amount"]
+    tx.hide(dispute_id, reinstated=reinstated)
+    _move(tx, dispute, reinstated, fee, "dispute_reversal")
     dispute = _close(tx, dispute, "won")
     emit(tx, "charge.dispute.funds_reinstated", dispute)
     return dispute
@@ -128,8 +130,7 @@ def lose(tx: Tx, dispute_id: str) -> Json:
         raise _wrong_status(dispute, "be open or won")
     again = dispute["status"] == "won"
     if again:
-        reinstated = sum(one["amount"] for one in dispute["balance_transactions"] if one["amount"] > 0)
-        _move(tx, dispute, -reinstated, 0, "dispute")
+        _move(tx, dispute, -tx.hidden(dispute_id)["reinstated"], 0, "dispute")
     dispute = _close(tx, dispute, "lost")
     if again:
         emit(tx, "charge.dispute.funds_withdrawn", dispute)

@@ -39,6 +39,7 @@ def balance_transaction(
     fee_description: str = "",
     description: str | None = None,
     category: str = "",
+    exchange_rate: float | None = None,
 ) -> Json:
     """One movement of the account's balance; a negative amount leaves it. The fee always leaves it."""
     details = {"amount": fee, "application": None, "currency": currency, "type": "stripe_fee"}
@@ -51,7 +52,7 @@ def balance_transaction(
         "created": now,
         "currency": currency,
         "description": description,
-        "exchange_rate": None,
+        "exchange_rate": exchange_rate,
         "fee": fee,
         "fee_details": [details | {"description": fee_description}] if fee else [],
         "net": amount - fee,

@@ -162,7 +162,7 @@ def _often(items: list[Json]) -> Html:
         return Html("")
     count = recurring["interval_count"]
     often = HOW_OFTEN[recurring["interval"]] if count == 1 else f"every {count} {recurring['interval']}s"
-    return pages.tag("small", f", {often}")
+    return pages.tag("small", f" {often}")
 
 
 def _back(session: Json, words: str) -> Html:

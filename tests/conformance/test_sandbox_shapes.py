@@ -169,7 +169,14 @@ def seeded(box: Sandboxed) -> None:
     box.seed(1, currency="jpy", seed=2)
 
 
+def settled_in_dollars(box: Sandboxed) -> None:
+    box.control("account", settlement_currency="usd", exchange_rate="1.08")
+    payment = pay(box, currency="eur")["payment_intent"]
+    box.control("disputes", payment_intent=payment)
+
+
 FLOWS = (
+    settled_in_dollars,
     seeded,
     monthly,
     monthly_by_debit,
