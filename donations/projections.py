@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from operator import attrgetter
 from typing import Any
 
@@ -227,7 +228,12 @@ def _sums(references: list[str]) -> dict[str, dict[str, Any]]:
         )
         .order_by()
     )
-    return {row["gift_id"]: dict(row) for row in rows}
+    return {row["gift_id"]: _whole(dict(row)) for row in rows}
+
+
+def _whole(row: dict[str, Any]) -> dict[str, Any]:
+    """PostgreSQL adds whole numbers up to a decimal; amounts are whole."""
+    return {name: int(value) if isinstance(value, Decimal) else value for name, value in row.items()}
 
 
 def _state(gift: Gift, before: GiftState | None, sums: dict[str, Any] | None, news: CheckoutNews | None) -> GiftState:
@@ -447,7 +453,7 @@ def _state_from_row(row: dict[str, Any]) -> GiftState:
     if isinstance(row["confirmed_at"], str):
         row["confirmed_at"] = datetime.fromisoformat(row["confirmed_at"]).replace(tzinfo=UTC)
     row["livemode"] = bool(row["livemode"])
-    return GiftState(status=Status.CONFIRMED, **row)
+    return GiftState(status=Status.CONFIRMED, **_whole(row))
 
 
 def _unconfirmed_states(confirmed: set[str]) -> Iterable[GiftState]:

@@ -101,7 +101,7 @@ def test_the_command_moves_a_running_sandbox(
     port = urlsplit(box.url).port or 0
     said = advance(tmp_path, "2d", port, capsys)
     assert said.startswith("sandbox: it is now 20")
-    assert "1 things" in said
+    assert "Things done on the way: 1." in said
     assert now(box) == pytest.approx(time.time() + 2 * DAY, abs=5)
     assert box.one(f"checkout/sessions/{session}")["status"] == "expired"
     with pytest.raises(CommandError, match="no length of time"):

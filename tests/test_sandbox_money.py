@@ -214,6 +214,8 @@ def test_a_disputes_money(
         box.control(f"disputes/{dispute}/{step}", **body)
     assert box.one(f"disputes/{dispute}")["status"] == status
     assert moved_by(box, dispute) == moved
+    told = [kind.rpartition("funds_")[2] for kind in box.types() if "funds" in kind]
+    assert told == ["withdrawn" if category == "dispute" else "reinstated" for category, *_ in moved]
     assert charge_of(box, payment)["disputed"]
     assert [one["id"] for one in box.listed("disputes", payment_intent=payment)] == [dispute]
 
@@ -221,6 +223,7 @@ def test_a_disputes_money(
 def test_an_inquiry_moves_no_money_until_it_is_a_dispute(box: Sandboxed) -> None:
     dispute = box.control("disputes", payment_intent=box.paid()["payment_intent"], inquiry=True)["id"]
     assert moved_by(box, dispute) == []
+    assert box.types()[-1] == "charge.dispute.created"
     box.control(f"disputes/{dispute}/respond")
     assert box.control(f"disputes/{dispute}/escalate")["status"] == "needs_response"
     assert moved_by(box, dispute) == [WITHDRAWN]

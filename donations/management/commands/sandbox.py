@@ -68,7 +68,7 @@ def moved(options: dict[str, Any]) -> str:
     except (ApiError, StateUnusable) as error:
         raise CommandError(str(error)) from error
     now = datetime.fromtimestamp(done["now"], UTC)
-    return f"sandbox: it is now {now:%Y-%m-%d %H:%M:%S} UTC, and {done['done']} things happened on the way."
+    return f"sandbox: it is now {now:%Y-%m-%d %H:%M:%S} UTC. Things done on the way: {done['done']}."
 
 
 def advance_running(options: dict[str, Any]) -> dict[str, Any] | None:
