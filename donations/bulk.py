@@ -66,6 +66,9 @@ def run(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
             return list(cursor.fetchall()) if cursor.description else []
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
+    if connection.queries_logged:
+        # What Django tells of its queries is to be complete; how long this one takes is not measured.
+        connection.queries_log.append({"sql": sql, "time": "0.000"})
     # The statement is prepared once a connection (see prepare_threshold in the settings).
     with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
         cursor.execute(sql, parameters)
