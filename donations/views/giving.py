@@ -101,7 +101,7 @@ def _trouble(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpRe
         "campaign": campaign,
         "form": form,
         "fields": values,
-        "retry_url": request.path,
+        "retry_url": f"{request.path}?sent",
         "sentence": "The payment service does not answer just now. Nothing was charged, and nothing you typed is lost.",
     }
     return render(request, "donations/trouble.html", context, status=503)

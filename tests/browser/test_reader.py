@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import assert_accessible
-from tests.house import ROOT, House
+from tests.house import ROOT, House, eventually
 
 
 def pay(page: Page) -> None:
@@ -88,3 +88,29 @@ def test_pictures_of_the_page_and_the_bar(staff_page: Page, home: House, tmp_pat
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(picture)
+
+
+def test_going_back_unchanged_leads_to_the_same_checkout_and_changed_to_another(page: Page, home: House) -> None:
+    page.goto(f"{home.site}/give/general/")
+    page.locator("label", has_text="500 $").first.click()
+    page.locator("input[name=name]").fill("Reader")
+    further = page.get_by_role("button").filter(has_text="ontinue")
+    further.click()
+    expect(page.get_by_label("Card number")).to_be_visible()
+    first = page.url
+    page.go_back()
+    expect(further).to_be_visible()
+    page.locator("input[name=name]").fill("Reader")
+    further.click()
+    expect(page.get_by_label("Card number")).to_be_visible()
+    assert page.url == first
+    page.go_back()
+    page.locator("label", has_text="2,500 $").first.click()
+    further.click()
+    expect(page.get_by_label("Card number")).to_be_visible()
+    second = page.url
+    assert second != first
+    eventually(lambda: "has expired" in home.client.get(first).text, "the first checkout is closed")
+    page.goto(second)
+    pay(page)
+    home.await_meter(raised=250000)
