@@ -43,7 +43,7 @@ class GiveForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """Work out the amount and the attempt; every refusal is a sentence beside its field."""
         cleaned = super().clean() or {}
-        if "tier" in cleaned:
+        if "tier" in cleaned and "amount" not in self.errors:
             self._clean_choice(cleaned["tier"], (cleaned.get("amount") or "").strip())
         if not self.errors and self.amount_minor == 0 and not cleaned.get("email"):
             self.add_error("email", "To follow us we need your email: we send a link to confirm it.")

@@ -4,7 +4,7 @@ import logging
 import smtplib
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
@@ -17,8 +17,11 @@ from donations.models import Follower, Gift, OutboxMessage
 
 log = logging.getLogger(__name__)
 State = OutboxMessage.State
+Kind = OutboxMessage.Kind
 CUT_OFF_AFTER = timedelta(minutes=5)
 TRIES = 8
+# Anybody can type anybody's address and follow: the whole site asks no more strangers than this in an hour.
+MOST_FOLLOW_MAILS_AN_HOUR = 200
 COLUMNS = ("kind", "subject_id", "round", "state", "attempts", "next_try_at", "last_error", "created_at")
 REFUSALS = (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused, smtplib.SMTPDataError)
 
@@ -36,16 +39,32 @@ def enqueue(kind: str, subjects: Iterable[str], round: int = 0) -> None:  # noqa
 
 
 def send_due(limit: int = 20) -> int:
-    """Send what is due, one by one; how many were looked at."""
+    """Send what is due, one by one, receipts first; how many were looked at."""
     now = timezone.now()
     OutboxMessage.objects.filter(state=State.SENDING, next_try_at__lt=now - CUT_OFF_AFTER).update(state=State.UNSURE)
-    due = OutboxMessage.objects.filter(state=State.QUEUED, next_try_at__lte=now).order_by("next_try_at")[:limit]
+    due = _due(now, limit)
     for message in due:
         # The condition decides between two senders: one of them changes the row.
         claimed = OutboxMessage.objects.filter(pk=message.pk, state=State.QUEUED)
         if claimed.update(state=State.SENDING, next_try_at=timezone.now()):
             _send(message)
     return len(due)
+
+
+def _due(now: datetime, limit: int) -> list[OutboxMessage]:
+    """A flood of follow mails makes no receipt wait; what is over the hour's measure stays queued for the next."""
+    queued = OutboxMessage.objects.filter(state=State.QUEUED, next_try_at__lte=now).order_by("next_try_at")
+    due = list(queued.exclude(kind=Kind.FOLLOW)[:limit])
+    follows = queued.filter(kind=Kind.FOLLOW)
+    if len(due) < limit and follows.exists():
+        due += follows[: min(limit - len(due), _follow_mails_left(now))]
+    return due
+
+
+def _follow_mails_left(now: datetime) -> int:
+    # A message that was tried keeps the moment of its last try.
+    tried = OutboxMessage.objects.filter(kind=Kind.FOLLOW, next_try_at__gt=now - timedelta(hours=1))
+    return max(0, MOST_FOLLOW_MAILS_AN_HOUR - tried.exclude(state=State.QUEUED).count())
 
 
 def _send(message: OutboxMessage) -> None:

@@ -137,7 +137,9 @@ def test_a_stranger_is_sent_to_the_login(campaign: Campaign) -> None:
 
 @pytest.mark.parametrize("address", ["/staff/", NOVEMBER])
 def test_staff_without_the_permission_are_refused(campaign: Campaign, address: str) -> None:
-    assert client_of().get(address).status_code == 403
+    answer = client_of().get(address)
+    assert answer.status_code == 403
+    assert "not among what you may see" in answer.text
 
 
 def test_the_permission_alone_is_not_enough(campaign: Campaign, manager: Client) -> None:

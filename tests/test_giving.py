@@ -182,9 +182,18 @@ def test_an_amount_that_the_processor_refuses_is_said_beside_the_field(
     assert Gift.objects.get().refusal
 
 
+def test_an_amount_longer_than_the_field_is_refused_in_one_sentence(client: Client, campaign: Campaign) -> None:
+    answer = client.post(URL, {"page": new_page(), "tier": "custom", "amount": "1" * 61})
+    assert answer.status_code == 422
+    assert answer.context["form"].errors.keys() == {"amount"}
+    assert len(answer.context["form"].errors["amount"]) == 1
+
+
 def test_a_page_of_another_site_cannot_send_the_form(client: Client, campaign: Campaign) -> None:
     fields = {"page": new_page(), "tier": "50000"}
-    assert client.post(URL, fields, HTTP_ORIGIN="https://elsewhere.example").status_code == 403
+    answer = client.post(URL, fields, HTTP_ORIGIN="https://elsewhere.example")
+    assert answer.status_code == 403
+    assert "not sent from our page" in answer.text
     assert client.post(URL, fields, HTTP_SEC_FETCH_SITE="cross-site").status_code == 403
     assert Gift.objects.count() == 0
 

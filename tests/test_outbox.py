@@ -227,6 +227,26 @@ def test_no_mail_leaves_before_its_booking_is_committed() -> None:
     assert (outbox.send_due(), len(mail.outbox)) == (1, 1)
 
 
+# ---- a flood of strangers' addresses
+
+
+def test_a_flood_of_follow_mails_is_measured_by_the_hour_and_makes_no_receipt_wait(campaign: Campaign) -> None:
+    most = outbox.MOST_FOLLOW_MAILS_AN_HOUR
+    for number in range(most + 5):
+        follower = Follower.objects.create(
+            donor=Donor.objects.create(email=f"reader{number}@example.org"), campaign=campaign, livemode=False
+        )
+        outbox.enqueue("follow", [str(follower.pk)])
+    confirm(make_gift(campaign))
+    outbox.send_due(limit=1)
+    assert list(OutboxMessage.objects.filter(state="sent").values_list("kind", flat=True)) == ["receipt"]
+    assert outbox.send_due(limit=2 * most) == most
+    assert outbox.send_due() == 0
+    assert OutboxMessage.objects.filter(kind="follow", state="queued").count() == 5
+    OutboxMessage.objects.filter(state="sent").update(next_try_at=timezone.now() - timedelta(minutes=61))
+    assert outbox.send_due() == 5
+
+
 # ---- sending, and what goes wrong
 
 

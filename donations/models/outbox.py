@@ -36,7 +36,12 @@ class OutboxMessage(models.Model):
         indexes = [
             models.Index(
                 fields=["next_try_at"], condition=models.Q(state__in=["queued", "sending"]), name="outbox_queue"
-            )
+            ),
+            models.Index(
+                fields=["next_try_at"],
+                condition=models.Q(kind="follow") & ~models.Q(state="queued"),
+                name="outbox_follow_tried",
+            ),
         ]
 
     def __str__(self) -> str:

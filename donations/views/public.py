@@ -29,7 +29,7 @@ def from_our_own_pages(view: View) -> View:
     @wraps(view)
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if request.method == "POST" and not _is_our_own(request):
-            return render(request, "403.html", status=403)
+            return render(request, "donations/foreign_form.html", status=403)
         return view(request, *args, **kwargs)
 
     return csrf_exempt(checked)
