@@ -290,6 +290,10 @@ def test_a_gift_shows_its_figures_entries_and_events(finance: Client, gift: Gift
         assert page(event) in shown.content.decode()
 
 
+def test_a_gift_leads_finance_to_no_page_that_they_may_not_see(finance: Client, gift: Gift) -> None:
+    assert f"{ROOM}/campaign/" not in finance.get(page(gift)).text
+
+
 def test_a_gift_that_nothing_was_heard_of_is_pending(finance: Client, campaign: Campaign) -> None:
     gift = make_gift(campaign)
     text = words(finance.get(page(gift)))

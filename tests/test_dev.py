@@ -294,3 +294,10 @@ def test_the_services_go_with_whoever_started_them(number: signal.Signals) -> No
     while any(listens(port) for port in ports):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_misspelt_test_file_is_told(bare: Path) -> None:
+    assert dev(bare, "test", "tests/test_nothing.py") == (
+        1,
+        ["There is no tests/test_nothing.py: look at the names in tests/."],
+    )

@@ -95,7 +95,7 @@ class GiftAdmin(ReadOnlyAdmin):
         who: tuple[str, ...] = ("donor_link", "public_name", "who", "message") if personal else ("who",)
         if not personal and obj is not None and not obj.anonymous:
             who += ("message",)
-        asked = ("campaign", "amount_asked", "tier_shown", "frequency", "created_at", "source", "mode")
+        asked = ("campaign_slug", "amount_asked", "tier_shown", "frequency", "created_at", "source", "mode")
         figures = ("charged", "refunded", "disputed", "counted", "refund_requested")
         times = ("campaign_month", "confirmed_at", "payment", "checkout_id", "refusal")
         return (
