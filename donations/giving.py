@@ -144,7 +144,8 @@ def _order(gift: Gift, email: str) -> CheckoutOrder:
     # The reader who goes back comes to the same form: what they send then closes this checkout.
     choice["page"] = page_token(gift.page)
     return CheckoutOrder(
-        gift=gift.pk,
+        reference=gift.pk,
+        monthly=False,
         campaign=gift.campaign_id,
         campaign_name=gift.campaign.name,
         amount=gift.amount,

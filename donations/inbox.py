@@ -215,7 +215,7 @@ def _settled_row(reading: Reading, now: datetime) -> list[Any]:
     if state == State.WAITING:
         since = since or now
         if now - since > PATIENCE:
-            state, reason = State.QUARANTINED, f"after 72 hours, still: {reason}"
+            state, reason = outcome.at_last, f"after 72 hours, still: {reason}"
         else:
             next_try = now + _backoff(row.attempts + 1)
     if state == State.QUARANTINED:

@@ -16,7 +16,7 @@ from django.contrib.auth.models import Permission, User
 from djmoney.money import Money
 
 from donations import inbox
-from donations.models import Campaign, Gift, Tier
+from donations.models import Campaign, Gift, RecurringGift, Tier
 
 NOON = datetime(2024, 11, 18, 12, tzinfo=UTC)
 numbers = itertools.count(1)
@@ -40,6 +40,12 @@ def make_gift(campaign: Campaign, amount: int = 50000, **fields: Any) -> Gift:
     """A gift that was begun and not paid, minor units."""
     fields = {"tier": "custom", "currency": campaign.currency, "livemode": False, "processor": "stripe", **fields}
     return Gift.objects.create(campaign=campaign, amount=amount, **fields)
+
+
+def make_recurring_gift(campaign: Campaign, amount: int = 1000, **fields: Any) -> RecurringGift:
+    """A monthly gift that was begun, minor units a month; nothing was heard of it yet."""
+    fields = {"tier": "custom", "currency": campaign.currency, "livemode": False, "processor": "stripe", **fields}
+    return RecurringGift.objects.create(campaign=campaign, amount=amount, **fields)
 
 
 def make_staff(*permissions: str, superuser: bool = False) -> User:

@@ -188,7 +188,7 @@ def test_a_refund_that_comes_before_a_foreign_payment_is_foreign_in_the_end(camp
 
 
 def test_a_checkout_of_a_subscription_is_no_gift_by_itself(campaign: Campaign) -> None:
-    assert processed(checkout_event(make_gift(campaign), mode="subscription", payment_intent=None)) == ["nothing"]
+    assert processed(checkout_event(make_gift(campaign), mode="subscription", payment_intent=None)) == ["foreign"]
     assert booked() == []
 
 

@@ -246,9 +246,9 @@ MEANT: dict[str, tuple[Event, Interpretation]] = {
         checkout_event(GIFT, metadata={"gift": "of flowers"}),
         Interpretation(False, NOON, "cs_test_0001", "pi_0001", foreign=True),
     ),
-    "a subscription's checkout, whose money comes with its invoices": (
+    "a subscription's checkout that does not name a monthly gift": (
         checkout_event(GIFT, mode="subscription", payment_intent=None),
-        Interpretation(False, NOON, "cs_test_0001", ""),
+        Interpretation(False, NOON, "cs_test_0001", "", foreign=True),
     ),
     "a checkout that keeps a card for later": (
         checkout_event(GIFT, mode="setup", payment_intent=None),
@@ -486,7 +486,8 @@ def test_a_malformed_event_is_quarantined_with_what_is_wrong_and_not_tried_again
 
 
 ORDER = CheckoutOrder(
-    gift="gift_0001",
+    reference="gift_0001",
+    monthly=False,
     campaign="general",
     campaign_name="Größere Reportagen",
     amount=2500,

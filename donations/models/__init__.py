@@ -7,9 +7,12 @@ from donations.models.inbox import InboxEvent
 from donations.models.ledger import LedgerEntry
 from donations.models.outbox import OutboxMessage
 from donations.models.people import Donor, Follower
+from donations.models.recurring import RecurringGift
+from donations.models.settlements import BalanceTransaction, Lookup, Payout
 from donations.models.totals import DailyRollup, MonthTotal
 
 __all__ = [
+    "BalanceTransaction",
     "Campaign",
     "CampaignMonth",
     "DailyRollup",
@@ -20,8 +23,11 @@ __all__ = [
     "GiftState",
     "InboxEvent",
     "LedgerEntry",
+    "Lookup",
     "MonthTotal",
     "OutboxMessage",
+    "Payout",
+    "RecurringGift",
     "RefundRequest",
     "Tier",
 ]
