@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -48,6 +49,47 @@ VALUES (%s, %s, 'delivery', %s, %s, %s, %s, 'ready', %s, 0, '', '', '', '', '', 
 ON CONFLICT (processor, event_id) DO NOTHING
 """  # noqa: S608 (the only text put in is our own table name)
 INSERT_APART = INSERT.replace("%s", "%b")
+
+
+# ---- what no delivery brought: found at the processor, or told by staff
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event to be put in. `origin` is one of InboxEvent.Origin, `body` what `processor` can interpret."""
+
+    processor: str
+    origin: str
+    event_id: str
+    type: str
+    body: bytes
+
+
+PUT = (
+    *("processor", "event_id", "origin", "type", "received_at", "body", "body_sha256", "state", "next_try_at"),
+    *("attempts", "reason", "subject", "payment", "gift_reference", "decision", "decision_reason"),
+)
+
+
+def put(*, processor: str, origin: str, event_id: str, type: str, body: bytes) -> bool:  # noqa: A002 (the field's name)
+    """Store an event that no delivery brought; False where it stands already. Inside or outside a transaction."""
+    return bool(put_many([NewEvent(processor=processor, origin=origin, event_id=event_id, type=type, body=body)]))
+
+
+def put_many(events: Iterable[NewEvent]) -> list[NewEvent]:
+    """Store many at once, and return those that are new. It takes no more than a statement for each thousand."""
+    by_key = {(event.processor, event.event_id): event for event in events}
+    now = timezone.now()
+    # Keys in one order: two who put the same events wait for one another and never deadlock.
+    rows = [_put_row(by_key[key], now) for key in sorted(by_key)]
+    unless_there = "ON CONFLICT (processor, event_id) DO NOTHING RETURNING processor, event_id"
+    return [by_key[key] for key in bulk.insert(InboxEvent, PUT, rows, then=unless_there)]
+
+
+def _put_row(event: NewEvent, now: datetime) -> list[Any]:
+    digest = hashlib.sha256(event.body).digest()
+    told = [event.processor, event.event_id, event.origin, event.type, now, event.body, digest]
+    return [*told, State.READY.value, now, 0, "", "", "", "", "", ""]
 
 
 # ---- draining
