@@ -241,7 +241,23 @@ def _needs_nothing(event: Json) -> Interpretation:
     """Of a type that we book nothing of, so it may have any shape: thin events, say, have no object and an ISO time."""
     subject = _if_told(_subject, event) or {}
     livemode, created = _if_told(_boolean, event, "livemode"), _if_told(_time, event, "created")
-    return Interpretation(livemode, created, _optional_id(subject.get("id")))
+    payment = _payment_of_another(subject)
+    return Interpretation(livemode, created, _optional_id(subject.get("id")), payment, foreign=bool(payment))
+
+
+def _payment_of_another(subject: Json) -> str:
+    """The payment that this payment or charge shows to be certainly not ours; empty where it may be ours.
+
+    Ours of one-time gifts carry their gift. Those of invoices carry nothing, but they always have a customer.
+    """
+    metadata = subject.get("metadata")
+    has_customer = subject.get("customer", "?") is not None or bool(subject.get("customer_account"))
+    if not isinstance(metadata, dict) or has_customer or "recurring_gift" in metadata:
+        return ""
+    if _metadata(subject, "gift", GIFT):
+        return ""
+    names = {"payment_intent": "id", "charge": "payment_intent"}
+    return _optional_id(subject.get(names.get(str(subject.get("object")), "")))
 
 
 def _if_told(read: Callable[..., Told], *arguments: Any) -> Told | None:
