@@ -93,6 +93,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "donations.middleware.TrustedProxies",
+    "donations.middleware.BoundedBodies",
     "donations.middleware.Utf8Alone",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
