@@ -29,6 +29,7 @@ CHECKOUT_LASTS = timedelta(hours=23)
 SHORTEST_CHECKOUT = timedelta(minutes=32)  # the processor wants 30 min at least
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 MOST_CONFIRMATION_MAILS = 5
+PAID = ("confirmed", "awaiting")
 MOST_ATTEMPTS = 20
 SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # longer than a call to the processor can take
 LONGEST_REFUND_WAIT = timedelta(hours=1)
@@ -54,6 +55,15 @@ def page_id_of(token: str) -> str:
         return TimestampSigner(salt="donations.page").unsign(token, max_age=PAGE_LASTS)
     except BadSignature:
         return ""
+
+
+def is_open_page(token: str) -> bool:
+    """Whether a reader may come back to the form of this token.
+
+    One that was paid is over: a reader who has its address from another would be thanked for that one's gift.
+    """
+    page = page_id_of(token)
+    return bool(page) and not Gift.objects.filter(page=page, state__status__in=PAID).exists()
 
 
 # ---- giving
@@ -166,13 +176,13 @@ def _state(gift: Gift) -> str:
 
 
 def _is_over_well(gift: Gift) -> bool:
-    return _state(gift) in {"confirmed", "awaiting"}
+    return _state(gift) in PAID
 
 
 def _must_begin_anew(gift: Gift) -> bool:
     """Whether this gift's checkout can't be paid any more and another must take its place."""
     status = _state(gift)
-    if status in {"confirmed", "awaiting"}:
+    if status in PAID:
         return False
     left = (gift.checkout_expires_at or timezone.now()) - timezone.now()
     too_late = left < (timedelta(minutes=1) if gift.checkout_id else SHORTEST_CHECKOUT)
@@ -200,9 +210,7 @@ def _supersede_others(gift: Gift) -> None:
     # Only what is older: of two requests at once, the one that changed the form last keeps its checkout.
     others = Gift.objects.filter(page=gift.page, superseded_at__isnull=True).exclude(pk=gift.pk)
     earlier = others.filter(created_at__lte=gift.created_at)
-    earlier.exclude(state__status__in=["confirmed", "awaiting", "failed", "expired"]).update(
-        superseded_at=timezone.now()
-    )
+    earlier.exclude(state__status__in=[*PAID, "failed", "expired"]).update(superseded_at=timezone.now())
 
 
 def close_superseded(limit: int = 20) -> int:

@@ -19,6 +19,7 @@ from djmoney.money import Money
 from donations import giving, outbox, processors, projections
 from donations.giving import new_page
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, MonthTotal, RefundRequest, Tier
+from tests.factories import confirm
 
 pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/give/general/"
@@ -113,6 +114,19 @@ def test_who_goes_back_without_paying_comes_to_the_same_form(
     form = client.get(parameters["cancel_url"].removeprefix("http://testserver"))
     assert send(client, form.context["form"]["page"].value()).status_code == 303
     assert Gift.objects.count() == 1
+
+
+def test_an_address_that_was_passed_on_leads_nobody_to_a_gift_that_another_paid(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    send(client, new_page())
+    gift = Gift.objects.get()
+    address = (gift.checkout_parameters or {})["cancel_url"].removeprefix("http://testserver")
+    confirm(gift)
+    processor.answer |= {"id": "cs_test_2", "url": "https://checkout.example/cs_test_2"}
+    form = client.get(address).context["form"]
+    assert send(client, form["page"].value()).headers["Location"] == processor.answer["url"]
+    assert Gift.objects.count() == 2
 
 
 def test_from_the_page_of_trouble_back_to_the_form_nothing_is_lost(
