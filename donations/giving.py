@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,12 +22,13 @@ from django.utils import timezone
 from donations import money, outbox, processors, projections
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, OutboxMessage, RefundRequest
 from donations.models.gifts import new_refund_key
-from donations.processors.base import CheckoutOrder, ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import CheckoutOrder, ProcessorBusy, ProcessorRefused, ProcessorUnavailable
 
 log = logging.getLogger(__name__)
 PAGE_LASTS = timedelta(days=1)
 CHECKOUT_LASTS = timedelta(hours=23)
 SHORTEST_CHECKOUT = timedelta(minutes=32)  # the processor wants 30 min at least
+LONGEST_OPENING = 3.0  # seconds: a reader waits 4 at most
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 MOST_CONFIRMATION_MAILS = 5
 PAID = ("confirmed", "awaiting")
@@ -199,10 +201,23 @@ def _open_checkout(gift: Gift) -> None:
         Gift.objects.filter(pk=gift.pk).update(refusal=str(refusal)[:300])
         raise
     except ProcessorUnavailable as fault:
+        if isinstance(fault, ProcessorBusy) and _is_opened_by_another(gift):
+            return
         log.warning("checkout of %s not opened: %s", gift.pk, fault)
         raise
     gift.checkout_id, gift.checkout_url = checkout.checkout_id, checkout.url
     Gift.objects.filter(pk=gift.pk).update(checkout_id=checkout.checkout_id, checkout_url=checkout.url, refusal="")
+
+
+def _is_opened_by_another(gift: Gift) -> bool:
+    """Wait for the first of two clicks: it is opening this checkout now, and browsers show the second one's answer."""
+    end = time.monotonic() + LONGEST_OPENING
+    while time.monotonic() < end:
+        gift.refresh_from_db(fields=["checkout_id", "checkout_url"])
+        if gift.checkout_id:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _supersede_others(gift: Gift) -> None:

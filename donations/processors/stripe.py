@@ -22,6 +22,7 @@ from donations.processors.base import (
     Interpretation,
     Malformed,
     Paid,
+    ProcessorBusy,
     ProcessorRefused,
     ProcessorUnavailable,
     RefundChanged,
@@ -40,6 +41,7 @@ LARGEST_AMOUNT = 10**12
 LATEST_TIME = 4_102_444_800  # the year 2100
 CHECKOUT_TIMEOUT = (1.0, 2.5)  # connecting, reading: a reader waits 4 s at most
 OTHER_TIMEOUT = (3.05, 10.0)
+CONFLICT = 409  # a call with this key is being answered
 
 CHECKOUT_ENDS = {
     "checkout.session.expired": "expired",
@@ -200,7 +202,8 @@ class _translated:  # noqa: N801 (reads as a statement: with _translated())
             raise ProcessorRefused(_reader_text(code), code) from error
         if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
             raise ProcessorUnavailable(f"the key was refused: {code}") from error
-        raise ProcessorUnavailable(f"{type(error).__name__}: {code}") from error
+        fault = ProcessorBusy if error.http_status == CONFLICT else ProcessorUnavailable
+        raise fault(f"{type(error).__name__}: {code}") from error
 
 
 def _reader_text(code: str) -> str:
