@@ -37,10 +37,19 @@ def test_a_stranger_is_not_believed_about_who_they_are(settings: Any) -> None:
     assert believed(settings, [], "10.0.0.1", **said) == ("10.0.0.1", "http")
 
 
-@pytest.mark.parametrize("chain", [ADDRESS, f"192.0.2.66, {ADDRESS}", f"192.0.2.66, {ADDRESS}, 10.0.0.2"])
+@pytest.mark.parametrize(
+    "chain", [ADDRESS, f"192.0.2.66, {ADDRESS}", f"192.0.2.66, {ADDRESS}, 10.0.0.2", f"::ffff:x,{ADDRESS}"]
+)
 def test_our_proxy_is_believed_about_the_last_one_that_is_not_ours(settings: Any, chain: str) -> None:
     said = {"HTTP_X_FORWARDED_FOR": chain, "HTTP_X_FORWARDED_PROTO": "https"}
     assert believed(settings, ["10.0.0.0/8"], "10.0.0.1", **said) == (ADDRESS, "https")
+
+
+@pytest.mark.parametrize("peer", ["::ffff:10.0.0.1", "::ffff:a00:1"])
+def test_an_ipv4_address_that_is_written_as_ipv6_is_the_same(settings: Any, peer: str) -> None:
+    assert believed(settings, [], peer) == ("10.0.0.1", "http")
+    said = {"HTTP_X_FORWARDED_FOR": f"::ffff:{ADDRESS}", "HTTP_X_FORWARDED_PROTO": "https"}
+    assert believed(settings, ["10.0.0.0/8"], peer, **said) == (ADDRESS, "https")
 
 
 @pytest.mark.parametrize("scheme", ["", "ftp", "https, http", "HTTPS://x"])
