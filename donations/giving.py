@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,14 +22,16 @@ from django.utils import timezone
 from donations import money, outbox, processors, projections
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, OutboxMessage, RefundRequest
 from donations.models.gifts import new_refund_key
-from donations.processors.base import CheckoutOrder, ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import CheckoutOrder, ProcessorBusy, ProcessorRefused, ProcessorUnavailable
 
 log = logging.getLogger(__name__)
 PAGE_LASTS = timedelta(days=1)
 CHECKOUT_LASTS = timedelta(hours=23)
 SHORTEST_CHECKOUT = timedelta(minutes=32)  # the processor wants 30 min at least
+LONGEST_OPENING = 3.0  # seconds: a reader waits 4 at most
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 MOST_CONFIRMATION_MAILS = 5
+PAID = ("confirmed", "awaiting")
 MOST_ATTEMPTS = 20
 SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # longer than a call to the processor can take
 LONGEST_REFUND_WAIT = timedelta(hours=1)
@@ -54,6 +57,15 @@ def page_id_of(token: str) -> str:
         return TimestampSigner(salt="donations.page").unsign(token, max_age=PAGE_LASTS)
     except BadSignature:
         return ""
+
+
+def is_open_page(token: str) -> bool:
+    """Whether a reader may come back to the form of this token.
+
+    One that was paid is over: a reader who has its address from another would be thanked for that one's gift.
+    """
+    page = page_id_of(token)
+    return bool(page) and not Gift.objects.filter(page=page, state__status__in=PAID).exists()
 
 
 # ---- giving
@@ -167,13 +179,13 @@ def _state(gift: Gift) -> str:
 
 
 def _is_over_well(gift: Gift) -> bool:
-    return _state(gift) in {"confirmed", "awaiting"}
+    return _state(gift) in PAID
 
 
 def _must_begin_anew(gift: Gift) -> bool:
     """Whether this gift's checkout can't be paid any more and another must take its place."""
     status = _state(gift)
-    if status in {"confirmed", "awaiting"}:
+    if status in PAID:
         return False
     left = (gift.checkout_expires_at or timezone.now()) - timezone.now()
     too_late = left < (timedelta(minutes=1) if gift.checkout_id else SHORTEST_CHECKOUT)
@@ -190,10 +202,23 @@ def _open_checkout(gift: Gift) -> None:
         Gift.objects.filter(pk=gift.pk).update(refusal=str(refusal)[:300])
         raise
     except ProcessorUnavailable as fault:
+        if isinstance(fault, ProcessorBusy) and _is_opened_by_another(gift):
+            return
         log.warning("checkout of %s not opened: %s", gift.pk, fault)
         raise
     gift.checkout_id, gift.checkout_url = checkout.checkout_id, checkout.url
     Gift.objects.filter(pk=gift.pk).update(checkout_id=checkout.checkout_id, checkout_url=checkout.url, refusal="")
+
+
+def _is_opened_by_another(gift: Gift) -> bool:
+    """Wait for the first of two clicks: it is opening this checkout now, and browsers show the second one's answer."""
+    end = time.monotonic() + LONGEST_OPENING
+    while time.monotonic() < end:
+        gift.refresh_from_db(fields=["checkout_id", "checkout_url"])
+        if gift.checkout_id:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _supersede_others(gift: Gift) -> None:
@@ -201,9 +226,7 @@ def _supersede_others(gift: Gift) -> None:
     # Only what is older: of two requests at once, the one that changed the form last keeps its checkout.
     others = Gift.objects.filter(page=gift.page, superseded_at__isnull=True).exclude(pk=gift.pk)
     earlier = others.filter(created_at__lte=gift.created_at)
-    earlier.exclude(state__status__in=["confirmed", "awaiting", "failed", "expired"]).update(
-        superseded_at=timezone.now()
-    )
+    earlier.exclude(state__status__in=[*PAID, "failed", "expired"]).update(superseded_at=timezone.now())
 
 
 def close_superseded(limit: int = 20) -> int:

@@ -66,6 +66,11 @@ if SANDBOX and not DEBUG and not flag("SANDBOX"):
     )
 STRIPE_API_BASE = text("STRIPE_API_BASE", "http://127.0.0.1:8001" if SANDBOX else STRIPE_API).rstrip("/")
 STRIPE_SECRET_KEY = STRIPE_SECRET_KEY or "sk_test_sandbox"
+if not STRIPE_SECRET_KEY.startswith(("sk_test_", "rk_test_", "sk_live_", "rk_live_")):
+    raise ImproperlyConfigured(
+        "STRIPE_SECRET_KEY is no secret key: one begins with sk_live_ or sk_test_, a restricted one with rk_live_ or "
+        "rk_test_. It is in the processor's dashboard, under API keys."
+    )
 LIVEMODE = STRIPE_SECRET_KEY.startswith(("sk_live_", "rk_live_"))
 if LIVEMODE and STRIPE_API_BASE != STRIPE_API:
     raise ImproperlyConfigured(
@@ -93,6 +98,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "donations.middleware.TrustedProxies",
+    "donations.middleware.BoundedBodies",
     "donations.middleware.Utf8Alone",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -144,6 +150,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 
 # ---- the database
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from djmoney.money import Money
 from donations import giving, outbox, processors, projections
 from donations.giving import new_page
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, MonthTotal, RefundRequest, Tier
+from tests.factories import confirm
+from tests.sandbox import eventually, sandbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/give/general/"
@@ -80,6 +83,31 @@ def test_a_form_sent_twice_leads_to_one_gift_and_one_checkout(
     assert (Gift.objects.count(), len(processor.calls)) == (1, 1)
 
 
+def test_a_double_click_at_a_slow_processor_leads_twice_to_one_checkout(
+    campaign: Campaign, settings: Any, tmp_path: Path
+) -> None:
+    page, answers = new_page(), []
+
+    def click() -> None:
+        answers.append(send(Client(), page))
+        connection.close()
+
+    with sandbox(tmp_path) as box:
+        settings.STRIPE_API_BASE = box.url
+        processors.get.cache_clear()
+        # The second call comes while the first is being answered, and is told so.
+        box.control("trouble", mode="slow", seconds=1, calls=1)
+        first = threading.Thread(target=click)
+        first.start()
+        eventually(Gift.objects.exists)
+        click()
+        first.join()
+        processors.get.cache_clear()
+        assert [answer.status_code for answer in answers] == [303, 303]
+        assert answers[0].headers["Location"] == answers[1].headers["Location"]
+        assert len(box.listed("checkout/sessions")) == 1
+
+
 def test_a_retry_sends_the_same_parameters_with_the_same_key(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:
@@ -113,6 +141,19 @@ def test_who_goes_back_without_paying_comes_to_the_same_form(
     form = client.get(parameters["cancel_url"].removeprefix("http://testserver"))
     assert send(client, form.context["form"]["page"].value()).status_code == 303
     assert Gift.objects.count() == 1
+
+
+def test_an_address_that_was_passed_on_leads_nobody_to_a_gift_that_another_paid(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    send(client, new_page())
+    gift = Gift.objects.get()
+    address = (gift.checkout_parameters or {})["cancel_url"].removeprefix("http://testserver")
+    confirm(gift)
+    processor.answer |= {"id": "cs_test_2", "url": "https://checkout.example/cs_test_2"}
+    form = client.get(address).context["form"]
+    assert send(client, form["page"].value()).headers["Location"] == processor.answer["url"]
+    assert Gift.objects.count() == 2
 
 
 def test_from_the_page_of_trouble_back_to_the_form_nothing_is_lost(

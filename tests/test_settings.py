@@ -74,6 +74,13 @@ def test_a_live_site_that_lacks_something_does_not_start_and_says_what(
         assert secret not in str(refusal.value)
 
 
+@pytest.mark.parametrize("key", ["pk_live_abc", "whsec_abc", "SK_LIVE_abc", "sk_living_abc"])
+def test_a_key_that_is_no_secret_key_is_not_taken_for_one_of_test_mode(start: Any, key: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="STRIPE_SECRET_KEY is no secret key") as refusal:
+        start(LIVE | {"STRIPE_SECRET_KEY": key})
+    assert key not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     "fields", [{"EMAIL_URL": ""}, {"SECRET_KEY": "short"}, {"SITE_URL": "http://support.example.org"}], ids=str
 )

@@ -38,6 +38,7 @@ from donations.processors.base import (
     Movement,
     Paid,
     PayoutChanged,
+    ProcessorBusy,
     ProcessorRefused,
     ProcessorUnavailable,
     RecurringChanged,
@@ -845,6 +846,16 @@ def test_a_fault_that_may_pass_is_no_refusal_and_no_reader_waits_for_a_second_tr
     with pytest.raises(ProcessorUnavailable):
         adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
     assert len(served.calls) == 1
+
+
+def test_a_call_that_is_being_answered_already_is_told_from_a_fault(served: Served) -> None:
+    served.refuse(409, "idempotency_error", "idempotency_key_in_use")
+    with pytest.raises(ProcessorBusy):
+        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+    served.refuse(429, "invalid_request_error", "rate_limit")
+    with pytest.raises(ProcessorUnavailable) as fault:
+        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+    assert not isinstance(fault.value, ProcessorBusy)
 
 
 def test_a_refund_is_tried_twice_with_one_key(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

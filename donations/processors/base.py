@@ -20,6 +20,10 @@ class ProcessorUnavailable(Exception):
     """The processor was away, slow or limiting; the same call may be sent again, unchanged."""
 
 
+class ProcessorBusy(ProcessorUnavailable):
+    """The processor is answering the very same call at this moment: whoever made it first will know the answer."""
+
+
 class ProcessorRefused(Exception):
     """The processor said no, for good. `reader_text` is a sentence for the reader, `code` the processor's own."""
 
@@ -293,7 +297,7 @@ class Processor(Protocol):
         """The exact parameters of a checkout, to be saved before they are sent."""
 
     def create_checkout(self, parameters: dict[str, Any], key: str) -> Checkout:
-        """Open the hosted page, within 4 s. Raises ProcessorUnavailable or ProcessorRefused."""
+        """Open the hosted page, within 4 s. Raises ProcessorBusy, ProcessorUnavailable or ProcessorRefused."""
 
     def expire_checkout(self, checkout_id: str) -> None:
         """Close a hosted page. Raises ProcessorUnavailable or ProcessorRefused (it is over already)."""

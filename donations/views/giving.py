@@ -116,7 +116,7 @@ def _follow(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpRes
 def _page(request: HttpRequest, campaign: Campaign, form: GiveForm, status: int = 200) -> HttpResponse:
     if form.is_bound and not form.page_id:
         form.data = {**form.data.dict(), "page": giving.new_page()}  # type: ignore[attr-defined]  # it is the request's QueryDict
-    elif not form.is_bound and not giving.page_id_of(str(form.initial.get("page", ""))):
+    elif not form.is_bound and not giving.is_open_page(str(form.initial.get("page", ""))):
         form.initial["page"] = giving.new_page()
     context = {
         "campaign": campaign,
