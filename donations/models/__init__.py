@@ -7,6 +7,7 @@ from donations.models.inbox import InboxEvent
 from donations.models.ledger import LedgerEntry
 from donations.models.outbox import OutboxMessage
 from donations.models.people import Donor, Follower
+from donations.models.statements import MonthStatement
 from donations.models.totals import DailyRollup, MonthTotal
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "GiftState",
     "InboxEvent",
     "LedgerEntry",
+    "MonthStatement",
     "MonthTotal",
     "OutboxMessage",
     "RefundRequest",
