@@ -51,20 +51,24 @@ class CloseForm(forms.Form):
 class MonthStatementAdmin(ReadOnlyAdmin):
     """Closed months, the latest first; each with what was booked since."""
 
-    list_display = ("month", "campaign_slug", "bar_shown", "rows", "mode", "closed_by", "closed_at")
+    list_display = ("month", "campaign_slug", "bar_shown", "mode", "closed_by", "closed_at")
     list_filter = ("campaign", ModeFilter)
     allowed_lookups = frozenset({"campaign__slug__exact", "livemode__exact"})
     ordering = ("-month", "campaign_id")
     list_select_related = ("closed_by",)
     change_list_template = "admin/donations/monthstatement/change_list.html"
     fieldsets = (
-        ("What was closed", {"fields": ("campaign", "month", "mode", "rows", "newest_entry", "sha256")}),
+        ("What was closed", {"fields": ("campaign", "month", "mode", "rows", "newest_entry", "hash_shown")}),
         ("By whom", {"fields": ("closed_by", "closed_at", "open_events", "reason_shown")}),
     )
 
     @admin.display(description="the bar showed")
     def bar_shown(self, statement: MonthStatement) -> str:
         return ", ".join(amount_text(amount, code) for code, amount in sorted(statement.counted.items())) or "–"
+
+    @admin.display(description="SHA-256 of its ledger file")
+    def hash_shown(self, statement: MonthStatement) -> str:
+        return statement.sha256
 
     @admin.display(description="closed in spite of them because")
     def reason_shown(self, statement: MonthStatement) -> str:
