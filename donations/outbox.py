@@ -154,8 +154,14 @@ def _compose(message: OutboxMessage) -> EmailMessage | None:
     gift = Gift.objects.select_related("donor", "campaign", "state").get(pk=message.subject_id)
     if not gift.donor:
         return None
-    paid = money.format_minor(gift.state.charged, gift.currency)
-    return _mail("receipt", gift.donor.email, {"campaign": gift.campaign, "gift": gift, "paid": paid})
+    return _mail("receipt", gift.donor.email, {"campaign": gift.campaign, "gift": gift, **_paid(gift)})
+
+
+def _paid(gift: Gift) -> dict[str, str]:
+    """What was paid, in words; of a gift with a fee cover the two parts, as the ledger tells them apart."""
+    charged, given = gift.state.charged, max(0, gift.state.charged - gift.fee_cover)
+    parts = {"given": given, "cover": charged - given} if gift.fee_cover else {}
+    return {name: money.format_minor(minor, gift.currency) for name, minor in {"paid": charged, **parts}.items()}
 
 
 def _mail(template: str, address: str, context: dict[str, object]) -> EmailMessage:
