@@ -19,7 +19,8 @@ from django.core.signing import BadSignature, Signer, TimestampSigner
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from donations import money, outbox, processors, projections
+from donations import fees, money, outbox, processors, projections
+from donations.fees import Formula
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, OutboxMessage, RefundRequest
 from donations.models.gifts import new_refund_key
 from donations.processors.base import CheckoutOrder, ProcessorBusy, ProcessorRefused, ProcessorUnavailable
@@ -73,7 +74,10 @@ def is_open_page(token: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A reader's filled-in form. `amount` is minor units; `page` identifies the form as it was shown once."""
+    """A reader's filled-in form; `page` identifies the form as it was shown once.
+
+    `amount`, and `fee_cover` which the reader adds to it, are minor units.
+    """
 
     campaign: Campaign
     amount: int
@@ -84,11 +88,18 @@ class Intent:
     anonymous: bool
     source: str
     page: str
+    fee_cover: int = 0
 
     def attempt(self, generation: int) -> str:
         """The same form with the same fields is the same attempt, until its checkout is over."""
         fields = [self.campaign.pk, self.amount, self.tier, self.email, self.name, self.message, self.anonymous]
+        fields += [self.fee_cover]
         return hashlib.sha256(json.dumps([self.page, generation, *fields]).encode()).hexdigest()
+
+
+def fee_formula(campaign: Campaign) -> Formula | None:
+    """What the processor keeps of a gift to this campaign; None where donors are not asked to add it."""
+    return fees.offered(settings.FEE_COVER, processor=processors.default().name, currency=campaign.currency)
 
 
 def start_gift(intent: Intent) -> str:
@@ -125,6 +136,7 @@ def _add_gift(intent: Intent, attempt: str) -> Gift:
                 tier=intent.tier,
                 currency=intent.campaign.currency,
                 amount=intent.amount,
+                fee_cover=intent.fee_cover,
                 public_name=intent.name,
                 message=intent.message,
                 anonymous=intent.anonymous,
@@ -155,6 +167,8 @@ def _order(gift: Gift, email: str) -> CheckoutOrder:
     choice = {"tier": gift.tier} if gift.tier != "custom" else {"tier": "custom", "amount": _typed(gift)}
     # The reader who goes back comes to the same form: what they send then closes this checkout.
     choice["page"] = page_token(gift.page)
+    if gift.fee_cover:
+        choice["cover"] = "on"
     return CheckoutOrder(
         reference=gift.pk,
         monthly=False,

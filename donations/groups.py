@@ -47,6 +47,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         # Files: to download one, which is recorded, and to see who downloaded which.
         "view_exportrecord",
         "add_exportrecord",
+        # Closed months: to close one, which stays, and to see what was closed by whom.
+        "view_monthstatement",
+        "add_monthstatement",
     ),
 }
 

@@ -162,8 +162,14 @@ def _follow(message: OutboxMessage) -> EmailMessage:
 
 def _receipt(message: OutboxMessage) -> EmailMessage:
     gift = Gift.objects.select_related("donor", "campaign", "state").get(pk=message.subject_id)
-    paid = money.format_minor(gift.state.charged, gift.currency)
-    return _mail("receipt", _address(gift.donor), {"campaign": gift.campaign, "gift": gift, "paid": paid})
+    return _mail("receipt", _address(gift.donor), {"campaign": gift.campaign, "gift": gift, **_paid(gift)})
+
+
+def _paid(gift: Gift) -> dict[str, str]:
+    """What was paid, in words; of a gift with a fee cover the two parts, as the ledger tells them apart."""
+    charged, given = gift.state.charged, max(0, gift.state.charged - gift.fee_cover)
+    parts = {"given": given, "cover": charged - given} if gift.fee_cover else {}
+    return {name: money.format_minor(minor, gift.currency) for name, minor in {"paid": charged, **parts}.items()}
 
 
 def _invoice_trouble(message: OutboxMessage) -> EmailMessage:

@@ -82,6 +82,8 @@ if not STRIPE_WEBHOOK_SECRETS:
 STRIPE_CHECKOUT_ORIGINS = texts("STRIPE_CHECKOUT_ORIGINS") or (
     [origin(STRIPE_API_BASE)] if SANDBOX else ["https://checkout.stripe.com"]
 )
+# Read strictly when the application starts; see `donations.fees`.
+FEE_COVER = text("FEE_COVER")
 
 # ---- Django
 

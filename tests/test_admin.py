@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import inbox, processors, projections
+from donations import closing, inbox, processors, projections
 from donations.admin import amounts, reading
 from donations.admin.refunds import RefundForm
 from donations.models import (
@@ -37,6 +37,7 @@ from donations.models import (
     RefundRequest,
     Tier,
 )
+from donations.periods import Month
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from tests import factories
 from tests.factories import NOON, checkout_event, confirm, deliver, make_campaign, make_gift, make_staff, refund_event
@@ -190,6 +191,11 @@ DOORS: list[tuple[str, int, int, int, int]] = [
     (f"{ROOM}/exportrecord/add/", 403, 403, 403, 403),
     (f"{ROOM}/exportrecord/RECORD/change/", 403, 200, 403, 200),
     (f"{ROOM}/exportrecord/RECORD/delete/", 403, 403, 403, 403),
+    (f"{ROOM}/monthstatement/", 403, 200, 403, 200),
+    (f"{ROOM}/monthstatement/add/", 403, 403, 403, 403),
+    (f"{ROOM}/monthstatement/close/", 403, 200, 403, 200),
+    (f"{ROOM}/monthstatement/STATEMENT/change/", 403, 200, 403, 200),
+    (f"{ROOM}/monthstatement/STATEMENT/delete/", 403, 403, 403, 403),
     ("/admin/auth/user/", 403, 403, 403, 200),
     ("/admin/auth/group/", 403, 403, 403, 200),
     ("/staff/general/2024-11/", 200, 200, 403, 200),
@@ -210,6 +216,7 @@ def test_each_door_opens_to_those_who_may(
         "FOLLOWER": follower.pk,
         "MESSAGE": OutboxMessage.objects.values_list("pk", flat=True)[0],
         "RECORD": record.pk,
+        "STATEMENT": closing.close(campaign=gift.campaign, month=Month(2024, 10), user=make_staff()).pk,
     }
     people = (manager, finance, client_of(), superuser)
     wrong = []

@@ -441,3 +441,90 @@ def test_a_slow_first_press_does_not_close_the_checkout_of_the_second(
     giving._supersede_others(first)
     second.refresh_from_db()
     assert second.superseded_at is None
+
+
+# ---- the fee cover
+
+FORMULA = "stripe=2.9%+0.30"
+
+
+def test_the_server_reckons_the_fee_cover_whatever_the_browser_sends(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    assert send(client, new_page(), cover="on", fee_cover="1").status_code == 303
+    gift = Gift.objects.get()
+    assert (gift.amount, gift.fee_cover, gift.total, gift.tier) == (50000, 1524, 51524, "500.00")
+    sent = processor.calls[0][2].replace("%5B", "[").replace("%5D", "]")
+    assert "[unit_amount]=50000" in sent
+    assert "[unit_amount]=1524" in sent
+
+
+def test_ticked_or_not_is_another_attempt_and_the_same_again_is_not(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    page = new_page()
+    for number, fields in enumerate(({}, {"cover": "on"}, {"cover": "on"})):
+        processor.answer |= {"id": f"cs_test_{min(number, 1)}"}
+        assert send(client, page, **fields).status_code == 303
+    assert sorted(Gift.objects.values_list("fee_cover", flat=True)) == [0, 1524]
+    assert len(processor.calls) == 2
+    assert Gift.objects.get(fee_cover=0).superseded_at is not None
+
+
+def test_who_comes_back_finds_the_box_as_they_left_it(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    send(client, new_page(), cover="on")
+    back = (Gift.objects.get().checkout_parameters or {})["cancel_url"].removeprefix("http://testserver")
+    assert 'name="cover" checked' in client.get(back).content.decode()
+    assert 'name="cover" checked' not in client.get(f"{URL}?cover=on").content.decode()
+    processor.status = 503
+    trouble = send(client, new_page(), cover="on").content.decode()
+    assert '<input type="hidden" name="cover" value="on">' in trouble
+    assert 'name="cover" checked' in send(client, new_page(), cover="on", back="1").content.decode()
+
+
+def test_the_box_says_its_formula_and_is_there_where_it_is_offered_alone(
+    client: Client, campaign: Campaign, settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    assert "the payment service’s fee (2.9 % + 0.30 $)" in client.get(URL).content.decode()
+    for setting in ("", "stripe=2.9%+0.30 EUR"):
+        settings.FEE_COVER = setting
+        page = client.get(URL).content.decode()
+        assert 'name="cover"' not in page
+        assert "<script" not in page
+
+
+def test_a_box_that_is_gone_meanwhile_charges_nothing_that_the_reader_did_not_see(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    answer = send(client, page, cover="on")
+    assert answer.status_code == 422
+    assert "We no longer ask you to add the fee." in answer.content.decode()
+    assert send(client, page).status_code == 303
+    assert Gift.objects.get().fee_cover == 0
+
+
+def test_an_amount_that_is_too_large_with_its_cover_is_refused_in_words(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    answer = send(client, new_page(), tier="custom", amount="999,999.99", cover="on")
+    assert answer.status_code == 422
+    said = answer.context["form"].errors["cover"][0]
+    assert said.startswith("With the fee you would pay 1,029,866.42 $, and 999,999.99 $ is the most")
+    # 970,999.69 and the fee of 29,000.30 are the most, to the cent.
+    assert send(client, new_page(), tier="custom", amount="970,999.69", cover="on").status_code == 303
+    assert Gift.objects.get().total == 99_999_999
+    assert send(client, new_page(), tier="custom", amount="970,999.70", cover="on").status_code == 422
+
+
+def test_following_costs_nothing_ticked_or_not(client: Client, campaign: Campaign, settings: Any) -> None:
+    settings.FEE_COVER = FORMULA
+    assert send(client, new_page(), tier="0", cover="on", email="reader@example.org").status_code == 200
+    assert (Follower.objects.count(), Gift.objects.count()) == (1, 0)

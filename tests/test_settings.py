@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
 SETTINGS = Path(__file__).resolve().parent.parent / "supportsite/settings.py"
@@ -86,3 +87,10 @@ def test_a_key_that_is_no_secret_key_is_not_taken_for_one_of_test_mode(start: An
 )
 def test_a_site_in_test_mode_may_do_with_less(start: Any, fields: dict[str, str]) -> None:
     assert not start(LIVE | {"STRIPE_SECRET_KEY": "sk_test_abc"} | fields)["LIVEMODE"]
+
+
+@pytest.mark.parametrize("value", ["stripe=2.9", "stripe=60%", "strip=2.9%+0.30"])
+def test_nothing_starts_with_a_fee_cover_that_cannot_be_read(settings: Any, value: str) -> None:
+    settings.FEE_COVER = value
+    with pytest.raises(ImproperlyConfigured, match="Write it like stripe"):
+        apps.get_app_config("donations").ready()

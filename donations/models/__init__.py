@@ -9,6 +9,7 @@ from donations.models.outbox import OutboxMessage
 from donations.models.people import Donor, Follower
 from donations.models.recurring import RecurringGift
 from donations.models.settlements import BalanceTransaction, Lookup, Payout
+from donations.models.statements import MonthStatement
 from donations.models.totals import DailyRollup, MonthTotal
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "InboxEvent",
     "LedgerEntry",
     "Lookup",
+    "MonthStatement",
     "MonthTotal",
     "OutboxMessage",
     "Payout",

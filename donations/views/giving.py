@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -63,6 +64,9 @@ def _asked_for(request: HttpRequest, campaign: Campaign) -> dict[str, str]:
         if tier and tier == money.decimal_text(preset.amount_minor, campaign.currency):
             tier = str(preset.amount_minor)
     initial["page"] = request.GET.get("page", "")[:200]
+    # Ticked for those alone who come back to a form in which they had ticked it.
+    if giving.page_id_of(initial["page"]):
+        initial["cover"] = request.GET.get("cover", "")[:2]
     return initial | ({"tier": tier[:20]} if tier else {})
 
 
@@ -78,6 +82,7 @@ def _hand_off(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpR
         anonymous=fields["anonymous"],
         source=fields["source"],
         page=form.page_id,
+        fee_cover=form.fee_cover,
     )
     try:
         return SeeOther(giving.start_gift(intent))
@@ -123,6 +128,7 @@ def _page(request: HttpRequest, campaign: Campaign, form: GiveForm, status: int 
         "form": form,
         "bar": embeds.context(bars.bar(campaign.pk, None)),
         "tiers": _tiers(form),
+        "cover": _cover(form),
         "currency": campaign.currency,
         "symbol": money.SYMBOLS.get(campaign.currency, campaign.currency),
         "minimum_label": money.format_minor(money.minimum(campaign.currency), campaign.currency),
@@ -130,6 +136,22 @@ def _page(request: HttpRequest, campaign: Campaign, form: GiveForm, status: int 
         "notice": "" if campaign.is_open else "This campaign takes no gifts at the moment.",
     }
     return render(request, "donations/give.html", context, status=status)
+
+
+def _cover(form: GiveForm) -> dict[str, Any]:
+    """What the box for the processor's fee says, and what its script reckons with; empty where it is not offered."""
+    currency = form.campaign.currency
+    if form.formula is None:
+        return {}
+    return {
+        "words": form.formula.words(currency),
+        "per_million": str(form.formula.per_million),
+        "fixed": str(form.formula.fixed),
+        "step": str(money.STEPS.get(currency, 1)),
+        "digits": str(money.exponent(currency)),
+        "most": str(money.MAXIMUM_MINOR),
+        "written": settings.AMOUNT_STYLE,
+    }
 
 
 def _tiers(form: GiveForm) -> list[dict[str, Any]]:
@@ -162,7 +184,9 @@ def thanks(request: HttpRequest, token: str) -> HttpResponse:
         "gift": gift,
         "campaign": gift.campaign,
         "state": _shown_state(gift),
-        "amount_label": money.format_minor(gift.total, gift.currency),
+        "amount_label": money.format_minor(gift.amount, gift.currency),
+        "cover_label": money.format_minor(gift.fee_cover, gift.currency) if gift.fee_cover else "",
+        "total_label": money.format_minor(gift.total, gift.currency),
         "bar": embeds.context(bars.bar(gift.campaign_id, None)),
         "give_url": f"/give/{gift.campaign_id}/",
     }

@@ -17,9 +17,9 @@ from django.views.decorators.http import require_safe
 
 from donations import charts
 from donations.charts import amount_text
-from donations.models import Campaign
+from donations.models import Campaign, MonthStatement
 from donations.periods import Month
-from donations.selectors import dashboard
+from donations.selectors import dashboard, statements
 from donations.selectors.dashboard import FollowerLine, GiftLine, Glance, Health, TierShare
 
 
@@ -107,7 +107,16 @@ def month(request: HttpRequest, campaign: str, month: str) -> HttpResponse:
         raise Http404("There is no such campaign.")
     now = timezone.now()
     glance = dashboard.glance(campaign=chosen, month=shown, livemode=settings.LIVEMODE, now=now)
-    return render(request, "donations/staff/month.html", _page(glance=glance, campaigns=campaigns, now=now))
+    statement = statements.of_month(campaign=campaign, month=shown, livemode=settings.LIVEMODE)
+    page = _page(glance=glance, campaigns=campaigns, now=now)
+    page |= {"statement": statement, "restated": _restated(glance, statement) if statement else ""}
+    return render(request, "donations/staff/month.html", page)
+
+
+def _restated(glance: Glance, statement: MonthStatement) -> str:
+    """What was raised when the month was closed, where it is another sum now."""
+    closed = int(statement.counted.get(glance.currency, 0))
+    return amount_text(closed, glance.currency) if closed != glance.sums.raised else ""
 
 
 def _month(text: str) -> Month:

@@ -1,12 +1,16 @@
 """A reader's way: from the article's button to the thank-you page and the moved bar."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import assert_accessible
+from donations import fees, money
+from tests.browser.conftest import assert_accessible, open_page
 from tests.house import ROOT, House, eventually
+
+GENERAL = "Add the payment service’s fee (2.9 % + 0.30 $) so that all of my gift arrives"
 
 
 def pay(page: Page) -> None:
@@ -42,6 +46,40 @@ def test_a_custom_amount_and_its_refusal_in_words(page: Page, home: House) -> No
     page.get_by_role("button").filter(has_text="ontinue").click()
     pay(page)
     home.await_meter(raised=100000)
+
+
+def test_the_box_adds_the_fee(page: Page, home: House) -> None:
+    page.goto(f"{home.site}/give/general/")
+    page.locator("label", has_text="500 $").first.click()
+    page.get_by_role("checkbox", name="so that all of my gift arrives").check()
+    page.get_by_role("button").filter(has_text="ontinue").click()
+    expect(page.get_by_text("515.24").first).to_be_visible()
+    pay(page)
+    expect(page.get_by_text("and with it 15.24 $ that you added")).to_be_visible(timeout=15000)
+    home.await_meter(raised=50000)
+
+
+def test_the_box_says_what_the_server_will_reckon(staff_page: Page, home: House, rng: Random) -> None:
+    page, label = staff_page, staff_page.locator("label[for=cover]")
+    page.goto(f"{home.site}/give/general/")
+    page.locator("label", has_text="500 $").first.click()
+    page.get_by_role("checkbox", name="Add 15.24 $ so that all of my gift arrives").check()
+    expect(page.get_by_text("You pay 515.24 $ in all.")).to_be_visible()
+    assert_accessible(page)
+    page.locator("label", has_text="Other").first.click()
+    for amount in [50, 99_999_999, *(rng.randrange(50, 10 ** rng.randrange(3, 9)) for _ in range(30))]:
+        page.locator("input[name=amount]").fill(f"$ {amount / 100:,.2f}")
+        cover = fees.cover(amount, "USD", fees.Formula(29_000, 30))
+        within = amount + cover <= money.MAXIMUM_MINOR
+        expect(label).to_contain_text(f"Add {money.format_minor(cover, 'USD')} so" if within else GENERAL)
+    page.locator("input[name=amount]").fill("1.000")
+    expect(label).to_contain_text(GENERAL)
+
+
+def test_without_scripts_the_box_says_its_formula(browser: Browser, home: House) -> None:
+    for page in open_page(browser, javascript=False):
+        page.goto(f"{home.site}/give/general/")
+        expect(page.locator("label[for=cover]")).to_contain_text(GENERAL)
 
 
 def test_nothing_to_pay_keeps_a_follower(page: Page, home: House) -> None:
