@@ -5,10 +5,11 @@ Everything is decided with the gifts locked, so that two workers never decide ab
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from donations import bulk, ledger, outbox, projections
@@ -243,17 +244,26 @@ def _refunds(books: Books, numbered: list[tuple[int, Item]]) -> dict[int, Outcom
 
 def _seen_before(processor: str, refunds: set[str]) -> list[RefundChanged]:
     """Earlier sightings of these refunds, read with the gifts locked: no other worker is adding to them."""
-    stored = InboxEvent.objects.filter(
-        processor=processor, subject__in=refunds, state=State.PROCESSED, facts__isnull=False
-    )
-    facts = [fact_from_json(facts) for facts in stored.values_list("facts", flat=True) if facts]
+    processed = InboxEvent.objects.filter(state=State.PROCESSED, facts__isnull=False)
+    stored = _told_of(processor, "subject", refunds, among=processed)
+    facts = [fact_from_json(row.facts) for row in stored if row.facts]
     return [fact for fact in facts if isinstance(fact, RefundChanged)]
 
 
 def _foreign_payments(books: Books, numbered: list[tuple[int, Item]]) -> set[str]:
     payments = {item.told.payment for _, item in numbered} - books.gift_of_payment.keys()
-    rows = InboxEvent.objects.filter(processor=books.processor, payment__in=payments, state=State.FOREIGN)
-    return set(rows.values_list("payment", flat=True))
+    rows = _told_of(books.processor, "payment", payments, among=InboxEvent.objects.filter(state=State.FOREIGN))
+    return {row.payment for row in rows}
+
+
+def _told_of(processor: str, column: str, objects: Iterable[str], *, among: QuerySet[InboxEvent]) -> list[InboxEvent]:
+    """The rows that tell of one of these objects, found by the index of this column, however large the inbox is.
+
+    The index holds no "", and that the query wants none must be said: PostgreSQL looks for it in no list of more than
+    100 values, SQLite in none. SQLite would also rather look through all rows of a processor.
+    """
+    rows = among.filter(**{f"{column}__in": objects}).exclude(**{column: ""}).only("processor", "payment", "facts")
+    return [row for row in rows if row.processor == processor]
 
 
 def _refund(
@@ -368,7 +378,7 @@ def _is_address(email: str) -> bool:
 
 def _wake_waiting(books: Books, payments: list[str]) -> None:
     """Have what waited for these payments looked at now. Rows that a worker holds are passed over, never waited for."""
-    waiting = InboxEvent.objects.filter(processor=books.processor, payment__in=payments, state=State.WAITING)
-    free = list(waiting.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
-    if free:
-        InboxEvent.objects.filter(pk__in=free).update(next_try_at=timezone.now())
+    free = InboxEvent.objects.filter(state=State.WAITING).select_for_update(skip_locked=True, no_key=True)
+    waiting = _told_of(books.processor, "payment", payments, among=free)
+    if waiting:
+        InboxEvent.objects.filter(pk__in=[row.pk for row in waiting]).update(next_try_at=timezone.now())
