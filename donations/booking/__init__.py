@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from donations import bulk, ledger, outbox, projections, recurring, settlements
 from donations.booking import disputes, fees, monthly
-from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, of_type, quarantine
+from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, of_type, quarantine, told_of, wake
 from donations.ledger import NewEntry
 from donations.models import Campaign, Donor, Gift, InboxEvent, LedgerEntry, Lookup, RefundRequest
 from donations.models.campaigns import currency_of
@@ -223,10 +223,9 @@ def _refunds(books: Books, numbered: list[tuple[int, Item]]) -> dict[int, Outcom
 
 def _seen_before(processor: str, refunds: set[str]) -> list[RefundChanged]:
     """Earlier sightings of these refunds, read with the gifts locked: no other worker is adding to them."""
-    stored = InboxEvent.objects.filter(
-        processor=processor, subject__in=refunds, state=State.PROCESSED, facts__isnull=False
-    )
-    facts = [fact_from_json(facts) for facts in stored.values_list("facts", flat=True) if facts]
+    processed = InboxEvent.objects.filter(state=State.PROCESSED, facts__isnull=False)
+    stored = told_of(processor, "subject", refunds, among=processed)
+    facts = [fact_from_json(row.facts) for row in stored if row.facts]
     return [fact for fact in facts if isinstance(fact, RefundChanged)]
 
 
@@ -305,10 +304,9 @@ def _send(books: Books, booked: list[NewEntry], late: list[str]) -> None:
     if known:
         outbox.enqueue("receipt", sorted(known))
     monthly.enqueue_troubles(books)
-    if paid:
-        _wake_waiting(books, [entry.reference for entry in paid])
-    if books.invoices:
-        monthly.wake_waiting(books)
+    # Also what was set aside as foreign: a payment that is booked is ours.
+    wake(books.processor, "payment", [entry.reference for entry in paid], State.WAITING, State.FOREIGN)
+    wake(books.processor, "subject", books.invoices, State.WAITING)
 
 
 def _keep_contacts(books: Books) -> list[str]:
@@ -334,15 +332,3 @@ def _keep_contacts(books: Books) -> list[str]:
 def _is_address(email: str) -> bool:
     """Whether it can be kept: lower case may be longer than what was typed, and money waits for no address."""
     return "@" in email and len(email.lower()) <= LONGEST_EMAIL
-
-
-def _wake_waiting(books: Books, payments: list[str]) -> None:
-    """Have what waited for these payments looked at now. Rows that a worker holds are passed over, never waited for.
-
-    Also what was set aside as foreign: a payment that is booked is ours.
-    """
-    states = [State.WAITING, State.FOREIGN]
-    waiting = InboxEvent.objects.filter(processor=books.processor, payment__in=payments, state__in=states)
-    free = list(waiting.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
-    if free:
-        InboxEvent.objects.filter(pk__in=free).update(state=State.WAITING, next_try_at=timezone.now())
