@@ -87,6 +87,11 @@ class LedgerEntry(models.Model):
         ]
         indexes = [
             models.Index(fields=["effective_at", "processor", "kind", "reference"], name="entries_in_order"),
+            models.Index(
+                fields=["gift"],
+                condition=~Q(kind__in=["gift", "offline_gift", "fee"]),
+                name="entries_that_change_a_gift",
+            ),
         ]
 
     def __str__(self) -> str:
