@@ -16,9 +16,11 @@ from donations.ledger import NewEntry
 from donations.models import Campaign, Donor, Gift, InboxEvent, LedgerEntry, RefundRequest
 from donations.models.campaigns import currency_of
 from donations.processors.base import (
+    Adjusted,
     CheckoutChanged,
     Contact,
     Interpretation,
+    OfflineReceived,
     Paid,
     RefundChanged,
     fact_from_json,
@@ -98,19 +100,23 @@ def _book_one_processor(processor: str, numbered: list[tuple[int, Item]]) -> dic
             outcomes[position] = _paid(books, item, fact)
         elif isinstance(fact, CheckoutChanged):
             outcomes[position] = _checkout(books, fact)
+        elif isinstance(fact, OfflineReceived):
+            outcomes[position] = _offline(books, item, fact)
+        elif isinstance(fact, Adjusted):
+            outcomes[position] = _adjusted(books, item, fact)
     outcomes |= _refunds(books, [(p, item) for p, item in numbered if isinstance(item.told.fact, RefundChanged)])
     _write(books)
     return outcomes
 
 
 def _rank(item: Item) -> int:
-    return 0 if isinstance(item.told.fact, Paid) else 1
+    return 0 if isinstance(item.told.fact, (Paid, OfflineReceived)) else 1
 
 
 def _open_books(processor: str, items: list[Item]) -> Books:
     """Lock every gift that these facts touch, in one order, and only then read what stands of them."""
     facts = [item.told.fact for item in items]
-    named = {fact.gift for fact in facts if isinstance(fact, (Paid, CheckoutChanged))}
+    named = {fact.gift for fact in facts if isinstance(fact, (Paid, CheckoutChanged, OfflineReceived, Adjusted))}
     payments = {fact.payment for fact in facts if isinstance(fact, (Paid, RefundChanged))}
     paid_for = LedgerEntry.objects.filter(processor=processor, kind=Kind.GIFT, reference__in=payments)
     gift_of_payment = {reference: gift or "" for reference, gift in paid_for.values_list("reference", "gift_id")}
@@ -216,6 +222,66 @@ def _checkout(books: Books, fact: CheckoutChanged) -> Outcome:
         return Outcome(State.WAITING, "its gift is not known here", fact.gift)
     books.news.append(projections.CheckoutNews(fact.gift, fact.status, fact.occurred_at))
     return Outcome(State.PROCESSED, gift=fact.gift)
+
+
+# ---- what staff told of money that no processor moved
+
+
+def _offline(books: Books, item: Item, fact: OfflineReceived) -> Outcome:
+    gift = books.gifts.get(fact.gift)
+    if gift is None:
+        return Outcome(State.WAITING, "its gift is not known here", fact.gift)
+    if surprise := _unlike_its_gift(gift, item, fact):
+        return surprise
+    received = [reference for kind, reference in books.entries[gift.pk] if kind in LedgerEntry.GIFT_KINDS]
+    if received and received != [fact.reference]:
+        return _quarantine(gift, "paid twice: its gift is in the books already, under another reference")
+    belongs = {"gift": gift.pk, "tier": gift.tier, "goal_amount": fact.amount}
+    books.plan(_staff_entry(books, gift.campaign, item, fact, **belongs))
+    return Outcome(State.PROCESSED, gift=gift.pk)
+
+
+def _adjusted(books: Books, item: Item, fact: Adjusted) -> Outcome:
+    """Booked whatever else moved of its gift, so that the order of movements changes nothing: `offline` has the cap."""
+    if not fact.gift:
+        campaign = Campaign.objects.filter(pk=fact.campaign).first()
+        if campaign is None:
+            return Outcome(State.QUARANTINED, "its campaign is not known here")
+        books.plan(_staff_entry(books, campaign, item, fact))
+        return Outcome(State.PROCESSED)
+    gift = books.gifts.get(fact.gift)
+    if gift is None or not any(kind in LedgerEntry.GIFT_KINDS for kind, _ in books.entries[gift.pk]):
+        return Outcome(State.WAITING, "the gift that it adjusts is not booked here", fact.gift)
+    if surprise := _unlike_its_gift(gift, item, fact):
+        return surprise
+    month = _month_of_gift(books, gift)
+    books.plan(_staff_entry(books, gift.campaign, item, fact, gift=gift.pk, tier=gift.tier, campaign_month=month))
+    return Outcome(State.PROCESSED, gift=gift.pk)
+
+
+def _unlike_its_gift(gift: Gift, item: Item, fact: OfflineReceived | Adjusted) -> Outcome | None:
+    if gift.currency != fact.currency:
+        return _quarantine(gift, f"it is in {fact.currency}, and its gift is in {gift.currency}")
+    if gift.livemode != item.told.livemode:
+        return _quarantine(gift, "its gift is of the other mode")
+    return None
+
+
+def _staff_entry(
+    books: Books, campaign: Campaign, item: Item, fact: OfflineReceived | Adjusted, **belongs: Any
+) -> NewEntry:
+    return ledger.entry(
+        campaign=campaign,
+        effective_at=fact.occurred_at,
+        kind=Kind.OFFLINE_GIFT if isinstance(fact, OfflineReceived) else Kind.ADJUSTMENT,
+        processor=books.processor,
+        reference=fact.reference,
+        currency=fact.currency,
+        amount=fact.amount,
+        livemode=bool(item.told.livemode),
+        inbox_event_id=item.row.pk,
+        **belongs,
+    )
 
 
 # ---- refunds
@@ -337,7 +403,7 @@ def _write(books: Books) -> None:
     _keep_contacts(books)
     touched = {entry.gift for entry in booked if entry.gift} | {news.gift for news in books.news}
     projections.apply(gifts=[books.gifts[reference] for reference in sorted(touched)], news=books.news)
-    paid = [entry for entry in booked if entry.kind == Kind.GIFT and entry.gift]
+    paid = [entry for entry in booked if entry.kind in LedgerEntry.GIFT_KINDS and entry.gift]
     if paid:
         outbox.enqueue("receipt", sorted(str(entry.gift) for entry in paid if books.gifts[str(entry.gift)].donor_id))
         _wake_waiting(books, [entry.reference for entry in paid])

@@ -26,6 +26,7 @@ for name in (
     "EMAIL_URL",
     "MAIL_FROM",
     "LOG_LEVEL",
+    "APPROVAL_LIMIT",
 ):
     os.environ.pop(name, None)
 

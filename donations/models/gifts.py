@@ -25,7 +25,7 @@ def new_refund_key() -> str:
 
 
 class Gift(models.Model):
-    """A donor's one payment, as asked for. Written by `giving`, and by `inbox` for a payment that staff accept.
+    """A donor's one payment, as asked for. Written by `giving`, `offline`, and by `inbox` for one that staff accept.
 
     Its amounts never change; what became of it is in GiftState.
     """
@@ -85,7 +85,7 @@ class Gift(models.Model):
 class GiftState(models.Model):
     """What became of a gift: a projection of its entries and of the processor's facts. Written by `projections`.
 
-    Amounts are minor units and not negative, but `disputed` may exceed `charged`. A gift without a row is pending.
+    Amounts are minor units and not negative, but `adjusted`; `disputed` may exceed `charged`. A gift without a row is pending.
     """
 
     class Status(models.TextChoices):
@@ -110,6 +110,7 @@ class GiftState(models.Model):
     charged = models.BigIntegerField(default=0)
     refunded = models.BigIntegerField(default=0)
     disputed = models.BigIntegerField(default=0)
+    adjusted = models.BigIntegerField(default=0, help_text="Signed: what adjustments by staff took or gave again.")
     counted = models.BigIntegerField(default=0)
     awaiting = models.BigIntegerField(default=0)
     refund_requested = models.BigIntegerField(default=0, help_text="What our own staff asked to give back.")

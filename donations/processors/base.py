@@ -73,8 +73,38 @@ class RefundChanged:
     request_key: str = ""
 
 
-Fact = Paid | CheckoutChanged | RefundChanged
-FACTS: dict[str, type[Fact]] = {"paid": Paid, "checkout": CheckoutChanged, "refund": RefundChanged}
+@dataclass(frozen=True, slots=True)
+class OfflineReceived:
+    """Money that reached us without a processor, for one of our gifts. `reference` is the movement's: `campaign:…`."""
+
+    gift: str
+    campaign: str
+    reference: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """What staff put right. `amount` is signed; `gift` is "" where it belongs to the campaign as a whole."""
+
+    gift: str
+    campaign: str
+    reference: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
+Fact = Paid | CheckoutChanged | RefundChanged | OfflineReceived | Adjusted
+FACTS: dict[str, type[Fact]] = {
+    "paid": Paid,
+    "checkout": CheckoutChanged,
+    "refund": RefundChanged,
+    "offline": OfflineReceived,
+    "adjustment": Adjusted,
+}
 
 
 @dataclass(frozen=True, slots=True)
