@@ -41,7 +41,7 @@ class OfflineRefused(Exception):
 
 
 class EnteredAlready(OfflineRefused):
-    """A reference that stands already: entered before, perhaps by the first press of the button. `first` is that one."""
+    """A reference that stands already, perhaps by the first press of the button. `first` is that one."""
 
     def __init__(self, first: OfflineRequest) -> None:
         super().__init__(
@@ -114,7 +114,7 @@ def record_adjustment(
     user: User,
     gift: Gift | None = None,
 ) -> OfflineRequest:
-    """Enter an adjustment of `amount` minor units, signed: of a gift, which it lowers or raises again, or of a campaign.
+    """Enter an adjustment of `amount` minor units, signed: of a gift, which it lowers or lifts again, or of a campaign.
 
     One of a gift moves its month's bar; one of a campaign stands in the ledger alone. Raises OfflineRefused.
     """
@@ -137,9 +137,14 @@ def record_adjustment(
     return _enter(request)
 
 
+def limit_in(currency: str) -> int:
+    """What one person may enter alone, minor units."""
+    return int(settings.APPROVAL_LIMIT * 10 ** money.exponent(currency))
+
+
 def needs_second_person(amount: int, currency: str) -> bool:
     """Whether so many minor units are above the limit of what one person may enter alone."""
-    return abs(amount) > int(settings.APPROVAL_LIMIT) * 10 ** money.exponent(currency)
+    return abs(amount) > limit_in(currency)
 
 
 def _enter(request: OfflineRequest, *, new_gift: Gift | None = None, email: str = "") -> OfflineRequest:

@@ -1,4 +1,4 @@
-"""Money that no processor moved: entered by staff, approved by a second person, booked once, put right by new entries."""
+"""Money that no processor moved: entered by staff, approved by a second person, booked once, put right by entries."""
 
 import csv
 import itertools
@@ -372,9 +372,7 @@ def test_an_adjustment_that_cannot_be_is_refused_in_words(campaign: Campaign, an
     assert LedgerEntry.objects.count() == 1
 
 
-def test_two_reversals_that_wait_are_not_both_approved(
-    campaign: Campaign, ann: User, ben: User, settings: Any
-) -> None:
+def test_two_reversals_that_wait_are_not_both_approved(campaign: Campaign, ann: User, ben: User, settings: Any) -> None:
     gift = gift_of(enter(campaign, ann))
     settings.APPROVAL_LIMIT = 0
     first, second = adjust(gift, ann, -50000), adjust(gift, ann, -50000)
@@ -538,7 +536,9 @@ def test_finances_files_have_it(campaign: Campaign, ann: User) -> None:
     gift = gift_of(enter(campaign, ann, reference="BANK 7", name="Olga"))
     adjust(gift, ann, -20000, day=date(2024, 12, 3), reference="RETURN 7")
     adjust(campaign, ann, 300, day=date(2024, 12, 4), reference="ROUNDING")
-    ledger = [[row[n] for n in ("kind", "reference", "gift", "amount", "goal_amount")] for row in rows_of(finance.LEDGER)]
+    ledger = [
+        [row[n] for n in ("kind", "reference", "gift", "amount", "goal_amount")] for row in rows_of(finance.LEDGER)
+    ]
     assert ledger == [
         ["offline_gift", "general:BANK 7", gift.pk, "500.00", "500.00"],
         ["adjustment", "general:RETURN 7", gift.pk, "-200.00", "0.00"],

@@ -85,7 +85,8 @@ class Gift(models.Model):
 class GiftState(models.Model):
     """What became of a gift: a projection of its entries and of the processor's facts. Written by `projections`.
 
-    Amounts are minor units and not negative, but `adjusted`; `disputed` may exceed `charged`. A gift without a row is pending.
+    Amounts are minor units and not negative, but `adjusted`, which is signed; `disputed` may exceed `charged`.
+    A gift without a row is pending.
     """
 
     class Status(models.TextChoices):

@@ -23,7 +23,9 @@ from donations.processors.base import (
 
 Told = OfflineReceived | Adjusted
 NO_PAGE = "This money comes without a payment service: there is no page to pay on."
-NO_REFUND = "This gift came without a payment service. Give the money back by hand, and enter an adjustment of the gift."
+NO_REFUND = (
+    "This gift came without a payment service. Give the money back by hand, and enter an adjustment of the gift."
+)
 
 
 def event_body(fact: Told, *, livemode: bool, created: datetime) -> bytes:

@@ -404,7 +404,10 @@ def health() -> Health:
     )
     alarms = _alarms()
     return Health(
-        last_received=InboxEvent.objects.exclude(origin=InboxEvent.Origin.STAFF).order_by("-id").values_list("received_at", flat=True).first(),
+        last_received=InboxEvent.objects.exclude(origin=InboxEvent.Origin.STAFF)
+        .order_by("-id")
+        .values_list("received_at", flat=True)
+        .first(),
         oldest_unprocessed=queue["oldest"],
         unprocessed=queue["unprocessed"],
         waiting=queue["waiting"],
