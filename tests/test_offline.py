@@ -1,6 +1,7 @@
 """Money that no processor moved: entered by staff, approved by a second person, booked once, put right by entries."""
 
 import csv
+import hashlib
 import itertools
 import json
 import threading
@@ -31,7 +32,17 @@ from donations.models import (
 from donations.offline import EnteredAlready, OfflineRefused
 from donations.processors.base import BadDelivery, Malformed
 from donations.selectors import dashboard, finance
-from tests.factories import confirm, deliver, make_campaign, make_gift, make_staff, refund_event
+from tests.factories import (
+    body_of,
+    checkout_event,
+    confirm,
+    deliver,
+    event,
+    make_campaign,
+    make_gift,
+    make_staff,
+    refund_event,
+)
 
 pytestmark = pytest.mark.django_db
 DAY = date(2024, 11, 18)
@@ -270,9 +281,7 @@ def test_who_entered_it_may_take_it_back(waiting: OfflineRequest, ann: User) -> 
     assert waiting.status == "rejected"
 
 
-def test_what_was_entered_in_the_other_mode_is_not_booked(
-    waiting: OfflineRequest, ben: User, monkeypatch: pytest.MonkeyPatch, settings: Any
-) -> None:
+def test_what_was_entered_in_the_other_mode_is_not_booked(waiting: OfflineRequest, ben: User, settings: Any) -> None:
     settings.LIVEMODE = True
     with pytest.raises(OfflineRefused, match="other mode"):
         offline.approve(waiting, user=ben)
@@ -563,6 +572,59 @@ def test_the_dashboard_counts_it_and_says_what_was_reversed(campaign: Campaign, 
         lowered.gift_id: "adjusted",
     }
     assert glance.health.last_received is None
+
+
+# ---- what no delivery brought
+
+
+def put(event_id: str, body: bytes = b"{}") -> bool:
+    return inbox.put(processor="stripe", origin="sweep", event_id=event_id, type="charge.succeeded", body=body)
+
+
+def test_an_event_is_put_in_once_as_a_delivery_would_be() -> None:
+    body = body_of(event("charge.succeeded", {"id": "ch_1", "object": "charge"}))
+    assert put("sweep:1", body)
+    assert not put("sweep:1", b"other")
+    row = InboxEvent.objects.get()
+    assert (row.origin, row.state, bytes(row.body or b"")) == ("sweep", "ready", body)
+    assert bytes(row.body_sha256) == hashlib.sha256(body).digest()
+    assert inbox.drain() == 1
+    row.refresh_from_db()
+    assert row.state == "nothing"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_event_is_put_in_outside_a_transaction_and_goes_with_one_that_is_undone() -> None:
+    assert put("sweep:1")
+    with transaction.atomic():
+        assert put("sweep:2")
+        transaction.set_rollback(True)
+    assert [row.event_id for row in InboxEvent.objects.all()] == ["sweep:1"]
+
+
+def test_of_many_that_are_put_in_the_new_ones_are_told() -> None:
+    assert put("sweep:0007")
+    events = [
+        inbox.NewEvent(
+            processor="stripe", origin="sweep", event_id=f"sweep:{n % 1500:04}", type="odd", body=b"[%d]" % n
+        )
+        for n in range(3000)
+    ]
+    new = inbox.put_many(events)
+    assert sorted(told.event_id for told in new) == [f"sweep:{n:04}" for n in range(1500) if n != 7]
+    assert InboxEvent.objects.count() == 1500
+    assert inbox.put_many(events) == inbox.put_many([]) == []
+
+
+def test_a_batch_is_of_one_processor(campaign: Campaign) -> None:
+    """Each locks its gifts in one order: two batches of both kinds could wait for each other."""
+    gift = make_gift(campaign)
+    deliver(checkout_event(gift))
+    fact = FACT | {"kind": "adjustment", "gift": gift.pk, "amount": -5}
+    body = json.dumps(BODY | {"fact": fact}).encode()
+    inbox.put(processor="offline", origin="staff", event_id="staff:1", type="adjustment", body=body)
+    assert [inbox.process_batch(), inbox.process_batch(), inbox.process_batch()] == [1, 1, 0]
+    assert raised() == 49995
 
 
 # ---- the processor that only staff speak for

@@ -17,7 +17,9 @@ LIVE = {
     "STRIPE_WEBHOOK_SECRETS": "whsec_abc",
     "EMAIL_URL": "smtp+tls://user:password@mail.example.org:587",
 }
-UNSET = ("STRIPE_API_BASE", "STRIPE_CHECKOUT_ORIGINS", "MAIL_FROM", "AMOUNT_STYLE", "SITE_NAME", "SECRET_KEY_FILE")
+UNSET = (
+    "STRIPE_API_BASE STRIPE_CHECKOUT_ORIGINS MAIL_FROM AMOUNT_STYLE SITE_NAME SECRET_KEY_FILE APPROVAL_LIMIT".split()
+)
 
 
 @pytest.fixture
@@ -79,3 +81,14 @@ def test_a_live_site_that_lacks_something_does_not_start_and_says_what(
 )
 def test_a_site_in_test_mode_may_do_with_less(start: Any, fields: dict[str, str]) -> None:
     assert not start(LIVE | {"STRIPE_SECRET_KEY": "sk_test_abc"} | fields)["LIVEMODE"]
+
+
+@pytest.mark.parametrize(("written", "limit"), [("", 10000), ("0", 0), (" 250 ", 250)])
+def test_the_limit_of_what_one_person_enters_alone_is_whole_units(start: Any, written: str, limit: int) -> None:
+    assert start(LIVE | {"APPROVAL_LIMIT": written})["APPROVAL_LIMIT"] == limit
+
+
+@pytest.mark.parametrize("written", ["-1", "10.5", "1,000", "many", "٣", "9" * 13])
+def test_a_limit_that_is_no_whole_number_is_refused(start: Any, written: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"APPROVAL_LIMIT is .*: write whole units"):
+        start(LIVE | {"APPROVAL_LIMIT": written})

@@ -57,7 +57,7 @@ class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class
         if "currency" in self.fields and is_raising(campaign):
             self.fields["currency"].disabled = True
             self.fields["currency"].help_text = (
-                "It cannot be changed any more: gifts, followers or months’ goals stand in it. "
+                "It cannot be changed any more: gifts, followers, months’ goals or adjustments stand in it. "
                 "Another currency is another campaign."
             )
         if "goal" in self.fields:
