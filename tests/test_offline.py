@@ -523,6 +523,22 @@ def test_events_read_again_in_any_order_end_in_the_same_books(campaign: Campaign
             transaction.set_rollback(True)
 
 
+def test_a_gift_and_its_reversal_in_one_batch_are_booked_at_once(campaign: Campaign, ann: User) -> None:
+    gift = gift_of(enter(campaign, ann))
+    adjust(gift, ann, -20000)
+    told = [(row.event_id, row.type, bytes(row.body or b"")) for row in InboxEvent.objects.order_by("-pk")]
+    with transaction.atomic():
+        empty_the_books()
+        for event_id, kind, body in told:
+            # The reversal is told first, and as if it were the older one.
+            older = body.replace(b'"created": "20', b'"created": "19') if kind == "adjustment" else body
+            inbox.put(processor="offline", origin="staff", event_id=event_id, type=kind, body=older)
+        assert inbox.process_batch() == 2
+        assert [row.state for row in InboxEvent.objects.all()] == ["processed", "processed"]
+        assert raised() == 30000
+        transaction.set_rollback(True)
+
+
 def empty_the_books() -> None:
     """As if nothing had been told: the guard of the ledger is put aside for it, inside a transaction."""
     table = " ON donations_ledgerentry" if connection.vendor == "postgresql" else ""
