@@ -33,7 +33,7 @@ class EntryForm(forms.Form):
     day = forms.DateField(
         label="Day of the money",
         widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date", "class": "vDateField"}),
-        help_text="When it came or went, such as 2024-11-18: it decides the month.",
+        help_text="When it came or went, such as 2024-11-18: it decides the month in the books.",
     )
     reference = forms.CharField(
         max_length=offline.LONGEST_REFERENCE,
