@@ -41,12 +41,12 @@ class OfflineRequestAdmin(ReadOnlyAdmin):
     list_display = (
         "requested_at",
         "kind",
-        "amount_shown",
-        "campaign_slug",
-        "day",
         "status",
-        "requested_by",
+        "amount_shown",
+        "day",
+        "campaign_slug",
         "reference",
+        "requested_by",
     )
     list_filter = ("status", "kind", "campaign", ModeFilter)
     list_select_related = ("requested_by",)
@@ -57,6 +57,11 @@ class OfflineRequestAdmin(ReadOnlyAdmin):
 
     def found(self, request: HttpRequest, term: str) -> QuerySet[Any]:
         return OfflineRequest.objects.filter(Q(reference__iexact=term) | Q(gift=term)).values("pk")
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        changelist: Any = super().get_changelist_instance(request)
+        changelist.title = "What staff entered"
+        return changelist
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return entering.may_enter(request)
@@ -199,6 +204,7 @@ def _decision_form_page(
         "subject": asked,
         "back": page_of(asked),
         "form": form,
+        "is_gift": asked.kind == Kind.OFFLINE_GIFT,
         "is_own": asked.requested_by_id == request.user.pk,
         "facts": _facts(asked, request),
     }
