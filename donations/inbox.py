@@ -92,6 +92,12 @@ def _put_row(event: NewEvent, now: datetime) -> list[Any]:
     return [*told, State.READY.value, now, 0, "", "", "", "", "", ""]
 
 
+def book_now(*, processor: str, event_id: str) -> None:
+    """Process this event in the caller's transaction, once. Raises CannotBook unless it is in the books then."""
+    row = InboxEvent.objects.filter(processor=processor, event_id=event_id).only("pk").get()
+    _book_or_refuse(row.pk)
+
+
 # ---- draining
 
 
@@ -131,7 +137,10 @@ def process_batch(limit: int = BATCH) -> int:
 def _claim(limit: int) -> list[InboxEvent]:
     """Due rows, locked until the batch ends; rows that another worker holds are passed over, not waited for."""
     due = InboxEvent.objects.filter(next_try_at__lte=timezone.now()).order_by("next_try_at", "id")
-    return list(due.select_for_update(skip_locked=True, no_key=True)[:limit])
+    rows = list(due.select_for_update(skip_locked=True, no_key=True)[:limit])
+    # One processor's at a time: gifts and totals are locked in one order a processor, and an adjustment by staff may
+    # be of any processor's gift. The others are next.
+    return [row for row in rows if row.processor == rows[0].processor]
 
 
 def _process_alone(identity: int) -> None:
@@ -304,7 +313,7 @@ def accept(event: InboxEvent, *, user: User, reason: str = "") -> None:
 
 
 class CannotBook(Exception):
-    """An event that cannot be booked though staff accept it; its text says why."""
+    """An event that a person wants booked and that cannot be; its text says why."""
 
 
 def _book_or_refuse(identity: int) -> None:
@@ -315,7 +324,7 @@ def _book_or_refuse(identity: int) -> None:
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:
-        log.exception("event %d was accepted and failed", identity)
+        log.exception("event %d was to be booked at once and failed", identity)
         raise CannotBook(_failure_text(error)) from error
     row.refresh_from_db(fields=["state", "reason"])
     if row.state != State.PROCESSED:

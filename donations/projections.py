@@ -63,7 +63,7 @@ _state_values = attrgetter(*STATE_KEPT)
 # Read by rebuild() and drift(): what the ledger says of each gift, of each month and of each day.
 GIFT_SQL = f"""
 SELECT gift AS gift_id, campaign AS campaign_id, livemode, campaign_month, local_date, confirmed_at, payment, tier,
-  currency, charged, refunded, disputed, goal,
+  currency, charged, refunded, disputed, adjusted, goal,
   {COUNTED} AS counted
 FROM (
   SELECT gift, campaign, livemode,
@@ -240,6 +240,7 @@ def _sums(references: list[str]) -> dict[str, dict[str, Any]]:
             charged=Sum("amount", filter=is_gift, default=0),
             refunds=Sum("amount", filter=Q(kind__in=["refund", "refund_reversal"]), default=0),
             disputes=Sum("amount", filter=Q(kind__in=["dispute_withdrawn", "dispute_reinstated"]), default=0),
+            adjusted=Sum("amount", filter=Q(kind="adjustment"), default=0),
             payment=Min("reference", filter=is_gift),
             month=Min("campaign_month", filter=is_gift),
             day=Min("local_date", filter=is_gift),
@@ -265,6 +266,7 @@ def _state(gift: Gift, before: GiftState | None, sums: dict[str, Any] | None, ne
         state.campaign_month, state.local_date = sums["month"], sums["day"]
         state.payment, state.confirmed_at = sums["payment"], sums["confirmed_at"]
         state.charged, state.refunded, state.disputed = sums["charged"], -sums["refunds"], -sums["disputes"]
+        state.adjusted = sums["adjusted"]
         state.counted = max(0, min(sums["goal"], sums["held"]))
         return state
     heard = news.status if news else Status.PENDING.value
@@ -326,8 +328,9 @@ def reserve_refund(*, gift: str, amount: int) -> bool:
         GiftState.objects.filter(
             pk=gift,
             status=Status.CONFIRMED,
-            refund_requested__lte=F("charged") - amount,
-            refunded__lte=F("charged") - amount,
+            # What staff gave back by hand (an adjustment, negative) is not given back again.
+            refund_requested__lte=F("charged") + F("adjusted") - amount,
+            refunded__lte=F("charged") + F("adjusted") - amount,
         ).update(refund_requested=F("refund_requested") + amount)
     )
 

@@ -55,6 +55,15 @@ AMOUNT_STYLE = text("AMOUNT_STYLE", "suffix")
 if AMOUNT_STYLE not in {"suffix", "locale"}:
     raise ImproperlyConfigured('AMOUNT_STYLE is "suffix" (2,500 $) or "locale" (as the language writes it).')
 
+# Above it, whole units of a campaign's currency, a second person approves what staff enter by hand.
+APPROVAL_LIMIT_TEXT = text("APPROVAL_LIMIT", "10000")
+if not (APPROVAL_LIMIT_TEXT.isascii() and APPROVAL_LIMIT_TEXT.isdigit() and len(APPROVAL_LIMIT_TEXT) <= 12):
+    raise ImproperlyConfigured(
+        f"APPROVAL_LIMIT is {APPROVAL_LIMIT_TEXT}: write whole units of currency in digits, such as 10000; "
+        "0 has everything approved by a second person."
+    )
+APPROVAL_LIMIT = int(APPROVAL_LIMIT_TEXT)
+
 # ---- the processor
 
 STRIPE_API = "https://api.stripe.com"

@@ -27,6 +27,7 @@ for name in (
     "MAIL_FROM",
     "LOG_LEVEL",
     "FEE_COVER",
+    "APPROVAL_LIMIT",
 ):
     os.environ.pop(name, None)
 

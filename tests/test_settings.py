@@ -18,7 +18,9 @@ LIVE = {
     "STRIPE_WEBHOOK_SECRETS": "whsec_abc",
     "EMAIL_URL": "smtp+tls://user:password@mail.example.org:587",
 }
-UNSET = ("STRIPE_API_BASE", "STRIPE_CHECKOUT_ORIGINS", "MAIL_FROM", "AMOUNT_STYLE", "SITE_NAME", "SECRET_KEY_FILE")
+UNSET = (
+    "STRIPE_API_BASE STRIPE_CHECKOUT_ORIGINS MAIL_FROM AMOUNT_STYLE SITE_NAME SECRET_KEY_FILE APPROVAL_LIMIT".split()
+)
 
 
 @pytest.fixture
@@ -94,3 +96,14 @@ def test_nothing_starts_with_a_fee_cover_that_cannot_be_read(settings: Any, valu
     settings.FEE_COVER = value
     with pytest.raises(ImproperlyConfigured, match="Write it like stripe"):
         apps.get_app_config("donations").ready()
+
+
+@pytest.mark.parametrize(("written", "limit"), [("", 10000), ("0", 0), (" 250 ", 250)])
+def test_the_limit_of_what_one_person_enters_alone_is_whole_units(start: Any, written: str, limit: int) -> None:
+    assert start(LIVE | {"APPROVAL_LIMIT": written})["APPROVAL_LIMIT"] == limit
+
+
+@pytest.mark.parametrize("written", ["-1", "10.5", "1,000", "many", "٣", "9" * 13])
+def test_a_limit_that_is_no_whole_number_is_refused(start: Any, written: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"APPROVAL_LIMIT is .*: write whole units"):
+        start(LIVE | {"APPROVAL_LIMIT": written})

@@ -9,11 +9,12 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
 
+from donations.admin import entering
 from donations.admin.people import donor_term, donors_of
 from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, moment, page_of
 from donations.admin.refunds import left_to_refund, refund_page, state_of
 from donations.charts import amount_text
-from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, RefundRequest
+from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, OfflineRequest, RefundRequest
 from donations.selectors.dashboard import tier_name
 
 MOST_EVENTS = 100
@@ -83,6 +84,8 @@ class GiftAdmin(ReadOnlyAdmin):
     def status_shown(self, gift: Gift) -> str:
         state = state_of(gift)
         label = str(Status(state.status).label)
+        if state.adjusted < 0:
+            label += ", reversed" if state.charged + state.adjusted <= 0 else ", adjusted"
         if state.refunded >= state.charged > 0:
             return f"{label}, refunded"
         return f"{label}, refunded in part" if state.refunded > 0 else label
@@ -96,7 +99,7 @@ class GiftAdmin(ReadOnlyAdmin):
         if not personal and obj is not None and not obj.anonymous:
             who += ("message",)
         asked = ("campaign_slug", "amount_asked", "tier_shown", "frequency", "created_at", "source", "mode")
-        figures = ("charged", "refunded", "disputed", "counted", "refund_requested")
+        figures = ("charged", "refunded", "disputed", "adjusted", "counted", "refund_requested")
         times = ("campaign_month", "confirmed_at", "payment", "checkout_id", "refusal")
         return (
             ("What became of it", {"fields": ("status_shown", *figures, *times)}),
@@ -126,6 +129,10 @@ class GiftAdmin(ReadOnlyAdmin):
     @admin.display
     def disputed(self, gift: Gift) -> str:
         return amount_text(state_of(gift).disputed, gift.currency)
+
+    @admin.display(description="adjusted by staff")
+    def adjusted(self, gift: Gift) -> str:
+        return amount_text(state_of(gift).adjusted, gift.currency)
 
     @admin.display(description="toward the goal")
     def counted(self, gift: Gift) -> str:
@@ -168,6 +175,10 @@ class GiftAdmin(ReadOnlyAdmin):
         if user.has_perm("donations.view_refundrequest"):
             requests = gift.refund_requests.select_related("requested_by").order_by("requested_at", "pk")
             context["requests"] = [_request_line(asked, gift) for asked in requests]
+        if user.has_perm("donations.view_offlinerequest"):
+            entered = gift.offline_requests.select_related("requested_by").order_by("requested_at", "pk")
+            context["offline"] = [_offline_line(asked, user) for asked in entered]
+        context["may_adjust"] = entering.may_enter(request) and state_of(gift).status == Status.CONFIRMED
         context["may_refund"] = user.has_perm("donations.add_refundrequest") and left_to_refund(gift) > 0
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -229,4 +240,14 @@ def _request_line(asked: RefundRequest, gift: Gift) -> dict[str, Any]:
         "reason": asked.reason or "–",
         "status": asked.get_status_display(),
         "error": asked.error,
+    }
+
+
+def _offline_line(asked: OfflineRequest, user: Any) -> dict[str, Any]:
+    return {
+        "link": link_to(asked, user),
+        "amount": amount_text(asked.amount, asked.currency),
+        "requested_by": asked.requested_by,
+        "reason": asked.reason,
+        "status": asked.get_status_display(),
     }

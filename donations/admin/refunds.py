@@ -31,10 +31,11 @@ def state_of(gift: Gift) -> GiftState:
 def left_to_refund(gift: Gift) -> int:
     """Minor units that can still be given back: neither given back nor asked for, and of the key's own mode."""
     state = state_of(gift)
-    ours = gift.livemode == settings.LIVEMODE and gift.processor in processors.PROCESSORS
+    by_processor = gift.processor in processors.PROCESSORS and gift.processor != processors.OFFLINE
+    ours = gift.livemode == settings.LIVEMODE and by_processor
     if not ours or state.status != Status.CONFIRMED:
         return 0
-    return max(0, state.charged - max(state.refunded, state.refund_requested))
+    return max(0, state.charged + state.adjusted - max(state.refunded, state.refund_requested))
 
 
 class RefundForm(forms.Form):

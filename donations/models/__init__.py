@@ -5,6 +5,7 @@ from donations.models.exports import ExportRecord
 from donations.models.gifts import Gift, GiftState, RefundRequest
 from donations.models.inbox import InboxEvent
 from donations.models.ledger import LedgerEntry
+from donations.models.offline import OfflineRequest
 from donations.models.outbox import OutboxMessage
 from donations.models.people import Donor, Follower
 from donations.models.recurring import RecurringGift
@@ -27,6 +28,7 @@ __all__ = [
     "Lookup",
     "MonthStatement",
     "MonthTotal",
+    "OfflineRequest",
     "OutboxMessage",
     "Payout",
     "RecurringGift",

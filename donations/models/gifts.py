@@ -116,7 +116,8 @@ class Gift(AskedGift):
 class GiftState(models.Model):
     """What became of a gift: a projection of its entries and of the processor's facts. Written by `projections`.
 
-    Amounts are minor units and not negative, but `disputed` may exceed `charged`. A gift without a row is pending.
+    Amounts are minor units and not negative, but `adjusted`, which is signed; `disputed` may exceed `charged`.
+    A gift without a row is pending.
     """
 
     class Status(models.TextChoices):
@@ -141,6 +142,7 @@ class GiftState(models.Model):
     charged = models.BigIntegerField(default=0)
     refunded = models.BigIntegerField(default=0)
     disputed = models.BigIntegerField(default=0)
+    adjusted = models.BigIntegerField(default=0, help_text="Signed: what adjustments by staff took or gave again.")
     counted = models.BigIntegerField(default=0)
     awaiting = models.BigIntegerField(default=0)
     refund_requested = models.BigIntegerField(default=0, help_text="What our own staff asked to give back.")

@@ -199,6 +199,30 @@ class PayoutChanged:
     occurred_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class OfflineReceived:
+    """Money that reached us without a processor, for one of our gifts. `reference` is the movement's: `campaign:…`."""
+
+    gift: str
+    campaign: str
+    reference: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """What staff put right. `amount` is signed; `gift` is "" where it belongs to the campaign as a whole."""
+
+    gift: str
+    campaign: str
+    reference: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
 Fact = (
     Paid
     | CheckoutChanged
@@ -211,6 +235,8 @@ Fact = (
     | ChargeSettled
     | TransactionSeen
     | PayoutChanged
+    | OfflineReceived
+    | Adjusted
 )
 FACTS: dict[str, type[Fact]] = {
     "paid": Paid,
@@ -224,8 +250,11 @@ FACTS: dict[str, type[Fact]] = {
     "charge": ChargeSettled,
     "transaction": TransactionSeen,
     "payout": PayoutChanged,
+    "offline": OfflineReceived,
+    "adjustment": Adjusted,
 }
 KINDS = {shape: kind for kind, shape in FACTS.items()}
+OPTIONAL_TIMES = ("cancel_at", "ended_at")
 TIMES = ("created", "occurred_at", "cancel_at", "ended_at", "available_on", "arrival")
 
 
@@ -332,6 +361,6 @@ def fact_from_json(stored: dict[str, Any]) -> Fact:
 
 def _with_times(fields: dict[str, Any]) -> dict[str, Any]:
     for name in TIMES:
-        if fields.get(name):
+        if name in fields and not (fields[name] is None and name in OPTIONAL_TIMES):
             fields[name] = datetime.fromisoformat(fields[name]).astimezone(UTC)
     return fields

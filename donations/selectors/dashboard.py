@@ -377,6 +377,8 @@ def _status(state: GiftState) -> str:
         return "disputed"
     if state.refunded > 0:
         return "refunded" if state.refunded >= state.charged else "partly refunded"
+    if state.adjusted < 0:
+        return "reversed" if state.charged + state.adjusted <= 0 else "adjusted"
     return str(Status(state.status).label)
 
 
@@ -402,7 +404,10 @@ def health() -> Health:
     )
     alarms = _alarms()
     return Health(
-        last_received=InboxEvent.objects.order_by("-id").values_list("received_at", flat=True).first(),
+        last_received=InboxEvent.objects.exclude(origin=InboxEvent.Origin.STAFF)
+        .order_by("-id")
+        .values_list("received_at", flat=True)
+        .first(),
         oldest_unprocessed=queue["oldest"],
         unprocessed=queue["unprocessed"],
         waiting=queue["waiting"],
