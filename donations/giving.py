@@ -29,7 +29,7 @@ CHECKOUT_LASTS = timedelta(hours=23)
 SHORTEST_CHECKOUT = timedelta(minutes=32)  # the processor wants 30 min at least
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 MOST_CONFIRMATION_MAILS = 5
-MOST_ATTEMPTS = 20
+MOST_CHECKOUTS = 20  # that one form, as it was shown once, may start
 SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # longer than a call to the processor can take
 LONGEST_REFUND_WAIT = timedelta(hours=1)
 KEY_LASTS = timedelta(hours=23)  # the processor forgets a key after a day: the same refund could then be made twice
@@ -59,6 +59,10 @@ def page_id_of(token: str) -> str:
 # ---- giving
 
 
+class PageUsedUp(Exception):
+    """The form as it was shown has started as many checkouts as one may; a new page token starts others."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
     """A reader's filled-in form. `amount` is minor units; `page` identifies the form as it was shown once."""
@@ -82,7 +86,7 @@ class Intent:
 def start_gift(intent: Intent) -> str:
     """The address to send the reader to: the hosted page, or the thank-you page of a gift that is paid already.
 
-    Raises ProcessorUnavailable (the same call again makes no second checkout) or ProcessorRefused.
+    Raises ProcessorUnavailable (the same call again makes no second checkout), ProcessorRefused or PageUsedUp.
     """
     gift = _gift_of(intent)
     if _is_over_well(gift):
@@ -95,12 +99,21 @@ def start_gift(intent: Intent) -> str:
 
 def _gift_of(intent: Intent) -> Gift:
     """The gift of an attempt: the one of an earlier submission while its checkout lasts, else a new one."""
-    for generation in range(MOST_ATTEMPTS):
+    for generation in range(MOST_CHECKOUTS):
         attempt = intent.attempt(generation)
-        gift = Gift.objects.filter(attempt=attempt).first() or _add_gift(intent, attempt)
+        gift = Gift.objects.filter(attempt=attempt).first()
+        if gift is None:
+            _ensure_room(intent.page)
+            gift = _add_gift(intent, attempt)
         if not _must_begin_anew(gift):
             return gift
-    raise ProcessorRefused("This form was sent too many times. Please open the page anew.", "too_many_attempts")
+    raise PageUsedUp
+
+
+def _ensure_room(page: str) -> None:
+    """Of several requests at once, a few may pass: the limit keeps a flood away, and counts no money."""
+    if Gift.objects.filter(page=page).count() >= MOST_CHECKOUTS:
+        raise PageUsedUp
 
 
 def _add_gift(intent: Intent, attempt: str) -> Gift:

@@ -139,6 +139,44 @@ def test_an_address_that_the_processor_refuses_is_said_beside_it(
     assert set(answer.context["form"].errors) == {"email"}
 
 
+@pytest.mark.parametrize("address", ["/", "/give/"])
+def test_the_short_address_takes_along_what_it_was_asked_with(client: Client, campaign: Campaign, address: str) -> None:
+    assert client.get(address).headers["Location"] == URL
+    assert client.get(f"{address}?source=article&tier=2500.00").headers["Location"] == (
+        f"{URL}?source=article&tier=2500.00"
+    )
+
+
+def test_one_page_starts_so_many_checkouts_and_then_asks_for_one_more_press(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    for number in range(giving.MOST_CHECKOUTS):
+        processor.answer |= {"id": f"cs_test_{number}"}
+        assert send(client, page, tier="custom", amount=str(10 + number)).status_code == 303
+    for _ in range(2):
+        refused = send(client, page, tier="custom", amount="9", name="Kept name")
+        assert refused.status_code == 422
+    assert "press the button once more" in refused.text
+    assert "Kept name" in refused.text
+    assert len(processor.calls) == giving.MOST_CHECKOUTS
+    again = refused.context["form"]["page"].value()
+    processor.answer |= {"id": "cs_test_again"}
+    assert send(client, again, tier="custom", amount="9", name="Kept name").status_code == 303
+
+
+def test_the_last_checkout_of_a_used_up_page_still_opens(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    for number in range(giving.MOST_CHECKOUTS):
+        processor.answer |= {"id": f"cs_test_{number}"}
+        send(client, page, tier="custom", amount=str(10 + number))
+    last = send(client, page, tier="custom", amount=str(9 + giving.MOST_CHECKOUTS))
+    assert last.status_code == 303
+    assert Gift.objects.count() == giving.MOST_CHECKOUTS
+
+
 def test_a_form_is_read_and_sent_and_nothing_else(client: Client, campaign: Campaign) -> None:
     assert client.put(URL).status_code == client.delete(URL).status_code == 405
 
