@@ -976,6 +976,8 @@ def test_a_month_gets_a_goal_and_marks(manager: Client, campaign: Campaign) -> N
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
+        ({"goal": ""}, "This field is required"),
+        ({"month": ""}, "This field is required"),
         ({"goal": "-1"}, "cannot be read as an amount"),
         ({"goal": "1.005"}, "2 digits after the point"),
         ({"month": "2024-13"}, "Write a month like 2024-11"),
@@ -993,6 +995,8 @@ def test_a_month_that_cannot_be_is_refused_in_words(
     answer = manager.post(f"{ROOM}/campaignmonth/add/", sent)
     assert answer.status_code == 200
     assert said in words(answer)
+    errors = answer.context["adminform"].form.errors
+    assert [len(texts) for texts in errors.values()] == [1], errors
     assert not CampaignMonth.objects.exists()
 
 
