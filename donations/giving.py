@@ -21,7 +21,8 @@ from django.utils import timezone
 from donations import money, outbox, processors, projections
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, OutboxMessage, RefundRequest
 from donations.models.gifts import new_refund_key
-from donations.processors.base import CheckoutOrder, ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import KEY_LASTS, CheckoutOrder, ProcessorRefused, ProcessorUnavailable
+from donations.selectors import refunds
 
 log = logging.getLogger(__name__)
 PAGE_LASTS = timedelta(days=1)
@@ -32,7 +33,6 @@ MOST_CONFIRMATION_MAILS = 5
 MOST_CHECKOUTS = 20  # that one form, as it was shown once, may start
 SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # longer than a call to the processor can take
 LONGEST_REFUND_WAIT = timedelta(hours=1)
-KEY_LASTS = timedelta(hours=23)  # the processor forgets a key after a day: the same refund could then be made twice
 
 
 # ---- the form that was shown
@@ -383,3 +383,17 @@ def _claim(request: RefundRequest) -> bool:
     # The condition decides between two processes: one of them changes the row.
     free = RefundRequest.objects.filter(pk=request.pk, status="sending", next_try_at__lte=now)
     return bool(free.update(next_try_at=now + wait))
+
+
+def give_up_refund(request: RefundRequest) -> None:
+    """Free what an unanswered request had set aside; staff looked for it at the processor, and it is not there.
+
+    Raises RefundRefused for one that was answered, or that may still be sent. Should it exist after all, its event is
+    booked as that of any refund made in the processor's own dashboard.
+    """
+    with transaction.atomic():
+        # Locked: its event may come at this very moment.
+        still_open = refunds.unanswered(now=timezone.now()).select_for_update(no_key=True)
+        if not still_open.filter(pk=request.pk).exists():
+            raise RefundRefused("This refund has its answer, or is still being sent. Nothing was changed.")
+        projections.release_refund(request=request, status="given_up", error="staff did not find it at the processor")
