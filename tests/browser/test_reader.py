@@ -75,6 +75,22 @@ def test_a_narrow_page_does_not_scroll_sideways(staff_page: Page, home: House) -
         assert staff_page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
+@pytest.mark.parametrize("percent", [0, 3, 20, 50, 97, 100])
+def test_what_was_raised_stands_above_its_bar_however_narrow_that_is(
+    staff_page: Page, home: House, percent: int
+) -> None:
+    staff_page.set_viewport_size({"width": 320, "height": 640})
+    staff_page.goto(f"{home.site}/give/general/")
+    label = staff_page.locator(".ra")
+    # The bar of a large amount, drawn by the page's own style.
+    label.evaluate("(label, p) => { label.className = `ra p${p}`; label.textContent = '1,234,567.89 $'; }", percent)
+    bar, shown = staff_page.locator(".bar").bounding_box(), label.bounding_box()
+    assert bar is not None
+    assert shown is not None
+    assert shown["x"] >= bar["x"] - 0.5
+    assert shown["x"] + shown["width"] <= bar["x"] + bar["width"] + 0.5
+
+
 def test_pictures_of_the_page_and_the_bar(staff_page: Page, home: House, tmp_path: Path) -> None:
     home.pay(home.checkout())
     home.await_meter(raised=50000)
