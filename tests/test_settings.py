@@ -1,6 +1,9 @@
 """The settings: what a site with a live key must have before it starts, and words for whoever left it out."""
 
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +82,19 @@ def test_a_live_site_that_lacks_something_does_not_start_and_says_what(
 )
 def test_a_site_in_test_mode_may_do_with_less(start: Any, fields: dict[str, str]) -> None:
     assert not start(LIVE | {"STRIPE_SECRET_KEY": "sk_test_abc"} | fields)["LIVEMODE"]
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_what_django_warns_of_is_logged_once(debug: str) -> None:
+    code = "import django, logging; django.setup(); logging.getLogger('django.request').warning('only once')"
+    environment = {name: os.environ[name] for name in ("PATH", "DATABASE_URL") if name in os.environ} | LIVE
+    environment |= {"DJANGO_SETTINGS_MODULE": "supportsite.settings", "STRIPE_SECRET_KEY": "sk_test_abc"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=SETTINGS.parent.parent,
+        env=environment | {"DEBUG": debug},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout + done.stderr).count("only once") == 1
