@@ -396,4 +396,4 @@ def give_up_refund(request: RefundRequest) -> None:
         still_open = refunds.unanswered(now=timezone.now()).select_for_update(no_key=True)
         if not still_open.filter(pk=request.pk).exists():
             raise RefundRefused("This refund has its answer, or is still being sent. Nothing was changed.")
-        projections.release_refund(request=request, status="given_up", error="staff did not find it at the processor")
+        projections.release_refund(request=request, status="given_up")
