@@ -212,13 +212,14 @@ def test_each_door_opens_to_those_who_may(
         "RECORD": record.pk,
     }
     people = (manager, finance, client_of(), superuser)
+    strangers = (Client(), client_of("Finance", "Campaign managers", staff=False))
     wrong = []
     for door, *wanted in DOORS:
         address = re.sub(r"[A-Z]{2,}", lambda place: str(places[place[0]]), door)
         answers = [person.get(address).status_code for person in people]
         if answers != wanted:
             wrong.append((door, answers, wanted))
-        for stranger in (Client(), client_of("Finance", "Campaign managers", staff=False)):
+        for stranger in strangers:
             answer = stranger.get(address)
             if address.startswith("/admin/") and not (answer.status_code == 302 and "/login/" in answer["Location"]):
                 wrong.append((door, [answer.status_code], [302]))
