@@ -10,6 +10,7 @@ from donations.models import Campaign, Tier
 
 LONGEST_EMAIL = 254
 CUSTOM = "custom"
+NOTHING = re.compile(r"0+(\.0*)?", re.ASCII)
 SOURCE = re.compile(r"[A-Za-z0-9_-]{1,60}", re.ASCII)
 
 
@@ -20,7 +21,11 @@ class GiveForm(forms.Form):
     """
 
     tier = forms.CharField(max_length=20, error_messages={"required": "Choose an amount."})
-    amount = forms.CharField(required=False, max_length=60)
+    amount = forms.CharField(
+        required=False,
+        max_length=60,
+        error_messages={"max_length": "This is too long for an amount. Type it in digits."},
+    )
     name = forms.CharField(
         required=False, max_length=100, error_messages={"max_length": "A name can have 100 characters at most."}
     )
@@ -76,7 +81,7 @@ class GiveForm(forms.Form):
             try:
                 self.amount_minor = money.parse_amount(typed, self.campaign.currency)
             except money.AmountError as error:
-                self.add_error("amount", str(error))
+                self.add_error("amount", f"{error} {self._way_to_follow(typed)}".strip())
             return
         presets = {str(preset.amount_minor): preset.amount_minor for preset in self.tiers}
         if tier not in presets:
@@ -102,6 +107,12 @@ class GiveForm(forms.Form):
                 f"With the fee you would pay {total}, and {most} is the most that can be paid at once. "
                 "Choose a smaller amount, or leave the fee out.",
             )
+
+    def _way_to_follow(self, typed: str) -> str:
+        """Who types 0 means the choice that asks for no money, where there is one."""
+        if not NOTHING.fullmatch(typed) or all(preset.amount_minor for preset in self.tiers):
+            return ""
+        return f"To support us without paying, choose {money.format_minor(0, self.campaign.currency)} below."
 
     def _is_same(self, typed: str) -> bool:
         try:

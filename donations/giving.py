@@ -23,7 +23,8 @@ from donations import fees, money, outbox, processors, projections
 from donations.fees import Formula
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, OutboxMessage, RefundRequest
 from donations.models.gifts import new_refund_key
-from donations.processors.base import CheckoutOrder, ProcessorBusy, ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import KEY_LASTS, CheckoutOrder, ProcessorBusy, ProcessorRefused, ProcessorUnavailable
+from donations.selectors import refunds
 
 log = logging.getLogger(__name__)
 PAGE_LASTS = timedelta(days=1)
@@ -33,10 +34,9 @@ LONGEST_OPENING = 3.0  # seconds: a reader waits 4 at most
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 MOST_CONFIRMATION_MAILS = 5
 PAID = ("confirmed", "awaiting")
-MOST_ATTEMPTS = 20
+MOST_CHECKOUTS = 20  # that one form, as it was shown once, may start
 SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # longer than a call to the processor can take
 LONGEST_REFUND_WAIT = timedelta(hours=1)
-KEY_LASTS = timedelta(hours=23)  # the processor forgets a key after a day: the same refund could then be made twice
 
 
 # ---- the form that was shown
@@ -72,6 +72,10 @@ def is_open_page(token: str) -> bool:
 # ---- giving
 
 
+class PageUsedUp(Exception):
+    """The form as it was shown has started as many checkouts as one may; a new page token starts others."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
     """A reader's filled-in form; `page` identifies the form as it was shown once.
@@ -105,7 +109,7 @@ def fee_formula(campaign: Campaign) -> Formula | None:
 def start_gift(intent: Intent) -> str:
     """The address to send the reader to: the hosted page, or the thank-you page of a gift that is paid already.
 
-    Raises ProcessorUnavailable (the same call again makes no second checkout) or ProcessorRefused.
+    Raises ProcessorUnavailable (the same call again makes no second checkout), ProcessorRefused or PageUsedUp.
     """
     gift = _gift_of(intent)
     if _is_over_well(gift):
@@ -118,12 +122,21 @@ def start_gift(intent: Intent) -> str:
 
 def _gift_of(intent: Intent) -> Gift:
     """The gift of an attempt: the one of an earlier submission while its checkout lasts, else a new one."""
-    for generation in range(MOST_ATTEMPTS):
+    for generation in range(MOST_CHECKOUTS):
         attempt = intent.attempt(generation)
-        gift = Gift.objects.filter(attempt=attempt).first() or _add_gift(intent, attempt)
+        gift = Gift.objects.filter(attempt=attempt).first()
+        if gift is None:
+            _ensure_room(intent.page)
+            gift = _add_gift(intent, attempt)
         if not _must_begin_anew(gift):
             return gift
-    raise ProcessorRefused("This form was sent too many times. Please open the page anew.", "too_many_attempts")
+    raise PageUsedUp
+
+
+def _ensure_room(page: str) -> None:
+    """Of several requests at once, a few may pass: the limit keeps a flood away, and counts no money."""
+    if Gift.objects.filter(page=page).count() >= MOST_CHECKOUTS:
+        raise PageUsedUp
 
 
 def _add_gift(intent: Intent, attempt: str) -> Gift:
@@ -408,3 +421,17 @@ def _claim(request: RefundRequest) -> bool:
     # The condition decides between two processes: one of them changes the row.
     free = RefundRequest.objects.filter(pk=request.pk, status="sending", next_try_at__lte=now)
     return bool(free.update(next_try_at=now + wait))
+
+
+def give_up_refund(request: RefundRequest) -> None:
+    """Free what an unanswered request had set aside; staff looked for it at the processor, and it is not there.
+
+    Raises RefundRefused for one that was answered, or that may still be sent. Should it exist after all, its event is
+    booked as that of any refund made in the processor's own dashboard.
+    """
+    with transaction.atomic():
+        # Locked: its event may come at this very moment.
+        still_open = refunds.unanswered(now=timezone.now()).select_for_update(no_key=True)
+        if not still_open.filter(pk=request.pk).exists():
+            raise RefundRefused("This refund has its answer, or is still being sent. Nothing was changed.")
+        projections.release_refund(request=request, status="given_up")

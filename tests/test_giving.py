@@ -17,10 +17,10 @@ from django.test import Client
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import giving, outbox, processors, projections
+from donations import giving, inbox, outbox, processors, projections
 from donations.giving import new_page
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, MonthTotal, RefundRequest, Tier
-from tests.factories import confirm
+from tests.factories import checkout_event, confirm, deliver
 from tests.sandbox import eventually, sandbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -132,6 +132,26 @@ def test_a_changed_form_is_a_new_gift_and_the_old_checkout_is_closed(
     assert giving.close_superseded() == 0
 
 
+def test_a_checkout_whose_answer_was_lost_is_reused_or_ends_without_a_trace_in_the_sums(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page, processor.status = new_page(), 503
+    send(client, page)
+    lost = Gift.objects.get()
+    processor.status = 200
+    assert send(client, page, tier="250000").status_code == 303
+    # Nobody knows its address, so nobody can pay it, and there is none to close; the processor lets it expire.
+    assert giving.close_superseded() == 0
+    deliver(checkout_event(lost, "checkout.session.expired", paid=False))
+    inbox.drain()
+    assert GiftState.objects.get(pk=lost).status == "expired"
+    assert not MonthTotal.objects.exclude(raised=0, awaiting=0).exists()
+    processor.answer |= {"id": "cs_test_3"}
+    # And the first form, sent once more, is a gift of its own with a key of its own.
+    assert send(client, page).status_code == 303
+    assert [key.partition("-")[0] == lost.pk for _, key, _ in processor.calls] == [True, False, False]
+
+
 def test_who_goes_back_without_paying_comes_to_the_same_form(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:
@@ -178,6 +198,44 @@ def test_an_address_that_the_processor_refuses_is_said_beside_it(
     answer = send(client, new_page(), email="reader@example.invalid")
     assert answer.status_code == 422
     assert set(answer.context["form"].errors) == {"email"}
+
+
+@pytest.mark.parametrize("address", ["/", "/give/"])
+def test_the_short_address_takes_along_what_it_was_asked_with(client: Client, campaign: Campaign, address: str) -> None:
+    assert client.get(address).headers["Location"] == URL
+    assert client.get(f"{address}?source=article&tier=2500.00").headers["Location"] == (
+        f"{URL}?source=article&tier=2500.00"
+    )
+
+
+def test_one_page_starts_so_many_checkouts_and_then_asks_for_one_more_press(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    for number in range(giving.MOST_CHECKOUTS):
+        processor.answer |= {"id": f"cs_test_{number}"}
+        assert send(client, page, tier="custom", amount=str(10 + number)).status_code == 303
+    for _ in range(2):
+        refused = send(client, page, tier="custom", amount="9", name="Kept name")
+        assert refused.status_code == 422
+    assert "press the button once more" in refused.text
+    assert "Kept name" in refused.text
+    assert len(processor.calls) == giving.MOST_CHECKOUTS
+    again = refused.context["form"]["page"].value()
+    processor.answer |= {"id": "cs_test_again"}
+    assert send(client, again, tier="custom", amount="9", name="Kept name").status_code == 303
+
+
+def test_the_last_checkout_of_a_used_up_page_still_opens(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    for number in range(giving.MOST_CHECKOUTS):
+        processor.answer |= {"id": f"cs_test_{number}"}
+        send(client, page, tier="custom", amount=str(10 + number))
+    last = send(client, page, tier="custom", amount=str(9 + giving.MOST_CHECKOUTS))
+    assert last.status_code == 303
+    assert Gift.objects.count() == giving.MOST_CHECKOUTS
 
 
 def test_a_form_is_read_and_sent_and_nothing_else(client: Client, campaign: Campaign) -> None:
@@ -227,7 +285,18 @@ def test_an_amount_longer_than_the_field_is_refused_in_one_sentence(client: Clie
     answer = client.post(URL, {"page": new_page(), "tier": "custom", "amount": "1" * 61})
     assert answer.status_code == 422
     assert answer.context["form"].errors.keys() == {"amount"}
-    assert len(answer.context["form"].errors["amount"]) == 1
+    [said] = answer.context["form"].errors["amount"]
+    assert said.startswith("This is too long for an amount.")
+
+
+@pytest.mark.parametrize("typed", ["0", "0.00"])
+def test_who_types_nothing_is_led_to_the_choice_that_asks_for_no_money(
+    client: Client, campaign: Campaign, typed: str
+) -> None:
+    way = "To support us without paying, choose 0 $ below."
+    assert way in send(client, new_page(), tier="custom", amount=typed).context["form"].errors["amount"][0]
+    campaign.tiers.filter(amount=0).delete()
+    assert way not in send(client, new_page(), tier="custom", amount=typed).text
 
 
 def test_a_page_of_another_site_cannot_send_the_form(client: Client, campaign: Campaign) -> None:

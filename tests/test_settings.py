@@ -1,6 +1,9 @@
 """The settings: what a site with a live key must have before it starts, and words for whoever left it out."""
 
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +110,19 @@ def test_the_limit_of_what_one_person_enters_alone_is_whole_units(start: Any, wr
 def test_a_limit_that_is_no_whole_number_is_refused(start: Any, written: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"APPROVAL_LIMIT is .*: write whole units"):
         start(LIVE | {"APPROVAL_LIMIT": written})
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_what_django_warns_of_is_logged_once(debug: str) -> None:
+    code = "import django, logging; django.setup(); logging.getLogger('django.request').warning('only once')"
+    environment = {name: os.environ[name] for name in ("PATH", "DATABASE_URL") if name in os.environ} | LIVE
+    environment |= {"DJANGO_SETTINGS_MODULE": "supportsite.settings", "STRIPE_SECRET_KEY": "sk_test_abc"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=SETTINGS.parent.parent,
+        env=environment | {"DEBUG": debug},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout + done.stderr).count("only once") == 1

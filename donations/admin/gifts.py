@@ -7,14 +7,16 @@ from django.contrib.admin.utils import quote, unquote
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
+from django.utils import timezone
 from django.utils.html import format_html
 
 from donations.admin import entering
 from donations.admin.people import donor_term, donors_of
 from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, moment, page_of
-from donations.admin.refunds import left_to_refund, refund_page, state_of
+from donations.admin.refunds import give_up_refund, left_to_refund, refund_page, state_of
 from donations.charts import amount_text
 from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, OfflineRequest, RefundRequest
+from donations.selectors import refunds
 from donations.selectors.dashboard import tier_name
 
 MOST_EVENTS = 100
@@ -174,7 +176,9 @@ class GiftAdmin(ReadOnlyAdmin):
         context["events"] = [_event_line(event, user) for event in _events_of(gift)]
         if user.has_perm("donations.view_refundrequest"):
             requests = gift.refund_requests.select_related("requested_by").order_by("requested_at", "pk")
-            context["requests"] = [_request_line(asked, gift) for asked in requests]
+            open_ends = set(refunds.unanswered(now=timezone.now()).filter(gift=gift).values_list("pk", flat=True))
+            context["requests"] = [_request_line(asked, gift, asked.pk in open_ends) for asked in requests]
+            context["may_give_up"] = user.has_perm("donations.add_refundrequest")
         if user.has_perm("donations.view_offlinerequest"):
             entered = gift.offline_requests.select_related("requested_by").order_by("requested_at", "pk")
             context["offline"] = [_offline_line(asked, user) for asked in entered]
@@ -188,11 +192,20 @@ class GiftAdmin(ReadOnlyAdmin):
         refund = path(
             "<path:object_id>/refund/", self.admin_site.admin_view(self.refund_view), name="donations_gift_refund"
         )
-        return [refund, *super().get_urls()]
+        give_up = path(
+            "<path:object_id>/refund/<int:asked>/give-up/",
+            self.admin_site.admin_view(self.give_up_view),
+            name="donations_gift_give_up_refund",
+        )
+        return [give_up, refund, *super().get_urls()]
 
     def refund_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask for a refund. The processor is called outside any transaction, as `giving` wants it."""
         return refund_page(request, self, reference_in(object_id))
+
+    def give_up_view(self, request: HttpRequest, object_id: str, asked: int) -> HttpResponse:
+        """Give up a refund that got no answer and is not at the processor."""
+        return give_up_refund(request, self, reference_in(object_id), asked)
 
 
 def reference_in(object_id: str) -> str:
@@ -232,8 +245,10 @@ def _event_line(event: InboxEvent, user: Any) -> dict[str, Any]:
     }
 
 
-def _request_line(asked: RefundRequest, gift: Gift) -> dict[str, Any]:
+def _request_line(asked: RefundRequest, gift: Gift, unanswered: bool) -> dict[str, Any]:
     return {
+        "pk": asked.pk,
+        "unanswered": unanswered,
         "amount": amount_text(asked.amount, gift.currency),
         "requested_at": asked.requested_at,
         "requested_by": asked.requested_by or "–",

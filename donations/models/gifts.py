@@ -173,6 +173,7 @@ class RefundRequest(models.Model):
         ACCEPTED = "accepted", "taken by the processor"
         REFUSED = "refused", "refused by the processor"
         FAILED = "failed", "failed later: the money came back"
+        GIVEN_UP = "given_up", "given up: it was not found at the processor"
 
     key = models.CharField(max_length=60, unique=True, default=new_refund_key, editable=False)
     gift = models.ForeignKey(Gift, models.PROTECT, related_name="refund_requests")
@@ -189,7 +190,10 @@ class RefundRequest(models.Model):
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(amount__gt=0), name="refund_is_some_money")]
-        indexes = [models.Index(fields=["next_try_at"], condition=Q(status="sending"), name="refunds_to_send_again")]
+        indexes = [
+            models.Index(fields=["next_try_at"], condition=Q(status="sending"), name="refunds_to_send_again"),
+            models.Index(fields=["requested_at"], condition=Q(status="sending"), name="refunds_unanswered"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.key} {self.status}"

@@ -92,6 +92,11 @@ class LedgerEntry(models.Model):
                 condition=~Q(kind__in=["gift", "offline_gift", "fee"]),
                 name="entries_that_change_a_gift",
             ),
+            models.Index(
+                fields=["campaign", "livemode", "campaign_month", "-effective_at"],
+                condition=Q(kind="refund"),
+                name="refunds_of_a_month",
+            ),
         ]
 
     def __str__(self) -> str:

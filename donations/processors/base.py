@@ -4,8 +4,11 @@ Amounts are integers in the currency's minor unit; times are aware, in UTC; curr
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
+
+KEY_LASTS = timedelta(hours=23)
+"""A processor forgets a key after a day: what is sent under it later could be done a second time."""
 
 
 class BadDelivery(Exception):

@@ -5,6 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_http_methods, require_safe
@@ -17,15 +18,17 @@ from donations.selectors import bar as bars
 from donations.views.public import SeeOther, from_our_own_pages
 
 BACK = "back"  # the button that leads from the page of trouble to the filled-in form
+USED_UP = "This page has led to many payments already. Nothing is lost: press the button once more to start afresh."
 
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """`/` and `/give/`: on to the default campaign."""
+    """`/` and `/give/`: on to the default campaign, with whatever the address asked for: a tier, a source."""
     campaign = Campaign.objects.filter(is_default=True).first()
     if campaign is None:
         raise Http404("No campaign is the default one yet: staff choose it in the admin, under Campaigns.")
-    return redirect("give", campaign=campaign.pk)
+    asked = request.META.get("QUERY_STRING", "")
+    return redirect(reverse("give", args=[campaign.pk]) + (f"?{asked}" if asked else ""))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -91,6 +94,10 @@ def _hand_off(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpR
         return _page(request, campaign, form, status=422)
     except ProcessorUnavailable:
         return _trouble(request, campaign, form)
+    except giving.PageUsedUp:
+        form.add_error(None, USED_UP)
+        form.page_id = ""  # the form comes back with a page token of its own
+        return _page(request, campaign, form, status=422)
 
 
 def _refused_field(refusal: ProcessorRefused, tier: str) -> str:

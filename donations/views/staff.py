@@ -19,6 +19,7 @@ from donations import charts
 from donations.charts import amount_text
 from donations.models import Campaign, MonthStatement
 from donations.periods import Month
+from donations.processors.base import KEY_LASTS
 from donations.selectors import dashboard, statements
 from donations.selectors.dashboard import FollowerLine, GiftLine, Glance, Health, TierShare
 
@@ -323,7 +324,7 @@ def _latest_row(*, line: GiftLine, zone: str, refund: bool) -> LatestRow:
         tier=line.tier,
         status=line.status,
         at=line.at,
-        when=("given " if refund else "") + _when(line.at, zone),
+        when=_when(line.at, zone),
     )
 
 
@@ -341,7 +342,7 @@ def _when(instant: datetime, zone: str) -> str:
 
 
 def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
-    """The line of health: what arrived last, and what lies in the inbox."""
+    """The line of health: what arrived last, what lies in the inbox, and which refunds nobody answered."""
     if health.last_received is None:
         yield "No event was ever received"
     else:
@@ -353,6 +354,7 @@ def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
     yield f"{health.waiting:,} waiting"
     yield f"{health.quarantined:,} quarantined"
     yield f"{health.wrong_mode:,} of the wrong mode"
+    yield f"{_count(len(health.unanswered_refunds), 'refund')} unanswered"
 
 
 def _alarms(*, health: Health, now: datetime) -> Iterator[str]:
@@ -363,8 +365,21 @@ def _alarms(*, health: Health, now: datetime) -> Iterator[str]:
             f"{_count(health.quarantined, 'event')} {verb} in quarantine and not in these figures: "
             "accept or dismiss each of them."
         )
+    yield from _unanswered(health)
     if health.is_late(now=now):
         yield "Events have lain unprocessed for more than a minute: these figures lag behind. See that the workers run."
+
+
+def _unanswered(health: Health) -> Iterator[str]:
+    """Refunds that nobody but a person can bring to an end."""
+    number = len(health.unanswered_refunds)
+    if number:
+        hours = int(KEY_LASTS.total_seconds()) // 3600
+        verb, pronoun = ("is", "it") if number == 1 else ("are", "them")
+        yield (
+            f"{_count(number, 'refund')} got no answer from the payment service for {hours} hours, and {verb} not sent "
+            f"again: look for {pronoun} there, and see the page of the gift for what to do."
+        )
 
 
 def ago(age: timedelta) -> str:

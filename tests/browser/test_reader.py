@@ -1,5 +1,6 @@
 """A reader's way: from the article's button to the thank-you page and the moved bar."""
 
+import re
 from pathlib import Path
 from random import Random
 
@@ -111,6 +112,30 @@ def test_a_narrow_page_does_not_scroll_sideways(staff_page: Page, home: House) -
     for path in ("/give/general/", "/embed/v1/meter", "/demo/article/"):
         staff_page.goto(home.site + path)
         assert staff_page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+@pytest.mark.parametrize("percent", [0, 3, 20, 50, 97, 100])
+def test_what_was_raised_stands_above_its_bar_however_narrow_that_is(
+    staff_page: Page, home: House, percent: int
+) -> None:
+    staff_page.set_viewport_size({"width": 320, "height": 640})
+    staff_page.goto(f"{home.site}/give/general/")
+    label = staff_page.locator(".ra")
+    # The bar of a large amount, drawn by the page's own style.
+    label.evaluate("(label, p) => { label.className = `ra p${p}`; label.textContent = '1,234,567.89 $'; }", percent)
+    bar, shown = staff_page.locator(".bar").bounding_box(), label.bounding_box()
+    assert bar is not None
+    assert shown is not None
+    assert shown["x"] >= bar["x"] - 0.5
+    assert shown["x"] + shown["width"] <= bar["x"] + bar["width"] + 0.5
+
+
+def test_the_frame_is_as_high_as_the_bar_in_it(staff_page: Page, home: House) -> None:
+    height = re.search(r"height=&quot;(\d+)&quot;|height=\"(\d+)\"", home.client.get("/embed/").text)
+    assert height
+    staff_page.set_viewport_size({"width": 320, "height": int(height[1] or height[2])})
+    staff_page.goto(f"{home.site}/embed/v1/meter")
+    assert staff_page.evaluate("document.documentElement.scrollHeight <= innerHeight")
 
 
 def test_pictures_of_the_page_and_the_bar(staff_page: Page, home: House, tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ def test_declined_delayed_and_abandoned_gifts_count_only_when_paid(home: House) 
     home.control(f"payments/{home.api(f'checkout/sessions/{failing}')['payment_intent']}/fail")
     home.await_meter(pending=0, raised=1200)
     assert home.api(f"checkout/sessions/{abandoned}")["status"] == "open"
+    home.control(f"sessions/{abandoned}/expire")
+    home.thanks_says(abandoned, "This checkout is over")
+    home.thanks_says(failing, "The payment did not go through")
     assert home.api(f"checkout/sessions/{declined}")["payment_status"] == "unpaid"
     home.pay(declined)
     home.await_meter(raised=2300, gifts=2)
