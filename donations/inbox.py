@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,8 +19,8 @@ from django.utils import timezone
 
 from donations import booking, bulk, processors
 from donations.booking import Outcome
-from donations.models import InboxEvent
-from donations.processors.base import Interpretation, Malformed, fact_from_json, fact_to_json
+from donations.models import InboxEvent, TypesRead
+from donations.processors.base import Interpretation, Malformed, Sighting, fact_from_json, fact_to_json
 
 log = logging.getLogger(__name__)
 State = InboxEvent.State
@@ -48,6 +49,46 @@ VALUES (%s, %s, 'delivery', %s, %s, %s, %s, 'ready', %s, 0, '', '', '', '', '', 
 ON CONFLICT (processor, event_id) DO NOTHING
 """  # noqa: S608 (the only text put in is our own table name)
 INSERT_APART = INSERT.replace("%s", "%b")
+
+
+COLUMNS = (
+    "processor",
+    "event_id",
+    "origin",
+    "type",
+    "received_at",
+    "body",
+    "body_sha256",
+    "state",
+    "next_try_at",
+    "attempts",
+    "reason",
+    "subject",
+    "payment",
+    "gift_reference",
+    "decision",
+    "decision_reason",
+)
+
+
+def put(*, processor: str, origin: str, event_id: str, type: str, body: bytes) -> bool:  # noqa: A002 (the column's name)
+    """Store what was not delivered: found by a sweep, or told by staff. False: it is there already."""
+    return put_many(processor=processor, rows=[Sighting(origin, event_id, type, body)]) == 1
+
+
+def put_many(*, processor: str, rows: Iterable[Sighting]) -> int:
+    """Store many at once; how many were not there yet. A repeated one is passed over."""
+    now = timezone.now()
+    by_id = {row.event_id: row for row in rows}
+    values = [_new_row(processor, by_id[event_id], now) for event_id in sorted(by_id)]
+    then = "ON CONFLICT (processor, event_id) DO NOTHING RETURNING id"
+    return len(bulk.insert(InboxEvent, COLUMNS, values, then=then))
+
+
+def _new_row(processor: str, told: Sighting, now: datetime) -> tuple[Any, ...]:
+    digest = hashlib.sha256(told.body).digest()
+    told_now = (processor, told.event_id, told.origin, told.type, now, told.body, digest)
+    return (*told_now, State.READY.value, now, 0, "", "", "", "", "", "")
 
 
 # ---- draining
@@ -300,6 +341,45 @@ def replay(event: InboxEvent) -> None:
             state=State.READY, next_try_at=timezone.now(), waiting_since=None, settled_at=None
         )
     process_batch_of(event.pk)
+
+
+def read_again(
+    *, states: Iterable[str], types: Iterable[str] | None = None, since: datetime | None = None, processor: str = ""
+) -> int:
+    """Have settled rows read again, by what the adapter knows by now: what is booked already stays as it is.
+
+    In batches, each a transaction of its own, so that workers are not held up; drain afterwards. How many there were.
+    """
+    rows = InboxEvent.objects.filter(state__in=list(states))
+    if types is not None:
+        rows = rows.filter(type__in=list(types))
+    if since is not None:
+        rows = rows.filter(received_at__gte=since)
+    if processor:
+        rows = rows.filter(processor=processor)
+    total, last = 0, 0
+    while batch := list(rows.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[: 2 * BATCH]):
+        total += rows.filter(pk__in=batch).update(
+            state=State.READY, next_try_at=timezone.now(), waiting_since=None, settled_at=None
+        )
+        last = batch[-1]
+    return total
+
+
+def read_newly_known(processor: str) -> int:
+    """After an upgrade: read again what needed nothing, of types that the adapter reads now and did not then.
+
+    The types read so far are stored, so this costs a look at one row. How many rows are read again.
+    """
+    reads = processors.get(processor).reads
+    stored = TypesRead.objects.filter(pk=processor).first()
+    fresh = reads - set(stored.types if stored else [])
+    if not fresh:
+        return 0
+    found = read_again(states=[State.NOTHING], types=fresh, processor=processor)
+    # Only now: whoever is killed before this reads them again.
+    TypesRead.objects.update_or_create(pk=processor, defaults={"types": sorted(reads)})
+    return found
 
 
 def process_batch_of(identity: int) -> None:
