@@ -20,7 +20,7 @@ from django.utils import timezone
 from donations import booking, bulk, processors
 from donations.booking import Outcome
 from donations.models import InboxEvent, TypesRead
-from donations.processors.base import Interpretation, Malformed, Sighting, fact_from_json, fact_to_json
+from donations.processors.base import Interpretation, Malformed, fact_from_json, fact_to_json
 
 log = logging.getLogger(__name__)
 State = InboxEvent.State
@@ -51,44 +51,45 @@ ON CONFLICT (processor, event_id) DO NOTHING
 INSERT_APART = INSERT.replace("%s", "%b")
 
 
-COLUMNS = (
-    "processor",
-    "event_id",
-    "origin",
-    "type",
-    "received_at",
-    "body",
-    "body_sha256",
-    "state",
-    "next_try_at",
-    "attempts",
-    "reason",
-    "subject",
-    "payment",
-    "gift_reference",
-    "decision",
-    "decision_reason",
+# ---- what no delivery brought: found at the processor, or told by staff
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event to be put in. `origin` is one of InboxEvent.Origin, `body` what `processor` can interpret."""
+
+    processor: str
+    origin: str
+    event_id: str
+    type: str
+    body: bytes
+
+
+PUT = (
+    *("processor", "event_id", "origin", "type", "received_at", "body", "body_sha256", "state", "next_try_at"),
+    *("attempts", "reason", "subject", "payment", "gift_reference", "decision", "decision_reason"),
 )
 
 
-def put(*, processor: str, origin: str, event_id: str, type: str, body: bytes) -> bool:  # noqa: A002 (the column's name)
-    """Store what was not delivered: found by a sweep, or told by staff. False: it is there already."""
-    return put_many(processor=processor, rows=[Sighting(origin, event_id, type, body)]) == 1
+def put(*, processor: str, origin: str, event_id: str, type: str, body: bytes) -> bool:  # noqa: A002 (the field's name)
+    """Store an event that no delivery brought; False where it stands already. Inside or outside a transaction."""
+    return bool(put_many([NewEvent(processor=processor, origin=origin, event_id=event_id, type=type, body=body)]))
 
 
-def put_many(*, processor: str, rows: Iterable[Sighting]) -> int:
-    """Store many at once; how many were not there yet. A repeated one is passed over."""
+def put_many(events: Iterable[NewEvent]) -> list[NewEvent]:
+    """Store many at once, and return those that are new. It takes no more than a statement for each thousand."""
+    by_key = {(event.processor, event.event_id): event for event in events}
     now = timezone.now()
-    by_id = {row.event_id: row for row in rows}
-    values = [_new_row(processor, by_id[event_id], now) for event_id in sorted(by_id)]
-    then = "ON CONFLICT (processor, event_id) DO NOTHING RETURNING id"
-    return len(bulk.insert(InboxEvent, COLUMNS, values, then=then))
+    # Keys in one order: two who put the same events wait for one another and never deadlock.
+    rows = [_put_row(by_key[key], now) for key in sorted(by_key)]
+    unless_there = "ON CONFLICT (processor, event_id) DO NOTHING RETURNING processor, event_id"
+    return [by_key[key] for key in bulk.insert(InboxEvent, PUT, rows, then=unless_there)]
 
 
-def _new_row(processor: str, told: Sighting, now: datetime) -> tuple[Any, ...]:
-    digest = hashlib.sha256(told.body).digest()
-    told_now = (processor, told.event_id, told.origin, told.type, now, told.body, digest)
-    return (*told_now, State.READY.value, now, 0, "", "", "", "", "", "")
+def _put_row(event: NewEvent, now: datetime) -> list[Any]:
+    digest = hashlib.sha256(event.body).digest()
+    told = [event.processor, event.event_id, event.origin, event.type, now, event.body, digest]
+    return [*told, State.READY.value, now, 0, "", "", "", "", "", ""]
 
 
 # ---- draining

@@ -39,7 +39,17 @@ from donations.models import (
 )
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from tests import factories
-from tests.factories import NOON, checkout_event, confirm, deliver, make_campaign, make_gift, make_staff, refund_event
+from tests.factories import (
+    NOON,
+    checkout_event,
+    confirm,
+    deliver,
+    make_campaign,
+    make_gift,
+    make_payout,
+    make_staff,
+    refund_event,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -170,6 +180,10 @@ DOORS: list[tuple[str, int, int, int, int]] = [
     (f"{ROOM}/ledgerentry/add/", 403, 403, 403, 403),
     (f"{ROOM}/ledgerentry/ENTRY/change/", 403, 200, 403, 200),
     (f"{ROOM}/ledgerentry/ENTRY/delete/", 403, 403, 403, 403),
+    (f"{ROOM}/payout/", 403, 200, 403, 200),
+    (f"{ROOM}/payout/add/", 403, 403, 403, 403),
+    (f"{ROOM}/payout/PAYOUT/change/", 403, 200, 403, 200),
+    (f"{ROOM}/payout/PAYOUT/delete/", 403, 403, 403, 403),
     (f"{ROOM}/inboxevent/", 403, 200, 403, 200),
     (f"{ROOM}/inboxevent/add/", 403, 403, 403, 403),
     (f"{ROOM}/inboxevent/EVENT/change/", 403, 200, 403, 200),
@@ -210,6 +224,7 @@ def test_each_door_opens_to_those_who_may(
         "FOLLOWER": follower.pk,
         "MESSAGE": OutboxMessage.objects.values_list("pk", flat=True)[0],
         "RECORD": record.pk,
+        "PAYOUT": make_payout().pk,
     }
     people = (manager, finance, client_of(), superuser)
     wrong = []

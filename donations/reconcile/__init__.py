@@ -18,7 +18,7 @@ from donations.models import Reconciliation
 from donations.processors.base import SWEEP, ProcessorRefused, ProcessorUnavailable
 from donations.reconcile import look_ups, runs, sweep
 from donations.reconcile.pages import Comparison
-from donations.reconcile.runs import STEPS, Busy, LostLease, Run
+from donations.reconcile.runs import STEPS, Busy, LostLease, Rest, Run
 
 __all__ = ["Busy", "Comparison", "LostLease", "Run", "check", "look_up", "run", "tick"]
 
@@ -26,15 +26,17 @@ log = logging.getLogger(__name__)
 Tell = Callable[[Run], None]
 
 
-def run(*, processor: str = "", since: datetime | None = None, tell: Tell = lambda _: None) -> Reconciliation:
-    """Fetch what was missed, compare, and store the result. `tell` is called after each page.
+def run(
+    *, processor: str = "", since: datetime | None = None, tell: Tell = lambda _: None, rest: Rest = time.sleep
+) -> Reconciliation:
+    """Fetch what was missed, compare, and store the result. `tell` is called after each page; `rest` sleeps seconds.
 
     Raises Busy where another run is at it; ProcessorUnavailable or ProcessorRefused where the processor does not
     answer: the next run goes on from there.
     """
     name = processor or processors.default().name
     inbox.read_newly_known(name)
-    held = runs.begin(name, since=since)
+    held = runs.begin(name, since=since, rest=rest)
     try:
         _from_where_it_stands(held, tell)
     except (ProcessorUnavailable, ProcessorRefused) as problem:
@@ -88,14 +90,14 @@ def _look_up(held: Run) -> None:
     """What the books asked for while they were filled; twice, as answers ask for more."""
     look_ups.ask_after_silent(held.row.processor)
     for _ in range(2):
-        while look_ups.fetch(held.row.processor, rest=sweep.rest_for(held)):
+        while look_ups.fetch(held.row.processor, rest=held.rest):
             held.hold()
         sweep.drain(held)
 
 
 def _conclude(held: Run) -> None:
     compared = _comparison(held.row)
-    compared.conclude(sweep.rest_for(held))
+    compared.conclude(held.rest)
     runs.finish(
         held,
         books=compared.sums,

@@ -11,7 +11,8 @@ from django.utils import timezone
 from donations import processors, settlements
 from donations.models import Lookup, RecurringGift
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
-from donations.reconcile.sweep import Rest, patiently, store
+from donations.reconcile.runs import Rest
+from donations.reconcile.sweep import patiently, store
 
 log = logging.getLogger(__name__)
 Kind = Lookup.Kind

@@ -15,7 +15,8 @@ from donations.processors.base import (
 )
 from donations.reconcile import comparison
 from donations.reconcile.comparison import MOST_DIFFERENCES, Place, Verdict
-from donations.reconcile.sweep import Rest, patiently
+from donations.reconcile.runs import Rest
+from donations.reconcile.sweep import patiently
 
 Json = dict[str, Any]
 MOST_OPEN = 5000

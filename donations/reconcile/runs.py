@@ -4,6 +4,8 @@ Sole writer of their table. No transaction is open while the processor is asked.
 """
 
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +18,7 @@ from donations.models import Reconciliation
 from donations.processors.base import SWEEP
 
 LEASE = timedelta(seconds=90)  # longer than any one call, or wait, takes
+Rest = Callable[[float], None]
 STEPS = (*SWEEP, "look_ups", "comparison")
 
 
@@ -32,6 +35,13 @@ class Run:
     """A run that we hold. `row` is what stands in its table."""
 
     row: Reconciliation
+    sleep: Rest = time.sleep
+
+    def rest(self, seconds: float) -> None:
+        """Sleep, and hold it meanwhile."""
+        self.keep()
+        self.sleep(seconds)
+        self.keep()
 
     def keep(self, **fields: Any) -> None:
         """Write down where it stands, and hold it on. Raises LostLease."""
@@ -64,23 +74,23 @@ class Run:
         Reconciliation.objects.filter(pk=self.row.pk, holder=self.row.holder).update(held_until=timezone.now())
 
 
-def begin(processor: str, *, since: datetime | None = None) -> Run:
+def begin(processor: str, *, since: datetime | None = None, rest: Rest = time.sleep) -> Run:
     """The run that was not finished, taken up; or a new one. Raises Busy."""
     holder, now = secrets.token_hex(8), timezone.now()
     held = Reconciliation.objects.filter(processor=processor, finished_at=None).first()
     if held is None:
-        return _new(processor, holder, since or window(processor, now))
+        return _new(processor, holder, since or window(processor, now), rest)
     taken = Reconciliation.objects.filter(pk=held.pk, finished_at=None, held_until__lte=now)
     if not taken.update(holder=holder, held_until=now + LEASE, error=""):
         raise Busy(f"another run is at it; it is held until {held.held_until:%H:%M:%S} UTC at least")
     held.refresh_from_db()
-    run = Run(held)
+    run = Run(held, rest)
     if since and since < held.since:
         run.keep(since=since, step=STEPS[0], cursor="", books={}, differences=[], counts={})
     return run
 
 
-def _new(processor: str, holder: str, since: datetime) -> Run:
+def _new(processor: str, holder: str, since: datetime, rest: Rest) -> Run:
     now = timezone.now()
     try:
         with transaction.atomic():
@@ -94,7 +104,7 @@ def _new(processor: str, holder: str, since: datetime) -> Run:
             )
     except IntegrityError as error:
         raise Busy("another run has just begun") from error
-    return Run(row)
+    return Run(row, rest)
 
 
 def window(processor: str, now: datetime) -> datetime:

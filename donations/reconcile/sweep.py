@@ -1,12 +1,12 @@
 """Fetching what was missed: page by page into the inbox, so that there is one way to book money."""
 
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from donations import inbox, processors
+from donations.inbox import NewEvent
 from donations.models import InboxEvent
 from donations.processors.base import (
     Interpretation,
@@ -18,14 +18,13 @@ from donations.processors.base import (
     Sighting,
     fact_to_json,
 )
-from donations.reconcile.runs import Run
+from donations.reconcile.runs import Rest, Run
 
 log = logging.getLogger(__name__)
 State = InboxEvent.State
 LONGEST_WAIT = 60.0
 TRIES = 9
 Answer = TypeVar("Answer")
-Rest = Callable[[float], None]
 
 
 def patiently(call: Callable[[], Answer], rest: Rest) -> Answer:
@@ -47,34 +46,26 @@ def patiently(call: Callable[[], Answer], rest: Rest) -> Answer:
     return call()
 
 
-def rest_for(run: Run) -> Rest:
-    """Sleep, and hold the run meanwhile."""
-
-    def rest(seconds: float) -> None:
-        run.keep()
-        time.sleep(seconds)
-        run.keep()
-
-    return rest
-
-
 def page_of(run: Run, step: str) -> Page:
     """The page at which a run stands."""
     source = processors.get(run.row.processor)
     try:
-        return patiently(lambda: source.sweep(step, since=run.row.since, after=run.row.cursor), rest_for(run))
+        return patiently(lambda: source.sweep(step, since=run.row.since, after=run.row.cursor), run.rest)
     except ProcessorRefused:
         if not run.row.cursor:
             raise
         # The object that we stopped at is gone, as events are after a month: what was read stays read.
         run.keep(cursor="")
-        return patiently(lambda: source.sweep(step, since=run.row.since), rest_for(run))
+        return patiently(lambda: source.sweep(step, since=run.row.since), run.rest)
 
 
 def store(processor: str, page: Page) -> int:
     """Put a page into the inbox, but for what is known; how much was new."""
-    rows = page.sightings
-    return inbox.put_many(processor=processor, rows=unknown(processor, rows)) if rows else 0
+    rows = unknown(processor, page.sightings)
+    events = [
+        NewEvent(processor=processor, origin=r.origin, event_id=r.event_id, type=r.type, body=r.body) for r in rows
+    ]
+    return len(inbox.put_many(events))
 
 
 def drain(run: Run) -> None:
