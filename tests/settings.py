@@ -26,6 +26,9 @@ for name in (
     "EMAIL_URL",
     "MAIL_FROM",
     "LOG_LEVEL",
+    "RECONCILE_EVERY_MINUTES",
+    "RECONCILE_OVERLAP_DAYS",
+    "RECONCILE_FIRST_DAYS",
 ):
     os.environ.pop(name, None)
 
