@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import inbox, processors, projections
+from donations import inbox, processors, projections, settlements
 from donations.admin import amounts, reading
 from donations.admin.refunds import RefundForm
 from donations.models import (
@@ -37,7 +37,7 @@ from donations.models import (
     RefundRequest,
     Tier,
 )
-from donations.processors.base import ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import ProcessorRefused, ProcessorUnavailable, TransactionSeen
 from tests import factories
 from tests.factories import (
     NOON,
@@ -303,6 +303,34 @@ def test_a_gift_shows_its_figures_entries_and_events(finance: Client, gift: Gift
         assert page(entry) in shown.content.decode()
     for event in InboxEvent.objects.all():
         assert page(event) in shown.content.decode()
+
+
+def test_a_gift_shows_its_fee_and_where_its_money_is_and_its_payout_what_it_is_made_of(
+    finance: Client, manager: Client, gift: Gift
+) -> None:
+    payout = make_payout()
+    fact = TransactionSeen(
+        "txn_1", "charge", "ch_1", "pi_1", 50000, 1480, 48520, "USD", "", NOON, NOON, payout.reference
+    )
+    settlements.record_transactions("stripe", [(fact, gift.pk, False)])
+    shown = words(finance.get(page(gift)))
+    assert "In the processor’s books" in shown
+    assert "14.80 $" in shown
+    assert "reached the bank on 18 November 2024" in shown
+    assert "In the processor’s books" not in words(manager.get(page(gift)))
+    shown = words(finance.get(page(payout)))
+    assert gift.pk in shown
+    assert "Together 485.20 $" in shown
+
+
+def test_a_payout_is_found_by_its_id_and_by_what_it_carried(finance: Client, gift: Gift) -> None:
+    payout, other = make_payout("po_1"), make_payout("po_2")
+    fact = TransactionSeen("txn_1", "charge", "ch_1", "pi_1", 1, 0, 1, "USD", "", NOON, NOON, "po_1")
+    settlements.record_transactions("stripe", [(fact, gift.pk, False)])
+    for term in ("po_1", "txn_1"):
+        shown = words(search(finance, "payout", term))
+        assert payout.reference in shown
+        assert other.reference not in shown
 
 
 def test_a_gift_leads_finance_to_no_page_that_they_may_not_see(finance: Client, gift: Gift) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from django.db import connection
 from django.db.models import Count, Sum
 from django.utils import timezone
 
-from donations import inbox, processors, projections, reconcile, selectors
+from donations import inbox, processors, projections, reconcile, selectors, settlements
 from donations.models import (
     BalanceTransaction,
     Campaign,
@@ -31,9 +32,9 @@ from donations.models import (
     RecurringGift,
     TypesRead,
 )
-from donations.processors.base import ProcessorUnavailable
-from donations.reconcile import look_ups, runs
-from tests.factories import event, make_campaign, make_gift, make_recurring_gift
+from donations.processors.base import ProcessorUnavailable, TransactionSeen
+from donations.reconcile import comparison, look_ups, runs
+from tests.factories import NOON, event, make_campaign, make_gift, make_recurring_gift
 from tests.sandbox import Sandboxed, sandbox, session_form, subscription_form
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(180)]
@@ -255,11 +256,11 @@ def test_a_limit_is_respected_as_told_and_everything_is_found(box: Sandboxed, ca
 def test_waits_are_those_that_the_processor_asks_for(box: Sandboxed, campaign: Campaign) -> None:
     box.control("trouble", mode="429", calls=3)
     waits: list[float] = []
-    look_ups.settlements.ask("stripe", [("invoice", "in_1")])
+    settlements.ask("stripe", [("invoice", "in_1")])
     look_ups.fetch("stripe", rest=waits.append)
     assert waits == [1.0, 1.0, 1.0]
     box.control("trouble", mode="down", calls=4)
-    look_ups.settlements.ask("stripe", [("invoice", "in_2")])
+    settlements.ask("stripe", [("invoice", "in_2")])
     look_ups.fetch("stripe", rest=waits.append)
     assert waits[3:] == [1.0, 2.0, 4.0, 8.0]
 
@@ -299,55 +300,75 @@ def test_one_run_at_a_time(box: Sandboxed, campaign: Campaign) -> None:
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
-    """Another process, killed in the middle of its work; ours then goes on from where that stood."""
-    from django.conf import settings
-
-    campaign = make_campaign()
+    """Other processes: one is killed in the middle of its work, the next goes on from where that stood."""
+    url = database_for_processes(tmp_path)
     with sandbox(tmp_path) as box:
-        made = seeded(box, campaign, 300, refund_every=7, first_days_ago=33)
-        killed_at(box, pages=12)
-        held = Reconciliation.objects.get()
-        assert held.finished_at is None
-        assert held.cursor != "" or held.step != "events"
-        settings.STRIPE_API_BASE, before = box.url, settings.STRIPE_API_BASE
-        processors.get.cache_clear()
-        listed = held.counts["events"]["listed"]
-        come_back_to_life()
-        done = reconcile.run()
-        settings.STRIPE_API_BASE = before
-        processors.get.cache_clear()
-    assert (done.pk, done.equal, sums()) == (held.pk, True, wanted(made))
-    assert done.counts["events"]["listed"] >= listed
+        made = box.seed(300, gift="gift_seeded", refund_every=7, first_days_ago=33)
+        box.later(0)
+        elsewhere(url, box, PREPARE, json.dumps({one.gift: one.amount for one in made}))
+        elsewhere(url, box, KILLED, code=-signal.SIGKILL)
+        before, after = elsewhere(url, box, GO_ON).splitlines()[-2:]
+    held, done = json.loads(before), json.loads(after)
+    assert (held["finished"], done["finished"], done["equal"]) == (False, True, True)
+    assert (held["step"], held["cursor"] != "") == ("events", True)
+    assert (held["pk"], done["runs"]) == (done["pk"], 1)
+    assert {kind: tuple(both) for kind, both in done["sums"].items()} == wanted(made)
 
 
-def killed_at(box: Sandboxed, pages: int) -> None:
-    """Have another process reconcile, and kill it once it has read so many pages."""
-    database = connection.settings_dict
-    url = os.environ["DATABASE_URL"]
-    if connection.vendor == "postgresql":
-        url = f"{url.rsplit('/', 1)[0]}/{database['NAME']}"
-    else:
-        url = f"sqlite:///{database['NAME']}"
-    code = f"""
-import django, os, signal
-django.setup()
-from datetime import timedelta
-from django.utils import timezone
-from donations import reconcile
-seen = []
-def tell(run):
-    seen.append(run)
-    if len(seen) == {pages}:
-        os.kill(os.getpid(), signal.SIGKILL)
-reconcile.run(since=timezone.now() - timedelta(days=45), tell=tell)
+PREPARE = """
+import json, sys
+from django.core.management import call_command
+from tests.factories import make_campaign, make_gift
+call_command("migrate", verbosity=0)
+campaign = make_campaign()
+for gift, amount in json.loads(sys.argv[1]).items():
+    make_gift(campaign, amount, reference=gift)
 """
-    environment = os.environ | {
-        "DATABASE_URL": url,
-        "STRIPE_API_BASE": box.url,
-        "DJANGO_SETTINGS_MODULE": "tests.settings",
-    }
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+KILLED = """
+import os, signal
+from donations import reconcile
+from tests.test_reconcile import run
+seen = []
+def tell(held):
+    seen.append(held)
+    if len(seen) == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+run(tell=tell)
+"""
+GO_ON = """
+import json
+from donations.models import Reconciliation
+from tests.test_reconcile import come_back_to_life, run, sums
+def show():
+    row = Reconciliation.objects.get()
+    told = {"pk": row.pk, "finished": bool(row.finished_at), "equal": row.equal, "step": row.step, "cursor": row.cursor}
+    print(json.dumps(told | {"runs": Reconciliation.objects.count(), "sums": sums()}))
+show()
+come_back_to_life()
+run()
+show()
+"""
+
+
+def database_for_processes(folder: Path) -> str:
+    """The tests' own on PostgreSQL; on SQLite, whose tests are in memory, a file."""
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{folder}/db.sqlite3"
+    return f"{os.environ['DATABASE_URL'].rsplit('/', 1)[0]}/{connection.settings_dict['NAME']}"
+
+
+def elsewhere(url: str, box: Sandboxed, script: str, *arguments: str, code: int = 0) -> str:
+    """Run a script in another process, on this database and with this sandbox; what it printed."""
+    begin = "import django\ndjango.setup()\n"
+    environment = os.environ | {"DATABASE_URL": url, "STRIPE_API_BASE": box.url}
+    done = subprocess.run(
+        [sys.executable, "-c", begin + script, *arguments],
+        env=environment | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
@@ -356,6 +377,22 @@ def test_two_thousand_events_that_were_missed_come_back(box: Sandboxed, campaign
     row = run()
     assert sum(count["new"] for count in row.counts.values()) >= 2000
     assert (row.equal, sums(), projections.drift()) == (True, wanted(made), [])
+
+
+def test_a_list_whose_place_is_gone_is_read_from_its_beginning(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 5)
+    runs.begin("stripe", since=timezone.now() - LONG_AGO).keep(step="events", cursor="evt_forgotten")
+    come_back_to_life()
+    run()
+    assert sums() == wanted(made)
+
+
+def test_an_earlier_beginning_starts_an_unfinished_run_anew(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 5, first_days_ago=40, last_days_ago=35)
+    runs.begin("stripe").keep(step="look_ups")
+    come_back_to_life()
+    run()
+    assert (sums(), Reconciliation.objects.count()) == (wanted(made), 1)
 
 
 # ---- windows
@@ -417,6 +454,43 @@ def test_a_movement_that_only_we_have_is_found(box: Sandboxed, gift: Gift) -> No
     row = run()
     assert causes(row) == {"missing_there": 1}
     assert row.differences[0]["reference"] == "txn_forged"
+
+
+def test_a_movement_that_only_we_have_is_found_on_any_page_and_second(rng: random.Random) -> None:
+    """Many movements a second, so that seconds lie on two pages and on many."""
+    facts = [_fact(f"txn_{number}", second) for number, second in enumerate(sorted(rng.choices(range(8), k=240)))][::-1]
+    for place in range(8):
+        forged = _keep(_fact("txn_forged", place))
+        found, at, since = [], None, _fact("", 0).created
+        pages = [facts[start : start + 20] for start in range(0, 240, 20)]
+        for page in pages:
+            extra, at = comparison.not_listed(
+                "stripe", page, since=since, place=at, is_last=page is pages[-1], livemode=False
+            )
+            found += extra
+        assert found == ["txn_forged"]
+        forged.delete()
+
+
+def _fact(reference: str, second: int) -> TransactionSeen:
+    at = NOON + timedelta(seconds=second)
+    return TransactionSeen(reference, "charge", "ch_1", "pi_1", 100, 3, 97, "USD", "", at, at, "")
+
+
+def _keep(fact: TransactionSeen) -> BalanceTransaction:
+    settlements.record_transactions("stripe", [(fact, "", False)])
+    return BalanceTransaction.objects.get(reference=fact.transaction)
+
+
+def test_more_differences_than_are_kept_are_counted(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 6)
+    run()
+    _edit("UPDATE donations_ledgerentry SET amount = amount - 1, goal_amount = 0 WHERE kind = 'gift'")
+    compared = reconcile.Comparison("stripe", timezone.now() - LONG_AGO, differences=[{"explained": True}] * 998)
+    page = processors.get("stripe").sweep("transactions", since=compared.since)
+    compared.page(page)
+    compared.conclude(lambda seconds: None)
+    assert (compared.found, compared.unexplained, len(compared.differences)) == (len(made), len(made), 1000)
 
 
 def test_an_entry_that_the_processor_knows_nothing_of_is_found(box: Sandboxed, gift: Gift) -> None:
@@ -509,7 +583,7 @@ def test_many_look_ups_are_answered_by_a_list_and_few_one_by_one(box: Sandboxed,
     made = seeded(box, campaign, 150, first_days_ago=0.05, last_days_ago=0, deliveries="delivered")
     calls: list[str] = []
     _count_calls(box, calls)
-    look_ups.settlements.ask("stripe", [("balance_transaction", one.movement) for one in made])
+    settlements.ask("stripe", [("balance_transaction", one.movement) for one in made])
     assert look_ups.fetch("stripe") == 150
     assert len(calls) == 2
     assert Lookup.objects.filter(next_try_at__isnull=False).count() == 0
@@ -528,7 +602,7 @@ def _count_calls(box: Sandboxed, calls: list[str]) -> None:
 
 
 def test_what_the_processor_does_not_know_is_asked_for_ever_later_and_in_the_end_no_more(box: Sandboxed) -> None:
-    look_ups.settlements.ask("stripe", [("invoice", "in_none")])
+    settlements.ask("stripe", [("invoice", "in_none")])
     for _ in range(12):
         Lookup.objects.update(next_try_at=timezone.now())
         look_ups.fetch("stripe")

@@ -102,11 +102,11 @@ def _conclude(held: Run) -> None:
         held,
         books=compared.sums,
         differences=compared.shown(),
-        equal=not compared.differences,
+        equal=not compared.found,
         unexplained=compared.unexplained,
     )
-    if compared.differences:
-        log.warning("both books differ: %d ways, %d unexplained", len(compared.differences), compared.unexplained)
+    if compared.found:
+        log.warning("both books differ: %d ways, %d unexplained", compared.found, compared.unexplained)
 
 
 def check(*, processor: str = "", since: datetime | None = None) -> Comparison:
@@ -133,7 +133,7 @@ def look_up(*, processor: str = "") -> int:
     name = processor or processors.default().name
     inbox.read_newly_known(name)
     try:
-        return look_ups.fetch(name)
+        return look_ups.fetch(name, rounds=10)
     except ProcessorUnavailable as problem:
         log.warning("what events named could not be asked for: %s", problem)
         return 0

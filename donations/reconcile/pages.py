@@ -19,7 +19,7 @@ from donations.reconcile.runs import Rest
 from donations.reconcile.sweep import patiently
 
 Json = dict[str, Any]
-MOST_OPEN = 5000
+MOST_OPEN = 1000
 MOST_ASKED = 50
 AT_ONCE = 100
 
@@ -49,8 +49,14 @@ class Comparison:
         return found
 
     @property
+    def found(self) -> int:
+        """How many differences there are; not all of them are kept."""
+        return int(self.state.get("found", 0))
+
+    @property
     def unexplained(self) -> int:
-        return sum(not each["explained"] for each in self.differences)
+        """How many of them have no known cause."""
+        return int(self.state.get("unexplained", 0))
 
     def page(self, page: Page) -> None:
         """Compare the movements on a page of the processor's list."""
@@ -71,7 +77,7 @@ class Comparison:
         alone = comparison.without_movement(self.processor, since=self.since, livemode=self.source.livemode)
         extra = self._unknown_there(self.state.pop("extra", []), rest)
         alone += [comparison.kept_alone(self.processor, reference) for reference in extra]
-        self.differences += [comparison.as_json(each) for each in alone if each.is_open]
+        self._keep(alone)
         self.differences.sort(key=lambda each: bool(each["explained"]))
 
     def _movements(self, page: Page) -> list[TransactionSeen]:
@@ -85,7 +91,13 @@ class Comparison:
 
     def _settle(self, verdicts: list[Verdict]) -> None:
         self.state["sums"] = comparison.add(self.sums, verdicts)
-        self.differences += [comparison.as_json(each) for each in verdicts if each.is_open]
+        self._keep(verdicts)
+
+    def _keep(self, verdicts: list[Verdict]) -> None:
+        opened = [comparison.as_json(each) for each in verdicts if each.is_open]
+        self.state["found"] = self.found + len(opened)
+        self.state["unexplained"] = self.unexplained + sum(not each["explained"] for each in opened)
+        self.differences += opened[: max(0, MOST_OPEN - len(self.differences))]
 
     def _look_for_ours(self, facts: list[TransactionSeen], *, is_last: bool) -> None:
         before = self.state.get("place")

@@ -18,6 +18,7 @@ from donations.models import Reconciliation
 from donations.processors.base import SWEEP
 
 LEASE = timedelta(seconds=90)  # longer than any one call, or wait, takes
+STANDS_STILL = timedelta(minutes=10)
 Rest = Callable[[float], None]
 STEPS = (*SWEEP, "look_ups", "comparison")
 
@@ -140,9 +141,9 @@ def finish(run: Run, *, books: dict[str, Any], differences: list[Any], equal: bo
 def is_due(processor: str) -> bool:
     """Whether the next run's time has come: one stands still, or the last one began long enough ago."""
     now = timezone.now()
-    held = Reconciliation.objects.filter(processor=processor, finished_at=None).values_list("held_until", "error")
-    for until, error in held:
+    held = Reconciliation.objects.filter(processor=processor, finished_at=None).first()
+    if held is not None:
         # One that the processor did not answer waits for a while; one that was killed does not.
-        return bool(now >= until + (timedelta(minutes=10) if error else timedelta(0)))
+        return now >= held.held_until + (STANDS_STILL if held.error else timedelta(0))
     last = finished(processor)
     return last is None or now - last.started_at >= timedelta(minutes=settings.RECONCILE_EVERY_MINUTES)

@@ -64,7 +64,7 @@ def recovered(folder: Path, database: str, made: list[Any], events: list[int], g
         prepare(made)
         tell(url, "trouble", mode="429", per_second=given.per_second)
         began = time.monotonic()
-        output = reconcile(folder, kill=not given.no_kill)
+        output = reconcile(folder, len(events), kill=not given.no_kill)
         seconds = time.monotonic() - began
         print(output)
         return report(made, events, seconds, given)
@@ -87,17 +87,18 @@ def prepare(made: list[Any]) -> None:
     Gift.objects.bulk_create([Gift(reference=one.gift, amount=one.amount, **common) for one in made], batch_size=1000)
 
 
-def reconcile(folder: Path, *, kill: bool) -> str:
+def reconcile(folder: Path, events: int, *, kill: bool) -> str:
     """Run the command until it ends; if wanted, kill it once in the middle, and start it again."""
     log = folder / "reconcile.log"
     if kill:
         first = start("reconcile", "--since", "40d", log=log)
-        while stored() < 20_000 and first.poll() is None:
+        while stored() < min(20_000, events // 4) and first.poll() is None:
             time.sleep(0.2)
         first.send_signal(signal.SIGKILL)
         first.wait()
         print(f"killed with {stored():,} rows in the inbox")
     while True:
+        log.unlink(missing_ok=True)
         code = start("reconcile", "--since", "40d", log=log).wait()
         if code != 2:  # held by the one that was killed, until its lease runs out
             return log.read_text()
