@@ -141,11 +141,12 @@ def ask_again(processor: str, kind: Lookup.Kind, identities: Iterable[str]) -> N
     answered.update(next_try_at=timezone.now(), attempts=0, cursor="", last_error="")
 
 
-def claim(processor: str, limit: int) -> list[Lookup]:
-    """Take what is due. A lease, not a lock: they are asked for while no transaction is open."""
+def claim(processor: str, limit: int, *, kinds: Iterable[str] = Lookup.Kind.values) -> list[Lookup]:
+    """Take what is due, of these kinds. A lease, not a lock: they are asked for while no transaction is open."""
     now = timezone.now()
     with transaction.atomic():
-        due = Lookup.objects.filter(processor=processor, next_try_at__lte=now).order_by("next_try_at", "pk")
+        due = Lookup.objects.filter(processor=processor, next_try_at__lte=now, kind__in=list(kinds))
+        due = due.order_by("next_try_at", "pk")
         taken = list(due.select_for_update(skip_locked=True, no_key=True)[:limit])
         Lookup.objects.filter(pk__in=[each.pk for each in taken]).update(next_try_at=now + LEASE)
     return taken

@@ -6,7 +6,7 @@ run: undelivered events › checkouts › payments of invoices › refunds › d
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from django.utils import timezone
 
 from donations import inbox, processors
-from donations.models import Reconciliation
+from donations.models import Lookup, Reconciliation
 from donations.processors.base import SWEEP, ProcessorRefused, ProcessorUnavailable
 from donations.reconcile import look_ups, runs, sweep
 from donations.reconcile.pages import Comparison
@@ -79,6 +79,9 @@ def _sweep(held: Run, step: str, tell: Tell) -> None:
         if not page.cursor:
             break
     sweep.drain(held)
+    if step == "payouts":
+        # Before all balance transactions are listed, so that most are told of once: with the payout that carried them.
+        _fetch(held, kinds=[Lookup.Kind.PAYOUT_TRANSACTIONS])
     held.keep(step=STEPS[STEPS.index(step) + 1], cursor="")
 
 
@@ -90,9 +93,13 @@ def _look_up(held: Run) -> None:
     """What the books asked for while they were filled; twice, as answers ask for more."""
     look_ups.ask_after_silent(held.row.processor)
     for _ in range(2):
-        while look_ups.fetch(held.row.processor, rest=held.rest):
-            held.hold()
-        sweep.drain(held)
+        _fetch(held, kinds=Lookup.Kind.values)
+
+
+def _fetch(held: Run, *, kinds: Iterable[str]) -> None:
+    while look_ups.fetch(held.row.processor, rest=held.rest, kinds=kinds):
+        held.hold()
+    sweep.drain(held)
 
 
 def _conclude(held: Run) -> None:

@@ -24,14 +24,16 @@ SILENT = timedelta(days=35)  # an arrangement that is alive is told of each mont
 ALIVE = (Status.ACTIVE, Status.PAST_DUE, Status.PAUSED, Status.UNPAID, Status.INCOMPLETE, Status.TRIALING)
 
 
-def fetch(processor: str, *, rounds: int = 1, rest: Rest = time.sleep) -> int:
-    """Ask for what is due, and put the answers into the inbox; how many were answered. Safe beside others.
+def fetch(
+    processor: str, *, rounds: int = 1, rest: Rest = time.sleep, kinds: Iterable[str] = Lookup.Kind.values
+) -> int:
+    """Ask for what is due, of these kinds, and put the answers into the inbox; how many there were. Safe beside others.
 
     Raises ProcessorUnavailable; what was not asked for is due as before.
     """
     done = 0
     for _ in range(rounds):
-        claimed = settlements.claim(processor, CLAIM)
+        claimed = settlements.claim(processor, CLAIM, kinds=kinds)
         if not claimed:
             break
         done += _round(processor, claimed, rest)

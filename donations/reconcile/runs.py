@@ -17,7 +17,7 @@ from django.utils import timezone
 from donations.models import Reconciliation
 from donations.processors.base import SWEEP
 
-LEASE = timedelta(seconds=90)  # longer than any one call, or wait, takes
+LEASE = timedelta(seconds=60)  # longer than any one call, or wait, or batch takes
 STANDS_STILL = timedelta(minutes=10)
 Rest = Callable[[float], None]
 STEPS = (*SWEEP, "look_ups", "comparison")

@@ -106,7 +106,14 @@ def _is_news(told: Interpretation | None, known: dict[str, list[Any]]) -> bool:
         return True
     if told.foreign:
         return State.FOREIGN not in known[told.subject]
-    return told.fact is not None and _essence(fact_to_json(told.fact)) not in known[told.subject]
+    return told.fact is not None and not _tells_no_more(_essence(fact_to_json(told.fact)), known[told.subject])
+
+
+def _tells_no_more(new: dict[str, Any], known: list[Any]) -> bool:
+    """Of a balance transaction, which payout carried it is told by that payout's list alone."""
+    if new["kind"] == "transaction" and not new["payout"]:
+        known = [each | {"payout": ""} if isinstance(each, dict) else each for each in known]
+    return new in known
 
 
 def _essence(facts: dict[str, Any]) -> dict[str, Any]:

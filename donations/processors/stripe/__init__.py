@@ -154,7 +154,8 @@ class StripeProcessor:
         """What the API answers, as plain JSON: the SDK's objects cost more than the call."""
         with _translated():
             answer = self.list_client.raw_request("get", path, **parameters)
-        return parsed(answer.body)
+        found: Json = answer.data
+        return found
 
 
 def _in_order(parameters: Any) -> Any:
