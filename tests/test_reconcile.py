@@ -33,7 +33,7 @@ from donations.models import (
     TypesRead,
 )
 from donations.processors.base import ProcessorUnavailable, TransactionSeen
-from donations.reconcile import comparison, look_ups, runs
+from donations.reconcile import comparison, lookups, runs
 from tests.factories import NOON, event, make_campaign, make_gift, make_recurring_gift
 from tests.sandbox import Sandboxed, sandbox, session_form, subscription_form
 
@@ -235,6 +235,18 @@ def test_a_delayed_payment_is_awaited_and_dated_by_when_its_money_came(box: Sand
     assert LedgerEntry.objects.get(kind="gift").effective_at == datetime.fromtimestamp(moved["created"], UTC)
 
 
+def test_a_delayed_payment_that_never_came_and_a_checkout_that_ran_out_are_heard_of(
+    box: Sandboxed, campaign: Campaign
+) -> None:
+    failed, expired = paid(box, campaign, method="delayed"), make_gift(campaign, 2500)
+    box.control(f"payments/{failed.checkout_id}/fail")
+    session = box.checkout(form=session_form() | {"metadata[gift]": expired.pk}, replace=True)
+    box.control(f"sessions/{session['id']}/expire")
+    box.clock.ahead += timedelta(days=31).total_seconds()
+    run()
+    assert (failed.state.status, expired.state.status, sums()) == ("failed", "expired", {})
+
+
 def test_payments_of_other_software_are_never_counted_and_no_difference(box: Sandboxed, campaign: Campaign) -> None:
     box.seed(5, gift="order-", first_days_ago=33)
     gift = paid(box, campaign)
@@ -257,11 +269,11 @@ def test_waits_are_those_that_the_processor_asks_for(box: Sandboxed, campaign: C
     box.control("trouble", mode="429", calls=3)
     waits: list[float] = []
     settlements.ask("stripe", [("invoice", "in_1")])
-    look_ups.fetch("stripe", rest=waits.append)
+    lookups.fetch("stripe", rest=waits.append)
     assert waits == [1.0, 1.0, 1.0]
     box.control("trouble", mode="down", calls=4)
     settlements.ask("stripe", [("invoice", "in_2")])
-    look_ups.fetch("stripe", rest=waits.append)
+    lookups.fetch("stripe", rest=waits.append)
     assert waits[3:] == [1.0, 2.0, 4.0, 8.0]
 
 
@@ -389,7 +401,7 @@ def test_a_list_whose_place_is_gone_is_read_from_its_beginning(box: Sandboxed, c
 
 def test_an_earlier_beginning_starts_an_unfinished_run_anew(box: Sandboxed, campaign: Campaign) -> None:
     made = seeded(box, campaign, 5, first_days_ago=40, last_days_ago=35)
-    runs.begin("stripe").keep(step="look_ups")
+    runs.begin("stripe").keep(step="lookups")
     come_back_to_life()
     run()
     assert (sums(), Reconciliation.objects.count()) == (wanted(made), 1)
@@ -579,12 +591,12 @@ def test_every_gift_tells_where_its_money_is(box: Sandboxed, campaign: Campaign)
 # ---- what is looked up
 
 
-def test_many_look_ups_are_answered_by_a_list_and_few_one_by_one(box: Sandboxed, campaign: Campaign) -> None:
+def test_many_lookups_are_answered_by_a_list_and_few_one_by_one(box: Sandboxed, campaign: Campaign) -> None:
     made = seeded(box, campaign, 150, first_days_ago=0.05, last_days_ago=0, deliveries="delivered")
     calls: list[str] = []
     _count_calls(box, calls)
     settlements.ask("stripe", [("balance_transaction", one.movement) for one in made])
-    assert look_ups.fetch("stripe") == 150
+    assert lookups.fetch("stripe") == 150
     assert len(calls) == 2
     assert Lookup.objects.filter(next_try_at__isnull=False).count() == 0
     inbox.drain()
@@ -605,7 +617,7 @@ def test_what_the_processor_does_not_know_is_asked_for_ever_later_and_in_the_end
     settlements.ask("stripe", [("invoice", "in_none")])
     for _ in range(12):
         Lookup.objects.update(next_try_at=timezone.now())
-        look_ups.fetch("stripe")
+        lookups.fetch("stripe")
     asked = Lookup.objects.get()
     assert (asked.attempts, asked.next_try_at) == (12, None)
     assert "resource_missing" in asked.last_error

@@ -16,7 +16,7 @@ from django.utils import timezone
 from donations import inbox, processors
 from donations.models import Lookup, Reconciliation
 from donations.processors.base import SWEEP, ProcessorRefused, ProcessorUnavailable
-from donations.reconcile import look_ups, runs, sweep
+from donations.reconcile import lookups, runs, sweep
 from donations.reconcile.pages import Comparison
 from donations.reconcile.runs import STEPS, Busy, LostLease, Rest, Run
 
@@ -56,7 +56,7 @@ def _from_where_it_stands(held: Run, tell: Tell) -> None:
         tell(held)
         if step in SWEEP:
             _sweep(held, step, tell)
-        elif step == "look_ups":
+        elif step == "lookups":
             _look_up(held)
         else:
             _conclude(held)
@@ -91,13 +91,13 @@ def _comparison(row: Reconciliation) -> Comparison:
 
 def _look_up(held: Run) -> None:
     """What the books asked for while they were filled; twice, as answers ask for more."""
-    look_ups.ask_after_silent(held.row.processor)
+    lookups.ask_after_silent(held.row.processor)
     for _ in range(2):
         _fetch(held, kinds=Lookup.Kind.values)
 
 
 def _fetch(held: Run, *, kinds: Iterable[str]) -> None:
-    while look_ups.fetch(held.row.processor, rest=held.rest, kinds=kinds):
+    while lookups.fetch(held.row.processor, rest=held.rest, kinds=kinds):
         held.hold()
     sweep.drain(held)
 
@@ -140,14 +140,14 @@ def look_up(*, processor: str = "") -> int:
     name = processor or processors.default().name
     inbox.read_newly_known(name)
     try:
-        return look_ups.fetch(name, rounds=10)
+        return lookups.fetch(name, rounds=10)
     except ProcessorUnavailable as problem:
         log.warning("what events named could not be asked for: %s", problem)
         return 0
 
 
 def tick(*, processor: str = "") -> None:
-    """What is due by now: look-ups, and each hour a run. Safe in any number of processes."""
+    """What is due by now: lookups, and each hour a run. Safe in any number of processes."""
     name = processor or processors.default().name
     look_up(processor=name)
     if not runs.is_due(name):

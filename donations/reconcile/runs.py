@@ -20,7 +20,7 @@ from donations.processors.base import SWEEP
 LEASE = timedelta(seconds=60)  # longer than any one call, or wait, or batch takes
 STANDS_STILL = timedelta(minutes=10)
 Rest = Callable[[float], None]
-STEPS = (*SWEEP, "look_ups", "comparison")
+STEPS = (*SWEEP, "lookups", "comparison")
 
 
 class Busy(Exception):

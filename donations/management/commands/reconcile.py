@@ -23,7 +23,7 @@ NAMES = {
     "disputes": "disputes",
     "payouts": "payouts",
     "transactions": "balance transactions",
-    "look_ups": "what is to be looked up",
+    "lookups": "what is to be looked up",
     "comparison": "the last word",
 }
 AGO = re.compile(r"([0-9]{1,5})([dh])", re.ASCII)
