@@ -39,6 +39,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "view_gift",
         "view_donor",
         "view_ledgerentry",
+        "view_payout",
         # The quarantine: to see an event, and to accept, dismiss or replay it.
         "view_inboxevent",
         "change_inboxevent",

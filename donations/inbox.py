@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from donations import booking, bulk, processors
 from donations.booking import Outcome
-from donations.models import InboxEvent
+from donations.models import InboxEvent, TypesRead
 from donations.processors.base import Interpretation, Malformed, fact_from_json, fact_to_json
 
 log = logging.getLogger(__name__)
@@ -351,6 +351,45 @@ def replay(event: InboxEvent) -> None:
             state=State.READY, next_try_at=timezone.now(), waiting_since=None, settled_at=None
         )
     process_batch_of(event.pk)
+
+
+def read_again(
+    *, states: Iterable[str], types: Iterable[str] | None = None, since: datetime | None = None, processor: str = ""
+) -> int:
+    """Have settled rows read again, by what the adapter knows by now: what is booked already stays as it is.
+
+    In batches, each a transaction of its own, so that workers are not held up; drain afterwards. How many there were.
+    """
+    rows = InboxEvent.objects.filter(state__in=list(states))
+    if types is not None:
+        rows = rows.filter(type__in=list(types))
+    if since is not None:
+        rows = rows.filter(received_at__gte=since)
+    if processor:
+        rows = rows.filter(processor=processor)
+    total, last = 0, 0
+    while batch := list(rows.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[: 2 * BATCH]):
+        total += rows.filter(pk__in=batch).update(
+            state=State.READY, next_try_at=timezone.now(), waiting_since=None, settled_at=None
+        )
+        last = batch[-1]
+    return total
+
+
+def read_newly_known(processor: str) -> int:
+    """After an upgrade: read again what needed nothing, of types that the adapter reads now and did not then.
+
+    The types read so far are stored, so this costs a look at one row. How many rows are read again.
+    """
+    reads = processors.get(processor).reads
+    stored = TypesRead.objects.filter(pk=processor).first()
+    fresh = reads - set(stored.types if stored else [])
+    if not fresh:
+        return 0
+    found = read_again(states=[State.NOTHING], types=fresh, processor=processor)
+    # Only now: whoever is killed before this reads them again.
+    TypesRead.objects.update_or_create(pk=processor, defaults={"types": sorted(reads)})
+    return found
 
 
 def process_batch_of(identity: int) -> None:

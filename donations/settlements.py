@@ -1,7 +1,9 @@
 """Sole writer of what the processor's own books say: its transactions, its payouts, and what is to be looked up."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 
+from django.db import transaction
 from django.utils import timezone
 
 from donations import bulk
@@ -122,3 +124,52 @@ def ask(processor: str, wanted: Iterable[tuple[str, str]]) -> None:
     rows = [(processor, kind, name, "", 0, now, "") for kind, name in sorted(wanted) if name not in seen]
     columns = ("processor", "kind", "object_id", "cursor", "attempts", "next_try_at", "last_error")
     bulk.insert(Lookup, columns, rows, then="ON CONFLICT DO NOTHING")
+
+
+# ---- the queue of what is to be looked up
+
+LEASE = timedelta(minutes=5)
+MOST_TRIES = 12
+LONGEST_WAIT = timedelta(hours=6)
+
+
+def ask_again(processor: str, kind: Lookup.Kind, identities: Iterable[str]) -> None:
+    """Queue these even if they were asked for before: they may have changed since."""
+    wanted = sorted(set(identities))
+    ask(processor, [(str(kind), identity) for identity in wanted])
+    answered = Lookup.objects.filter(processor=processor, kind=kind, object_id__in=wanted, next_try_at=None)
+    answered.update(next_try_at=timezone.now(), attempts=0, cursor="", last_error="")
+
+
+def claim(processor: str, limit: int, *, kinds: Iterable[str] = Lookup.Kind.values) -> list[Lookup]:
+    """Take what is due, of these kinds. A lease, not a lock: they are asked for while no transaction is open."""
+    now = timezone.now()
+    with transaction.atomic():
+        due = Lookup.objects.filter(processor=processor, next_try_at__lte=now, kind__in=list(kinds))
+        due = due.order_by("next_try_at", "pk")
+        taken = list(due.select_for_update(skip_locked=True, no_key=True)[:limit])
+        Lookup.objects.filter(pk__in=[each.pk for each in taken]).update(next_try_at=now + LEASE)
+    return taken
+
+
+def answered(lookups: Iterable[Lookup]) -> None:
+    """These are done."""
+    Lookup.objects.filter(pk__in=[each.pk for each in lookups]).update(next_try_at=None, last_error="")
+
+
+def go_on_at(lookup: Lookup, cursor: str) -> None:
+    """A list was read up to here; whoever takes it next goes on from there."""
+    Lookup.objects.filter(pk=lookup.pk).update(cursor=cursor, next_try_at=timezone.now() + LEASE)
+
+
+def put_back(lookups: Iterable[Lookup]) -> None:
+    """Not asked for after all: they are due as before."""
+    Lookup.objects.filter(pk__in=[each.pk for each in lookups]).update(next_try_at=timezone.now())
+
+
+def put_off(lookup: Lookup, error: str) -> None:
+    """It could not be answered: again later, ever later, and in the end never."""
+    tries = lookup.attempts + 1
+    wait = min(LONGEST_WAIT, timedelta(seconds=30 * 2 ** min(tries, 12)))
+    next_try = None if tries >= MOST_TRIES else timezone.now() + wait
+    Lookup.objects.filter(pk=lookup.pk).update(attempts=tries, next_try_at=next_try, last_error=error[:300])

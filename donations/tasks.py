@@ -3,6 +3,7 @@
 from celery import shared_task
 
 from donations import inbox, outbox
+from donations import reconcile as reconciling
 
 
 @shared_task(name="donations.drain")
@@ -15,3 +16,15 @@ def drain() -> None:
 def send_mail() -> None:
     """Send what is due."""
     outbox.send_due()
+
+
+@shared_task(name="donations.look_up")
+def look_up() -> None:
+    """Ask the processor for what events named and did not tell."""
+    reconciling.look_up()
+
+
+@shared_task(name="donations.reconcile")
+def reconcile() -> None:
+    """Fetch what was missed and compare both books, if that is due."""
+    reconciling.tick()

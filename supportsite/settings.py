@@ -29,6 +29,13 @@ def flag(name: str) -> bool:
     return text(name).lower() in {"1", "true", "yes", "on"}
 
 
+def whole(name: str, value: str) -> int:
+    """A setting's text as a whole number above zero."""
+    if not value.isascii() or not value.isdigit() or int(value) == 0:
+        raise ImproperlyConfigured(f"{name} is {value}: write a whole number above zero.")
+    return int(value)
+
+
 def origin(url: str) -> str:
     """The scheme and host of an address, as browsers write an origin."""
     parts = urlsplit(url)
@@ -201,7 +208,17 @@ CELERY_BEAT_SCHEDULE = {
     "drain": {"task": "donations.drain", "schedule": 1.0, "options": {"expires": 1.0}},
     "send-mail": {"task": "donations.send_mail", "schedule": 5.0, "options": {"expires": 5.0}},
 }
+CELERY_BEAT_SCHEDULE |= {
+    "look-up": {"task": "donations.look_up", "schedule": 30.0, "options": {"expires": 30.0}},
+    # Each looks first whether a run is due; one that was killed is so taken up soon.
+    "reconcile": {"task": "donations.reconcile", "schedule": 300.0, "options": {"expires": 300.0}},
+}
 CELERY_BEAT_SCHEDULE_FILENAME = str(BASE_DIR / "var" / "celerybeat-schedule")
+
+# How often what was missed is fetched and both books are compared, and how far each run looks back.
+RECONCILE_EVERY_MINUTES = whole("RECONCILE_EVERY_MINUTES", text("RECONCILE_EVERY_MINUTES", "60"))
+RECONCILE_OVERLAP_DAYS = whole("RECONCILE_OVERLAP_DAYS", text("RECONCILE_OVERLAP_DAYS", "3"))
+RECONCILE_FIRST_DAYS = whole("RECONCILE_FIRST_DAYS", text("RECONCILE_FIRST_DAYS", "30"))
 
 # ---- mail
 

@@ -16,7 +16,7 @@ from django.contrib.auth.models import Permission, User
 from djmoney.money import Money
 
 from donations import inbox
-from donations.models import Campaign, Gift, RecurringGift, Tier
+from donations.models import Campaign, Gift, Payout, RecurringGift, Tier
 
 NOON = datetime(2024, 11, 18, 12, tzinfo=UTC)
 numbers = itertools.count(1)
@@ -46,6 +46,12 @@ def make_recurring_gift(campaign: Campaign, amount: int = 1000, **fields: Any) -
     """A monthly gift that was begun, minor units a month; nothing was heard of it yet."""
     fields = {"tier": "custom", "currency": campaign.currency, "livemode": False, "processor": "stripe", **fields}
     return RecurringGift.objects.create(campaign=campaign, amount=amount, **fields)
+
+
+def make_payout(reference: str = "po_1", amount: int = 50000, **fields: Any) -> Payout:
+    """A transfer to our bank that arrived, minor units."""
+    fields = {"processor": "stripe", "status": "paid", "currency": "USD", "created": NOON, "arrival": NOON, **fields}
+    return Payout.objects.create(reference=reference, amount=amount, automatic=True, livemode=False, **fields)
 
 
 def make_staff(*permissions: str, superuser: bool = False) -> User:

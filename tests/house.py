@@ -169,6 +169,10 @@ class House:
 
         return list(csv.DictReader(io.StringIO(self.manage("export", "ledger"))))
 
+    def movements(self) -> list[dict[str, str]]:
+        """The same without fees, which are asked for by and by."""
+        return [row for row in self.ledger() if row["kind"] != "fee"]
+
     def await_meter(self, **wanted: Any) -> None:
         """Wait until the bar says this."""
 

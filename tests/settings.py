@@ -28,6 +28,9 @@ for name in (
     "LOG_LEVEL",
     "FEE_COVER",
     "APPROVAL_LIMIT",
+    "RECONCILE_EVERY_MINUTES",
+    "RECONCILE_OVERLAP_DAYS",
+    "RECONCILE_FIRST_DAYS",
 ):
     os.environ.pop(name, None)
 

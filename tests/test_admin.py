@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import closing, inbox, processors, projections
+from donations import closing, inbox, processors, projections, settlements
 from donations.admin import amounts, reading
 from donations.admin.refunds import RefundForm
 from donations.models import (
@@ -38,9 +38,19 @@ from donations.models import (
     Tier,
 )
 from donations.periods import Month
-from donations.processors.base import ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import ProcessorRefused, ProcessorUnavailable, TransactionSeen
 from tests import factories
-from tests.factories import NOON, checkout_event, confirm, deliver, make_campaign, make_gift, make_staff, refund_event
+from tests.factories import (
+    NOON,
+    checkout_event,
+    confirm,
+    deliver,
+    make_campaign,
+    make_gift,
+    make_payout,
+    make_staff,
+    refund_event,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -171,6 +181,10 @@ DOORS: list[tuple[str, int, int, int, int]] = [
     (f"{ROOM}/ledgerentry/add/", 403, 403, 403, 403),
     (f"{ROOM}/ledgerentry/ENTRY/change/", 403, 200, 403, 200),
     (f"{ROOM}/ledgerentry/ENTRY/delete/", 403, 403, 403, 403),
+    (f"{ROOM}/payout/", 403, 200, 403, 200),
+    (f"{ROOM}/payout/add/", 403, 403, 403, 403),
+    (f"{ROOM}/payout/PAYOUT/change/", 403, 200, 403, 200),
+    (f"{ROOM}/payout/PAYOUT/delete/", 403, 403, 403, 403),
     (f"{ROOM}/inboxevent/", 403, 200, 403, 200),
     (f"{ROOM}/inboxevent/add/", 403, 403, 403, 403),
     (f"{ROOM}/inboxevent/EVENT/change/", 403, 200, 403, 200),
@@ -217,6 +231,7 @@ def test_each_door_opens_to_those_who_may(
         "MESSAGE": OutboxMessage.objects.values_list("pk", flat=True)[0],
         "RECORD": record.pk,
         "STATEMENT": closing.close(campaign=gift.campaign, month=Month(2024, 10), user=make_staff()).pk,
+        "PAYOUT": make_payout().pk,
     }
     people = (manager, finance, client_of(), superuser)
     strangers = (Client(), client_of("Finance", "Campaign managers", staff=False))
@@ -296,6 +311,34 @@ def test_a_gift_shows_its_figures_entries_and_events(finance: Client, gift: Gift
         assert page(entry) in shown.content.decode()
     for event in InboxEvent.objects.all():
         assert page(event) in shown.content.decode()
+
+
+def test_a_gift_shows_its_fee_and_where_its_money_is_and_its_payout_what_it_is_made_of(
+    finance: Client, manager: Client, gift: Gift
+) -> None:
+    payout = make_payout()
+    fact = TransactionSeen(
+        "txn_1", "charge", "ch_1", "pi_1", 50000, 1480, 48520, "USD", "", NOON, NOON, payout.reference
+    )
+    settlements.record_transactions("stripe", [(fact, gift.pk, False)])
+    shown = words(finance.get(page(gift)))
+    assert "In the processor’s books" in shown
+    assert "14.80 $" in shown
+    assert "reached the bank on 18 November 2024" in shown
+    assert "In the processor’s books" not in words(manager.get(page(gift)))
+    shown = words(finance.get(page(payout)))
+    assert gift.pk in shown
+    assert "Together 485.20 $" in shown
+
+
+def test_a_payout_is_found_by_its_id_and_by_what_it_carried(finance: Client, gift: Gift) -> None:
+    payout, other = make_payout("po_1"), make_payout("po_2")
+    fact = TransactionSeen("txn_1", "charge", "ch_1", "pi_1", 1, 0, 1, "USD", "", NOON, NOON, "po_1")
+    settlements.record_transactions("stripe", [(fact, gift.pk, False)])
+    for term in ("po_1", "txn_1"):
+        shown = words(search(finance, "payout", term))
+        assert payout.reference in shown
+        assert other.reference not in shown
 
 
 def test_a_gift_leads_finance_to_no_page_that_they_may_not_see(finance: Client, gift: Gift) -> None:

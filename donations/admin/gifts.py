@@ -18,6 +18,7 @@ from donations.charts import amount_text
 from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, OfflineRequest, RefundRequest
 from donations.selectors import refunds
 from donations.selectors.dashboard import tier_name
+from donations.selectors.settlements import PAYMENTS, Settlement, settlements_of
 
 MOST_EVENTS = 100
 Status = GiftState.Status
@@ -102,7 +103,7 @@ class GiftAdmin(ReadOnlyAdmin):
             who += ("message",)
         asked = ("campaign_slug", "amount_asked", "tier_shown", "frequency", "created_at", "source", "mode")
         figures = ("charged", "refunded", "disputed", "adjusted", "counted", "refund_requested")
-        times = ("campaign_month", "confirmed_at", "payment", "checkout_id", "refusal")
+        times = ("campaign_month", "confirmed_at", "bank", "payment", "checkout_id", "refusal")
         return (
             ("What became of it", {"fields": ("status_shown", *figures, *times)}),
             ("What was asked for", {"fields": asked}),
@@ -152,6 +153,12 @@ class GiftAdmin(ReadOnlyAdmin):
     def confirmed_at(self, gift: Gift) -> str:
         return moment(state_of(gift).confirmed_at)
 
+    @admin.display(description="in the bank")
+    def bank(self, gift: Gift) -> str:
+        """Whether and when its payment reached the bank."""
+        paid = [settled.bank for settled in settlements_of(gift) if settled.movement.type in PAYMENTS]
+        return paid[-1] if paid else "–"
+
     @admin.display
     def payment(self, gift: Gift) -> str:
         return state_of(gift).payment or "–"
@@ -173,6 +180,8 @@ class GiftAdmin(ReadOnlyAdmin):
         gift: Gift = kwargs["obj"]
         user = request.user
         context["entries"] = [_entry_line(entry, user) for entry in gift.entries.order_by("effective_at", "pk")]
+        if user.has_perm("donations.view_ledgerentry"):
+            context["movements"] = [_movement_line(settled, user) for settled in settlements_of(gift)]
         context["events"] = [_event_line(event, user) for event in _events_of(gift)]
         if user.has_perm("donations.view_refundrequest"):
             requests = gift.refund_requests.select_related("requested_by").order_by("requested_at", "pk")
@@ -234,6 +243,19 @@ def _entry_line(entry: LedgerEntry, user: Any) -> dict[str, Any]:
         "effective_at": entry.effective_at,
         "campaign_month": entry.campaign_month,
         "reference": entry.reference,
+    }
+
+
+def _movement_line(settled: Settlement, user: Any) -> dict[str, Any]:
+    movement = settled.movement
+    return {
+        "type": movement.type.replace("_", " "),
+        "amount": amount_text(movement.amount, movement.currency),
+        "fee": amount_text(movement.fee, movement.currency),
+        "net": amount_text(movement.net, movement.currency),
+        "created": movement.created,
+        "bank": settled.bank,
+        "payout": link_to(settled.payout, user, movement.payout) if settled.payout else movement.payout or "–",
     }
 
 

@@ -3,11 +3,12 @@
 from donations.models.campaigns import Campaign, CampaignMonth, Tier
 from donations.models.exports import ExportRecord
 from donations.models.gifts import Gift, GiftState, RefundRequest
-from donations.models.inbox import InboxEvent
+from donations.models.inbox import InboxEvent, TypesRead
 from donations.models.ledger import LedgerEntry
 from donations.models.offline import OfflineRequest
 from donations.models.outbox import OutboxMessage
 from donations.models.people import Donor, Follower
+from donations.models.reconciliation import Reconciliation
 from donations.models.recurring import RecurringGift
 from donations.models.settlements import BalanceTransaction, Lookup, Payout
 from donations.models.statements import MonthStatement
@@ -31,7 +32,9 @@ __all__ = [
     "OfflineRequest",
     "OutboxMessage",
     "Payout",
+    "Reconciliation",
     "RecurringGift",
     "RefundRequest",
     "Tier",
+    "TypesRead",
 ]

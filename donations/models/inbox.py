@@ -76,3 +76,16 @@ class InboxEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event_id} {self.type}"
+
+
+class TypesRead(models.Model):
+    """Which types of events a processor's adapter has read here so far. Written by `inbox` alone.
+
+    A version that reads more is noticed by it: what needed nothing is then read again.
+    """
+
+    processor = models.CharField(primary_key=True, max_length=20)
+    types = models.JSONField()
+
+    def __str__(self) -> str:
+        return self.processor

@@ -80,7 +80,8 @@ class Payout(models.Model):
 class Lookup(models.Model):
     """Something to be asked of the processor: an event named it and did not tell it. A queue, as the inbox is.
 
-    Asked for by `booking`, taken by `reconcile`, which puts the answer into the inbox.
+    Asked for by `booking` and `reconcile`, taken by `reconcile`, which puts the answer into the inbox; written by
+    `settlements` alone.
     """
 
     class Kind(models.TextChoices):
@@ -89,6 +90,10 @@ class Lookup(models.Model):
         BALANCE_TRANSACTION = "balance_transaction", "balance transaction"
         INVOICE = "invoice", "invoice"
         PAYOUT_TRANSACTIONS = "payout", "transactions of a payout"
+        PAYMENT = "payment", "checkout or invoice of a payment"
+        REFUND = "refund", "refund"
+        DISPUTE = "dispute", "dispute"
+        SUBSCRIPTION = "subscription", "monthly gift"
 
     processor = models.CharField(max_length=20)
     kind = models.CharField(max_length=20, choices=Kind)

@@ -20,7 +20,18 @@ class Malformed(Exception):
 
 
 class ProcessorUnavailable(Exception):
-    """The processor was away, slow or limiting; the same call may be sent again, unchanged."""
+    """The processor was away, slow or limiting; the same call may be sent again, unchanged.
+
+    `wait` is after how many seconds, where the processor says so.
+    """
+
+    def __init__(self, text: str, *, wait: float | None = None) -> None:
+        super().__init__(text)
+        self.wait = wait
+
+
+class KeyRefused(ProcessorUnavailable):
+    """The processor does not take our key (for this): nothing changes by asking again, a person must see to it."""
 
 
 class ProcessorBusy(ProcessorUnavailable):
@@ -310,11 +321,40 @@ class Checkout:
     url: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Something that the processor has, as the inbox takes it.
+
+    `origin` is "events_api" for an event of its list, with its own id; "sweep" for an object, put into an event's
+    envelope under the id `sweep:<type>:<object>:<status>`.
+    """
+
+    origin: str
+    event_id: str
+    type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list, the newest first: `listed` objects were on it; a `cursor` of "" says that it is the last."""
+
+    sightings: tuple[Sighting, ...] = ()
+    listed: int = 0
+    cursor: str = ""
+
+
+SWEEP = ("events", "checkouts", "invoice_payments", "refunds", "disputes", "payouts", "transactions")
+"""What is asked for when something may have been missed, in this order: what belongs to something comes after it."""
+
+
 class Processor(Protocol):
     """Who moves the money. `livemode` is the mode of our key."""
 
     name: str
     livemode: bool
+    reads: frozenset[str]
+    """The types of events that it reads; all others need nothing."""
 
     def verify(self, body: bytes, signature: str | None) -> None:
         """Raise BadDelivery unless the body was signed with one of our secrets, just now."""
@@ -336,6 +376,15 @@ class Processor(Protocol):
 
     def refund(self, payment: str, amount: int, key: str) -> str:
         """Ask for a refund and return its id. Raises ProcessorUnavailable or ProcessorRefused."""
+
+    def sweep(self, step: str, *, since: datetime, after: str = "") -> Page:
+        """A page of what it has of a step of SWEEP, made since then; `after` is the cursor of the page before.
+
+        Raises ProcessorUnavailable, or ProcessorRefused (a cursor that it does not know any more).
+        """
+
+    def look_up(self, kind: str, object_id: str, *, after: str = "") -> Page:
+        """What it says of one object that an event named: `kind` as `Lookup` has it. Raises as `sweep` does."""
 
 
 def fact_to_json(fact: Fact) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from donations.processors.base import CheckoutOrder
+from donations.processors.base import SWEEP, CheckoutOrder
 from donations.processors.stripe import StripeProcessor
 from donations.sandbox.objects import API_VERSION
 from tests.conformance.openapi import Description
@@ -44,6 +44,7 @@ class Sent:
     body: str
     key: str
     version: str
+    query: str
 
     @property
     def fields(self) -> dict[str, str]:
@@ -59,7 +60,9 @@ def sent(box: Sandboxed) -> Iterator[list[Sent]]:
     def recorder(environ: dict[str, Any], start_response: Any) -> Any:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         headers = (environ.get("HTTP_IDEMPOTENCY_KEY", ""), environ.get("HTTP_STRIPE_VERSION", ""))
-        found.append(Sent(environ["REQUEST_METHOD"], environ["PATH_INFO"], body.decode(), *headers))
+        found.append(
+            Sent(environ["REQUEST_METHOD"], environ["PATH_INFO"], body.decode(), *headers, environ["QUERY_STRING"])
+        )
         return app(environ | {"wsgi.input": io.BytesIO(body)}, start_response)
 
     box.running.server.set_app(recorder)
@@ -100,7 +103,7 @@ def test_a_new_checkout_leaves_the_methods_to_the_dashboard_and_marks_the_paymen
     adapter.create_checkout(adapter.checkout_parameters(ORDER), "k")
     fields = sent[0].fields
     assert not [name for name in fields if name.startswith(("payment_method_types", "allowed_payment_method_types"))]
-    assert fields["payment_intent_data[metadata][gift]"] == fields["metadata[gift]"] == ORDER.gift
+    assert fields["payment_intent_data[metadata][gift]"] == fields["metadata[gift]"] == ORDER.reference
     assert fields["adaptive_pricing[enabled]"] == "false"
     assert fields["success_url"] == ORDER.success_url
 
@@ -122,6 +125,37 @@ def test_a_refund(stripe_says: Description, adapter: StripeProcessor, box: Sandb
     assert (request.method, request.path, request.key) == ("POST", "/v1/refunds", key)
     assert stripe_says.request_errors("POST", request.path, request.body) == []
     assert box.api("GET", f"/v1/refunds/{refund}").json["metadata"] == {"request": key}
+
+
+def test_what_is_asked_for_when_something_was_missed(
+    stripe_says: Description, adapter: StripeProcessor, box: Sandboxed, sent: list[Sent]
+) -> None:
+    """Every list and every look-up, also from the middle of a list on."""
+    for _ in range(101):
+        box.paid()
+    subscribed, disputed = box.subscribed(), box.paid()
+    refund = box.control("refunds", payment_intent=disputed["payment_intent"], amount=100)["id"]
+    sent.clear()
+    pages = [adapter.sweep(step, since=datetime.now(UTC) - timedelta(days=1)) for step in SWEEP]
+    adapter.sweep("events", since=datetime.now(UTC) - timedelta(days=1), after=pages[0].cursor)
+    asked = {
+        "balance_transaction": box.listed("balance_transactions")[0]["id"],
+        "invoice": subscribed["invoice"],
+        "payment": box.listed("invoice_payments")[0]["payment"]["payment_intent"],
+        "refund": refund,
+        "subscription": subscribed["subscription"],
+        "dispute": box.control("disputes", payment_intent=box.paid()["payment_intent"])["id"],
+    }
+    for kind, identity in asked.items():
+        assert adapter.look_up(kind, identity).listed
+    box.advance("4d")
+    adapter.look_up("payout", box.listed("payouts")[0]["id"])
+    ours = [request for request in sent if request.version]
+    assert len(ours) == len(SWEEP) + 1 + len(asked) + 2
+    errors = {
+        f"{request.path}?{request.query}": stripe_says.query_errors(request.path, request.query) for request in ours
+    }
+    assert {name: found for name, found in errors.items() if found} == {}
 
 
 def test_the_adapter_speaks_the_version_that_the_description_is_of(

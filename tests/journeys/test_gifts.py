@@ -12,7 +12,7 @@ def test_a_paid_gift_moves_the_bar_and_reaches_finance(home: House) -> None:
     payment = home.pay(checkout)
     home.await_meter(raised=50000, raised_label="500 $", gifts=1, percent=10)
     home.thanks_says(checkout, "Thank you")
-    rows = home.ledger()
+    rows = home.movements()
     assert [(row["kind"], row["reference"], row["amount"]) for row in rows] == [("gift", payment, "500.00")]
     assert "every stored total is what the ledger says" in home.manage("rebuild", "--check")
 
@@ -42,7 +42,7 @@ def test_refunds_in_part_and_whole_lower_the_bar(home: House) -> None:
     home.await_meter(raised=30000, gifts=1)
     home.control("refunds", payment_intent=payment, amount=30000, outcome="succeed")
     home.await_meter(raised=0, gifts=0)
-    assert sorted(row["amount"] for row in home.ledger()) == ["-200.00", "-300.00", "500.00"]
+    assert sorted(row["amount"] for row in home.movements()) == ["-200.00", "-300.00", "500.00"]
 
 
 def test_a_fee_cover_is_paid_and_told_apart_and_never_counts(home: House) -> None:
@@ -72,7 +72,7 @@ def test_deliveries_that_come_twice_or_late_count_once(home: House) -> None:
     assert home.meter()["raised"] == 0
     home.control("deliveries", mode="twice")
     home.await_meter(raised=40000, gifts=1)
-    assert len(home.ledger()) == 2
+    assert len(home.movements()) == 2
 
 
 def test_a_processor_that_is_down_costs_nothing_but_a_second_press(home: House) -> None:
@@ -121,4 +121,4 @@ def test_a_killed_site_loses_nothing(home: House) -> None:
     payment = home.pay(checkout)
     home.start_site()
     home.await_meter(raised=50000)
-    assert [row["reference"] for row in home.ledger()] == [payment]
+    assert [row["reference"] for row in home.movements()] == [payment]

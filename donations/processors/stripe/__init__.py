@@ -5,6 +5,7 @@ SDK objects never leave this module: events are read as plain JSON, answers as t
 
 import re
 import time
+from datetime import datetime
 from typing import Any
 
 import stripe
@@ -15,33 +16,40 @@ from donations.processors.base import (
     CheckoutOrder,
     Envelope,
     Interpretation,
+    KeyRefused,
     Malformed,
+    Page,
     ProcessorBusy,
     ProcessorRefused,
     ProcessorUnavailable,
 )
-from donations.processors.stripe import events
+from donations.processors.stripe import events, lists
 from donations.processors.stripe.reading import Json, parsed
 
 EVENT_ID = re.compile(r"evt_[A-Za-z0-9_]{1,200}", re.ASCII)
 EVENT_TYPE = re.compile(r"[a-z0-9_.]{1,100}", re.ASCII)
+WAIT = re.compile(r"[0-9]{1,5}", re.ASCII)
 TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 TOLERANCE_SECONDS = 300
 CHECKOUT_TIMEOUT = (1.0, 2.5)  # connecting, reading: a reader waits 4 s at most
 OTHER_TIMEOUT = (3.05, 10.0)
 CONFLICT = 409  # a call with this key is being answered
+LIST_TIMEOUT = (3.05, 30.0)
 
 
 class StripeProcessor:
     """Stripe Checkout, refunds and webhooks."""
 
     name = "stripe"
+    reads = frozenset(events.READERS)
 
     def __init__(self, *, api_key: str, api_base: str, webhook_secrets: list[str]) -> None:
         self.livemode = api_key.startswith(("sk_live_", "rk_live_"))
         self.webhook_secrets = webhook_secrets
         self.checkout_client = _client(api_key, api_base, CHECKOUT_TIMEOUT, retries=0)
         self.client = _client(api_key, api_base, OTHER_TIMEOUT, retries=1)
+        # Whoever lists waits as told, which the SDK does not.
+        self.list_client = _client(api_key, api_base, LIST_TIMEOUT, retries=0)
 
     @classmethod
     def from_settings(cls, settings: Any) -> "StripeProcessor":
@@ -136,6 +144,21 @@ class StripeProcessor:
             )
         return refund.id
 
+    def sweep(self, step: str, *, since: datetime, after: str = "") -> Page:
+        """A page of a list; each object is an event of the type that would have told of it."""
+        return lists.sweep(self._get, step, since=since, after=after, livemode=self.livemode)
+
+    def look_up(self, kind: str, object_id: str, *, after: str = "") -> Page:
+        """One object, or the list that belongs to it."""
+        return lists.look_up(self._get, kind, object_id, after=after, livemode=self.livemode)
+
+    def _get(self, path: str, parameters: Json) -> Json:
+        """What the API answers, as plain JSON: the SDK's objects cost more than the call."""
+        with _translated():
+            answer = self.list_client.raw_request("get", path, **parameters)
+        found: Json = answer.data
+        return found
+
 
 def _in_order(parameters: Any) -> Any:
     """The same parameters with their names sorted: what was saved comes back from PostgreSQL in an order of its own."""
@@ -173,9 +196,14 @@ class _translated:  # noqa: N801 (reads as a statement: with _translated())
         if isinstance(error, (stripe.InvalidRequestError, stripe.CardError)):
             raise ProcessorRefused(_reader_text(code), code) from error
         if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
-            raise ProcessorUnavailable(f"the key was refused: {code}") from error
+            raise KeyRefused(f"the key was refused: {code}") from error
         fault = ProcessorBusy if error.http_status == CONFLICT else ProcessorUnavailable
-        raise fault(f"{type(error).__name__}: {code}") from error
+        raise fault(f"{type(error).__name__}: {code}", wait=_wait_told(error)) from error
+
+
+def _wait_told(error: stripe.StripeError) -> float | None:
+    told = str((error.headers or {}).get("Retry-After", ""))
+    return float(told) if WAIT.fullmatch(told) else None
 
 
 def _reader_text(code: str) -> str:

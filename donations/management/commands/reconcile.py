@@ -1,0 +1,140 @@
+"""Fetch what was missed and compare both books, here and now."""
+
+import argparse
+import re
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+from django.utils.dateparse import parse_date, parse_datetime
+
+from donations import money, reconcile
+from donations.models import Reconciliation
+from donations.processors.base import ProcessorRefused, ProcessorUnavailable
+from donations.reconcile import Run
+
+NAMES = {
+    "events": "undelivered events",
+    "checkouts": "checkouts",
+    "invoice_payments": "payments of monthly gifts",
+    "refunds": "refunds",
+    "disputes": "disputes",
+    "payouts": "payouts",
+    "transactions": "balance transactions",
+    "lookups": "what is to be looked up",
+    "comparison": "the last word",
+}
+AGO = re.compile(r"([0-9]{1,5})([dh])", re.ASCII)
+PAGES_A_LINE = 50
+
+
+def moment(text: str) -> datetime:
+    """`2024-11-01`, `2024-11-01T08:00Z`, or how long ago: `40d`, `72h`."""
+    if ago := AGO.fullmatch(text):
+        hours = int(ago[1]) * (24 if ago[2] == "d" else 1)
+        return timezone.now() - timedelta(hours=hours)
+    try:
+        day, instant = parse_date(text), parse_datetime(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no day of the calendar") from error
+    found = instant or (datetime(day.year, day.month, day.day) if day else None)  # noqa: DTZ001 (made aware below)
+    if found is None:
+        raise argparse.ArgumentTypeError("write 2024-11-01, 2024-11-01T08:00Z, 40d or 72h")
+    return timezone.make_aware(found) if timezone.is_naive(found) else found
+
+
+class Command(BaseCommand):
+    help = (
+        "Fetch from the processor what was not delivered, put it into the inbox, and compare both books. One run "
+        "at a time; one that was killed is gone on with. Exits 1 when a difference has no known cause, 2 "
+        "when there was no run."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take --since and --check."""
+        parser.add_argument(
+            "--since", type=moment, help="from then on: 2024-11-01, 40d or 72h; else as the last run has it"
+        )
+        parser.add_argument("--check", action="store_true", help="compare only; nothing is fetched or stored")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run, or only compare, and say what was found."""
+        try:
+            if options["check"]:
+                compared = reconcile.check(since=options["since"])
+                self._report(compared.sums, compared.shown(), compared.unexplained)
+                return
+            row = reconcile.run(since=options["since"], tell=Progress(self).tell)
+        except reconcile.Busy as reason:
+            raise CommandError(
+                f"Nothing was done: {reason}. A run that was killed is taken up after that.", returncode=2
+            ) from reason
+        except (ProcessorUnavailable, ProcessorRefused, reconcile.LostLease) as problem:
+            raise CommandError(
+                f"It stands still: {problem}. The next run goes on from there.", returncode=2
+            ) from problem
+        self.stdout.write(f"{row.unseen:,} rows of the processor's were not here")
+        self._report(row.books, row.differences, row.unexplained)
+
+    def _report(self, sums: dict[str, dict[str, int]], differences: list[dict[str, Any]], unexplained: int) -> None:
+        for name, row in sorted(sums.items()):
+            self.stdout.write(_sum_line(name, row))
+        for each in differences:
+            self.stdout.write(_difference(each))
+        if unexplained:
+            raise CommandError(f"Both books differ, in {unexplained} ways of no known cause. See docs/operating.md.")
+        self.stdout.write("both books differ, for the reasons above" if differences else "both books say the same")
+
+
+def _sum_line(name: str, row: dict[str, int]) -> str:
+    currency, kind = name.split(" ", 1)
+
+    def text(minor: int) -> str:
+        return f"{money.decimal(minor, currency)}"
+
+    line = f"  {currency} {kind}: {row['count']:,} movements, theirs {text(row['theirs'])}, ours {text(row['ours'])}"
+    line += f", fees {text(row['their_fees'])} and {text(row['our_fees'])}"
+    return line + (f", agreed {text(row['agreed'])}" if row["agreed"] else "")
+
+
+def _difference(each: dict[str, Any]) -> str:
+    currency = each["currency"]
+    sides = f"theirs {money.decimal(each['theirs'], currency)}, ours {money.decimal(each['ours'], currency)} {currency}"
+    detail = f" ({each['detail']})" if each["detail"] else ""
+    return f"! {each['type']} {each['reference']}: {sides}. {each['words']}{detail} {each['remedy']}"
+
+
+class Progress:
+    """What a terminal shows while a run goes on: one line that changes; elsewhere a line now and then."""
+
+    def __init__(self, command: Command) -> None:
+        self.output = command.stdout
+        self.is_terminal = bool(command.stdout.isatty())
+        self.begun, self.step, self.pages = time.monotonic(), "", 0
+
+    def tell(self, run: Run) -> None:
+        """Show where a run stands."""
+        row = run.row
+        if row.step != self.step:
+            self._end_line()
+            self.step, self.pages = row.step, 0
+        self.pages += 1
+        line = self._line(row)
+        if self.is_terminal:
+            self.output.write(f"\r\x1b[K{line}", ending="")
+            self.output.flush()
+        elif self.pages == 1 or self.pages % PAGES_A_LINE == 0 or not row.cursor:
+            self.output.write(line)
+        if row.finished_at:
+            self._end_line()
+
+    def _line(self, row: Reconciliation) -> str:
+        count = row.counts.get(row.step, {"listed": 0, "new": 0})
+        numbers = f": {count['listed']:,} looked at, {count['new']:,} new" if row.step in row.counts else ""
+        return f"{time.monotonic() - self.begun:6.1f} s  {NAMES[row.step]}{numbers}"
+
+    def _end_line(self) -> None:
+        if self.is_terminal and self.step:
+            self.output.write("")

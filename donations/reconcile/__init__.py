@@ -1,0 +1,160 @@
+"""Fetching what was missed, and comparing both books: `run`, hourly; what events named and did not tell: `look_up`.
+
+run: undelivered events › checkouts › payments of invoices › refunds › disputes › payouts › balance transactions
+     (each page into the inbox, each balance transaction compared) › what is to be looked up › the verdict
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from django.utils import timezone
+
+from donations import inbox, processors
+from donations.models import Lookup, Reconciliation
+from donations.processors.base import SWEEP, ProcessorRefused, ProcessorUnavailable
+from donations.reconcile import lookups, runs, sweep
+from donations.reconcile.pages import Comparison
+from donations.reconcile.runs import STEPS, Busy, LostLease, Rest, Run
+
+__all__ = ["Busy", "Comparison", "LostLease", "Run", "check", "look_up", "run", "tick"]
+
+log = logging.getLogger(__name__)
+Tell = Callable[[Run], None]
+
+
+def run(
+    *, processor: str = "", since: datetime | None = None, tell: Tell = lambda _: None, rest: Rest = time.sleep
+) -> Reconciliation:
+    """Fetch what was missed, compare, and store the result. `tell` is called after each page; `rest` sleeps seconds.
+
+    Raises Busy where another run is at it; ProcessorUnavailable or ProcessorRefused where the processor does not
+    answer: the next run goes on from there.
+    """
+    name = processor or processors.default().name
+    inbox.read_newly_known(name)
+    held = runs.begin(name, since=since, rest=rest)
+    try:
+        _from_where_it_stands(held, tell)
+    except (ProcessorUnavailable, ProcessorRefused) as problem:
+        held.pause(str(problem))
+        raise
+    except LostLease:
+        raise
+    except BaseException:
+        held.let_go()
+        raise
+    return held.row
+
+
+def _from_where_it_stands(held: Run, tell: Tell) -> None:
+    for step in STEPS[STEPS.index(held.row.step) :]:
+        held.keep(step=step)
+        tell(held)
+        if step in SWEEP:
+            _sweep(held, step, tell)
+        elif step == "lookups":
+            _look_up(held)
+        else:
+            _conclude(held)
+    tell(held)
+
+
+def _sweep(held: Run, step: str, tell: Tell) -> None:
+    """A page is in the inbox before the cursor moves past it: killed in between, it is read again, and stored once."""
+    while True:
+        page = sweep.page_of(held, step)
+        new = sweep.store(held.row.processor, page)
+        more: dict[str, Any] = {}
+        if step == "transactions":
+            sweep.drain(held)
+            compared = _comparison(held.row)
+            compared.page(page)
+            more = {"books": compared.state, "differences": compared.differences}
+        held.keep(cursor=page.cursor, counts=held.count(step, listed=page.listed, new=new), **more)
+        tell(held)
+        if not page.cursor:
+            break
+    sweep.drain(held)
+    if step == "payouts":
+        # Before all balance transactions are listed, so that most are told of once: with the payout that carried them.
+        _fetch(held, kinds=[Lookup.Kind.PAYOUT_TRANSACTIONS])
+    held.keep(step=STEPS[STEPS.index(step) + 1], cursor="")
+
+
+def _comparison(row: Reconciliation) -> Comparison:
+    return Comparison(row.processor, row.since, dict(row.books), list(row.differences))
+
+
+def _look_up(held: Run) -> None:
+    """What the books asked for while they were filled; twice, as answers ask for more."""
+    lookups.ask_after_silent(held.row.processor)
+    for _ in range(2):
+        _fetch(held, kinds=Lookup.Kind.values)
+
+
+def _fetch(held: Run, *, kinds: Iterable[str]) -> None:
+    while lookups.fetch(held.row.processor, rest=held.rest, kinds=kinds):
+        held.hold()
+    sweep.drain(held)
+
+
+def _conclude(held: Run) -> None:
+    compared = _comparison(held.row)
+    compared.conclude(held.rest)
+    runs.finish(
+        held,
+        books=compared.sums,
+        differences=compared.shown(),
+        equal=not compared.found,
+        unexplained=compared.unexplained,
+    )
+    if compared.found:
+        log.warning("both books differ: %d ways, %d unexplained", compared.found, compared.unexplained)
+
+
+def check(*, processor: str = "", since: datetime | None = None) -> Comparison:
+    """Compare both books and change nothing. Raises as `run` does."""
+    name = processor or processors.default().name
+    compared = Comparison(name, since or runs.window(name, timezone.now()), asks=False)
+    after = ""
+    while True:
+        ask = partial(compared.source.sweep, "transactions", since=compared.since, after=after)
+        page = sweep.patiently(ask, time.sleep)
+        compared.page(page)
+        after = page.cursor
+        if not after:
+            break
+    compared.conclude(time.sleep)
+    return compared
+
+
+# ---- what beat and the ticker call
+
+
+def look_up(*, processor: str = "") -> int:
+    """Ask for what events named and did not tell; how much was answered."""
+    name = processor or processors.default().name
+    inbox.read_newly_known(name)
+    try:
+        return lookups.fetch(name, rounds=10)
+    except ProcessorUnavailable as problem:
+        log.warning("what events named could not be asked for: %s", problem)
+        return 0
+
+
+def tick(*, processor: str = "") -> None:
+    """What is due by now: lookups, and each hour a run. Safe in any number of processes."""
+    name = processor or processors.default().name
+    look_up(processor=name)
+    if not runs.is_due(name):
+        return
+    try:
+        run(processor=name)
+    except (Busy, LostLease) as reason:
+        log.info("no reconciliation here: %s", reason)
+    except (ProcessorUnavailable, ProcessorRefused) as problem:
+        log.warning("the reconciliation stands still: %s", problem)

@@ -1,0 +1,377 @@
+"""Both books beside one another: each movement that the processor lists, and what our ledger says of it.
+
+What they disagree about has a cause, in words, and what to do about it. By currency and type, the processor's sum is
+ours plus the differences.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import Exists, OuterRef, QuerySet
+from django.utils import timezone
+
+from donations import money, settlements
+from donations.models import BalanceTransaction, InboxEvent, LedgerEntry, Lookup, Payout
+from donations.processors.base import TransactionSeen
+
+State = InboxEvent.State
+Kind = LedgerEntry.Kind
+Json = dict[str, Any]
+
+PAYMENTS = {"charge", "payment"}
+REFUNDS = {"refund", "payment_refund"}
+RETURNS = {"refund_failure", "payment_refund_failure"}
+PAYOUTS = {"payout", "payout_failure", "payout_cancel"}
+UNSETTLED_STATES = {State.READY, State.WAITING}
+PAYING = ("paid", "invoice_paid")
+SETTLES_WITHIN = timedelta(days=3)
+EDGE = timedelta(days=1)  # an entry's time and its movement's may lie on two sides of a window's beginning
+MOST_DIFFERENCES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why both books differ. `agreed`: they do not, once it is named; `explained`: time or a person sees to it."""
+
+    name: str
+    words: str
+    remedy: str
+    agreed: bool = False
+    explained: bool = False
+
+
+FOREIGN = Cause("foreign", "It is of other software on the same account.", "Nothing.", agreed=True)
+OWN = Cause("own", "It is the account's own: no gift caused it.", "Nothing.", agreed=True)
+UNSETTLED = Cause(
+    "unsettled", "The money has left the balance, and the refund has not succeeded yet.", "Nothing.", agreed=True
+)
+OUT_AND_BACK = Cause("out_and_back", "A refund that never succeeded: its money came back.", "Nothing.", agreed=True)
+DISMISSED = Cause("dismissed", "Staff decided that it is not booked.", "Nothing.", agreed=True)
+RECENT = Cause("recent", "The processor has not listed its movement yet.", "Nothing, for three days.", agreed=True)
+WAITING = Cause(
+    "waiting",
+    "It waits in the inbox for what it belongs to.",
+    "Nothing: after 72 hours it is quarantined.",
+    explained=True,
+)
+QUARANTINED = Cause("quarantined", "It is quarantined.", "Decide about it in the inbox.", explained=True)
+MISSING_HERE = Cause(
+    "missing_here",
+    "The processor has it, and nothing here tells of it.",
+    "It is asked for at the next run. If it stays, look at it in the processor's dashboard.",
+)
+MISSING_THERE = Cause(
+    "missing_there",
+    "It is booked here, and the processor does not list it.",
+    "Look at the entry and its inbox event: was the key changed to another account's, or a table edited?",
+)
+AMOUNT = Cause(
+    "amount_differs",
+    "Both books have it, with another amount.",
+    "Compare the entry with the processor's dashboard; correct it by an adjustment with a reason.",
+)
+UNBOOKED = Cause(
+    "unbooked_type",
+    "A movement of a gift's payment, of a type that is not booked.",
+    "Look at it in the processor's dashboard; book it as an adjustment with a reason.",
+)
+CAUSES = {cause.name: cause for cause in list(globals().values()) if isinstance(cause, Cause)}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What both books say of one movement. Amounts are signed, minor units of the settlement's currency."""
+
+    type: str
+    currency: str
+    reference: str
+    payment: str
+    theirs: int
+    their_fee: int
+    ours: int
+    our_fee: int
+    cause: Cause | None = None
+    detail: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.cause is not None and not self.cause.agreed
+
+
+@dataclass(slots=True)
+class Shelf:
+    """What our side has on a page of movements, read at once."""
+
+    processor: str
+    asks: bool
+    copies: dict[str, BalanceTransaction]
+    entries: dict[tuple[str, str], LedgerEntry]
+    payouts: dict[str, Payout]
+
+
+def _shelf(processor: str, facts: list[TransactionSeen], asks: bool) -> Shelf:
+    references = {name for fact in facts for name in (fact.transaction, fact.source, fact.payment) if name}
+    entries = LedgerEntry.objects.filter(processor=processor, kind__in=Kind.values, reference__in=references)
+    copies = BalanceTransaction.objects.filter(processor=processor, reference__in=[fact.transaction for fact in facts])
+    payouts = Payout.objects.filter(processor=processor, reference__in=references)
+    return Shelf(
+        processor,
+        asks,
+        {copy.reference: copy for copy in copies},
+        {(entry.kind, entry.reference): entry for entry in entries},
+        {payout.reference: payout for payout in payouts},
+    )
+
+
+def judge(processor: str, facts: list[TransactionSeen], *, asks: bool = True) -> list[Verdict]:
+    """A verdict on each of these movements. `asks`: what nobody told us is queued to be asked for."""
+    shelf = _shelf(processor, facts, asks)
+    return [_judge(shelf, fact) for fact in facts]
+
+
+def _judge(shelf: Shelf, fact: TransactionSeen) -> Verdict:
+    copy = shelf.copies.get(fact.transaction)
+    if copy and (copy.amount, copy.fee, copy.currency) != (fact.amount, fact.fee, fact.currency):
+        return _verdict(
+            fact, copy.amount, copy.fee, AMOUNT, "the processor's movement is kept with another amount here"
+        )
+    if fact.type in PAYOUTS:
+        return _payout(shelf, fact)
+    wanted = _booked_as(fact)
+    if wanted is None:
+        # What no payment caused is kept, and booked nowhere: the copy is our side.
+        if fact.payment:
+            return _verdict(fact, 0, 0, FOREIGN if _is_foreign(shelf, fact.payment) else UNBOOKED, fact.type)
+        return _verdict(fact, fact.amount, fact.fee, OWN) if copy else _missing(shelf, fact)
+    entry = shelf.entries.get(wanted)
+    if entry is None and fact.amount:
+        return _missing(shelf, fact)
+    return _both(shelf, fact, entry)
+
+
+def _booked_as(fact: TransactionSeen) -> tuple[str, str] | None:
+    """The kind and reference of the entry that books a movement; None: no entry does."""
+    if fact.type in PAYMENTS and fact.payment:
+        return Kind.GIFT.value, fact.payment
+    if fact.type in REFUNDS and fact.payment:
+        return Kind.REFUND.value, fact.source
+    if fact.type in RETURNS and fact.payment:
+        return Kind.REFUND_REVERSAL.value, fact.source
+    if fact.type == "adjustment" and fact.payment:
+        kind = Kind.DISPUTE_WITHDRAWN if fact.amount < 0 else Kind.DISPUTE_REINSTATED
+        return kind.value, fact.transaction
+    return None
+
+
+def _both(shelf: Shelf, fact: TransactionSeen, entry: LedgerEntry | None) -> Verdict:
+    fee = shelf.entries.get((Kind.FEE.value, fact.transaction))
+    our_fee = -fee.amount if fee else 0
+    ours = _settled(entry, fact) if entry else 0
+    if ours != fact.amount:
+        return _verdict(fact, ours, our_fee, AMOUNT)
+    if our_fee != fact.fee:
+        state = _state_of(shelf, fact.transaction) if fee is None else ""
+        cause = WAITING if state in UNSETTLED_STATES else QUARANTINED if state == State.QUARANTINED else AMOUNT
+        return _verdict(fact, ours, our_fee, cause, "its fee")
+    return _verdict(fact, ours, our_fee)
+
+
+def _settled(entry: LedgerEntry, fact: TransactionSeen) -> int:
+    """An entry's amount in the settlement's currency, by the rate of the movement, rounded as theirs may be."""
+    if entry.currency == fact.currency:
+        return entry.amount
+    if entry.settlement_currency == fact.currency and entry.settlement_amount is not None:
+        return entry.settlement_amount
+    if not fact.exchange_rate:
+        return 0
+    exact = money.decimal(entry.amount, entry.currency) * Decimal(fact.exchange_rate)
+    exact = exact.scaleb(money.exponent(fact.currency))
+    return fact.amount if abs(exact - fact.amount) <= 1 else int(exact)
+
+
+def _payout(shelf: Shelf, fact: TransactionSeen) -> Verdict:
+    payout = shelf.payouts.get(fact.source)
+    if payout is None:
+        return _missing(shelf, fact)
+    ours = -payout.amount if fact.type == "payout" else payout.amount
+    return _verdict(fact, ours, fact.fee, None if ours == fact.amount else AMOUNT)
+
+
+def _verdict(fact: TransactionSeen, ours: int, our_fee: int, cause: Cause | None = None, detail: str = "") -> Verdict:
+    return Verdict(
+        fact.type, fact.currency, fact.transaction, fact.payment, fact.amount, fact.fee, ours, our_fee, cause, detail
+    )
+
+
+# ---- why something is not here
+
+
+def _missing(shelf: Shelf, fact: TransactionSeen) -> Verdict:
+    cause, detail = _why(shelf, fact)
+    return _verdict(fact, 0, 0, cause, detail)
+
+
+def _why(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
+    """Why a movement has no entry, by what the inbox was told of it; what it was not told of is asked for."""
+    told = InboxEvent.objects.filter(processor=shelf.processor)
+    if fact.type in PAYMENTS:
+        of_payment = _short(told.filter(payment=fact.payment))
+        rows = [row for row in of_payment if not row[2] or row[2]["kind"] in PAYING]
+    else:
+        rows = _short(told.filter(subject=fact.source or fact.transaction))
+    by_state = {state: reason for state, reason, _ in rows}
+    for state, cause in (
+        (State.QUARANTINED, QUARANTINED),
+        (State.READY, WAITING),
+        (State.WAITING, WAITING),
+        (State.FOREIGN, FOREIGN),
+        (State.DISMISSED, DISMISSED),
+    ):
+        if state in by_state:
+            return cause, by_state[state]
+    statuses = {facts["status"] for _, _, facts in rows if facts and facts["kind"] == "refund"}
+    if statuses and "succeeded" not in statuses:
+        return (OUT_AND_BACK if statuses & {"failed", "canceled"} else UNSETTLED), ""
+    return _ask(shelf, fact)
+
+
+def _short(rows: QuerySet[InboxEvent]) -> list[tuple[str, str, Json | None]]:
+    return list(rows.values_list("state", "reason", "facts"))
+
+
+def _ask(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
+    """Have the processor asked what a movement is of. A payment of no checkout and no invoice is foreign."""
+    if fact.type in PAYMENTS:
+        before = Lookup.objects.filter(processor=shelf.processor, kind=Lookup.Kind.PAYMENT, object_id=fact.payment)
+        if before.filter(next_try_at=None, last_error="").exists():
+            return FOREIGN, "it was made on no checkout and paid no invoice"
+    if not shelf.asks:
+        return MISSING_HERE, ""
+    if fact.type in PAYMENTS:
+        settlements.ask(shelf.processor, [(Lookup.Kind.PAYMENT.value, fact.payment)])
+    elif fact.source.startswith("re_"):
+        settlements.ask_again(shelf.processor, Lookup.Kind.REFUND, [fact.source])
+    elif fact.payment:
+        settlements.ask_again(shelf.processor, Lookup.Kind.DISPUTE, [fact.source])
+    else:
+        settlements.ask_again(shelf.processor, Lookup.Kind.BALANCE_TRANSACTION, [fact.transaction])
+    return MISSING_HERE, ""
+
+
+def _is_foreign(shelf: Shelf, payment: str) -> bool:
+    rows = InboxEvent.objects.filter(processor=shelf.processor, payment=payment)
+    return rows.filter(state=State.FOREIGN, facts__isnull=True).exists()
+
+
+def _state_of(shelf: Shelf, subject: str) -> str:
+    rows = InboxEvent.objects.filter(processor=shelf.processor, subject=subject)
+    return rows.order_by("-pk").values_list("state", flat=True).first() or ""
+
+
+# ---- what the processor does not list
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a list, the newest first, was compared: down to the second `until`, whose listed ids are `carried`.
+
+    One second may lie on two pages, or on many.
+    """
+
+    until: datetime
+    carried: frozenset[str]
+
+
+def not_listed(
+    processor: str, facts: list[TransactionSeen], *, since: datetime, place: Place | None, is_last: bool, livemode: bool
+) -> tuple[list[str], Place]:
+    """Movements that are kept here, of the time that a page covers, and are not on it; and the next page's place."""
+    newest = max((fact.created for fact in facts), default=since)
+    until = place.until if place else newest if facts else timezone.now()
+    oldest = min((fact.created for fact in facts), default=since)
+    listed = {fact.transaction for fact in facts} | (place.carried if place else set())
+    kept = BalanceTransaction.objects.filter(processor=processor, livemode=livemode, created__lte=until)
+    kept = kept.filter(created__gte=since) if is_last else kept.filter(created__gt=oldest)
+    extra = sorted(set(kept.values_list("reference", flat=True)) - listed)
+    carried = {fact.transaction for fact in facts if fact.created == oldest}
+    if place and place.until == oldest:
+        carried |= place.carried
+    return extra, Place(oldest, frozenset(carried))
+
+
+def without_movement(processor: str, *, since: datetime, livemode: bool) -> list[Verdict]:
+    """Entries of this time that no movement of the processor's is known for: young ones are looked at later."""
+    entries = LedgerEntry.objects.filter(processor=processor, livemode=livemode, effective_at__gte=since + EDGE)
+    moved = BalanceTransaction.objects.filter(processor=processor)
+    by_payment = moved.filter(payment=OuterRef("reference"), type__in=PAYMENTS).exclude(payment="")
+    # A refund's movements are found by its payment, which has an index, and told apart by what moved.
+    of_gift = moved.filter(gift=OuterRef("gift"), source=OuterRef("reference"))
+    by_itself = moved.filter(reference=OuterRef("reference"))
+    alone = [
+        entries.filter(~Exists(by_payment), kind=Kind.GIFT),
+        entries.filter(~Exists(of_gift.filter(type__in=REFUNDS)), kind=Kind.REFUND),
+        entries.filter(~Exists(of_gift.filter(type__in=RETURNS)), kind=Kind.REFUND_REVERSAL),
+        entries.filter(~Exists(by_itself), kind__in=[Kind.FEE, Kind.DISPUTE_WITHDRAWN, Kind.DISPUTE_REINSTATED]),
+    ]
+    return [_alone(entry) for rows in alone for entry in rows.order_by("-effective_at")[:MOST_DIFFERENCES]]
+
+
+def _alone(entry: LedgerEntry) -> Verdict:
+    cause = RECENT if entry.effective_at > timezone.now() - SETTLES_WITHIN else MISSING_THERE
+    payment = entry.reference if entry.kind == Kind.GIFT else ""
+    detail = f"entry {entry.pk}, {entry.get_kind_display()} {entry.reference}"
+    return Verdict(entry.kind, entry.currency, entry.reference, payment, 0, 0, entry.amount, 0, cause, detail)
+
+
+def kept_alone(processor: str, reference: str) -> Verdict:
+    """The verdict on a movement that is kept here, and that the processor does not know."""
+    kept = BalanceTransaction.objects.get(processor=processor, reference=reference)
+    return Verdict(
+        kept.type, kept.currency, reference, kept.payment, 0, 0, kept.amount, kept.fee, MISSING_THERE, "a kept movement"
+    )
+
+
+# ---- the sums
+
+
+def add(books: Json, verdicts: Iterable[Verdict]) -> Json:
+    """The sums by currency and type, with these verdicts in them."""
+    sums: dict[str, dict[str, int]] = {name: dict(row) for name, row in books.items()}
+    for each in verdicts:
+        row = sums.setdefault(f"{each.currency} {each.type}", dict.fromkeys(COLUMNS, 0))
+        row["count"] += 1
+        row["theirs"] += each.theirs
+        row["their_fees"] += each.their_fee
+        row["ours"] += each.ours
+        row["our_fees"] += each.our_fee
+        if each.cause and each.cause.agreed and each.cause is not OWN:
+            row["agreed"] += each.theirs - each.ours
+            row["agreed_fees"] += each.their_fee - each.our_fee
+    return sums
+
+
+COLUMNS = ("count", "theirs", "their_fees", "ours", "our_fees", "agreed", "agreed_fees")
+
+
+def as_json(verdict: Verdict) -> Json:
+    """A difference as it is stored and shown."""
+    cause = verdict.cause
+    assert cause is not None  # noqa: S101 (only what has a cause is a difference)
+    return {
+        "cause": cause.name,
+        "explained": cause.explained,
+        "words": cause.words,
+        "detail": verdict.detail,
+        "remedy": cause.remedy,
+        "type": verdict.type,
+        "currency": verdict.currency,
+        "reference": verdict.reference,
+        "payment": verdict.payment,
+        "theirs": verdict.theirs,
+        "their_fee": verdict.their_fee,
+        "ours": verdict.ours,
+        "our_fee": verdict.our_fee,
+    }

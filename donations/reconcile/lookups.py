@@ -1,0 +1,98 @@
+"""What events named and did not tell: asked for one by one, or, where there are many, by a list of their time."""
+
+import logging
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import partial
+
+from django.utils import timezone
+
+from donations import processors, settlements
+from donations.models import Lookup, RecurringGift
+from donations.processors.base import ProcessorRefused, ProcessorUnavailable
+from donations.reconcile.runs import Rest
+from donations.reconcile.sweep import patiently, store
+
+log = logging.getLogger(__name__)
+Kind = Lookup.Kind
+Status = RecurringGift.Status
+CLAIM = 300
+MANY = 100  # as many as a page of a list has
+SETTLING = timedelta(hours=2)  # a transaction is older than the event that names it, but for less than this
+SILENT = timedelta(days=35)  # an arrangement that is alive is told of each month
+ALIVE = (Status.ACTIVE, Status.PAST_DUE, Status.PAUSED, Status.UNPAID, Status.INCOMPLETE, Status.TRIALING)
+
+
+def fetch(
+    processor: str, *, rounds: int = 1, rest: Rest = time.sleep, kinds: Iterable[str] = Lookup.Kind.values
+) -> int:
+    """Ask for what is due, of these kinds, and put the answers into the inbox; how many there were. Safe beside others.
+
+    Raises ProcessorUnavailable; what was not asked for is due as before.
+    """
+    done = 0
+    for _ in range(rounds):
+        claimed = settlements.claim(processor, CLAIM, kinds=kinds)
+        if not claimed:
+            break
+        done += _round(processor, claimed, rest)
+    return done
+
+
+def ask_after_silent(processor: str) -> None:
+    """Have those monthly gifts asked for that should have been told of, and were not."""
+    silent = RecurringGift.objects.filter(
+        processor=processor, status__in=ALIVE, heard_at__lt=timezone.now() - SILENT
+    ).exclude(subscription="")
+    settlements.ask_again(processor, Kind.SUBSCRIPTION, silent.values_list("subscription", flat=True))
+
+
+def _round(processor: str, claimed: list[Lookup], rest: Rest) -> int:
+    left = {each.pk: each for each in claimed}
+    try:
+        transactions = [each for each in claimed if each.kind == Kind.BALANCE_TRANSACTION]
+        if len(transactions) > MANY:
+            for found in _listed(processor, transactions, rest):
+                del left[found.pk]
+        for each in list(left.values()):
+            _one(processor, each, rest)
+            del left[each.pk]
+    except ProcessorUnavailable:
+        settlements.put_back(left.values())
+        raise
+    return len(claimed)
+
+
+def _listed(processor: str, wanted: list[Lookup], rest: Rest) -> Iterable[Lookup]:
+    """A page of a list tells as much as a hundred calls; what it does not have is left to those."""
+    source, after, pages = processors.get(processor), "", 0
+    since = min(each.next_try_at for each in wanted if each.next_try_at) - SETTLING
+    missing = {each.object_id: each for each in wanted}
+    while missing and pages <= len(wanted):
+        page = patiently(partial(source.sweep, "transactions", since=since, after=after), rest)
+        store(processor, page)
+        told = [row.event_id.split(":")[2] for row in page.sightings]
+        found = [missing.pop(identity) for identity in told if identity in missing]
+        settlements.answered(found)
+        yield from found
+        after, pages = page.cursor, pages + 1
+        if not after:
+            break
+
+
+def _one(processor: str, lookup: Lookup, rest: Rest) -> None:
+    source, after = processors.get(processor), lookup.cursor
+    try:
+        while True:
+            page = patiently(partial(source.look_up, lookup.kind, lookup.object_id, after=after), rest)
+            store(processor, page)
+            after = page.cursor
+            if not after:
+                break
+            settlements.go_on_at(lookup, after)
+    except ProcessorRefused as refusal:
+        log.warning("the processor does not tell of %s %s: %s", lookup.kind, lookup.object_id, refusal.code)
+        settlements.put_off(lookup, str(refusal))
+        return
+    settlements.answered([lookup])

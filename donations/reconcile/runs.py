@@ -1,0 +1,149 @@
+"""Runs: one at a time, by a lease; each knows where it stands, so that one that was killed is gone on with.
+
+Sole writer of their table. No transaction is open while the processor is asked.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from donations.models import Reconciliation
+from donations.processors.base import SWEEP
+
+LEASE = timedelta(seconds=60)  # longer than any one call, or wait, or batch takes
+STANDS_STILL = timedelta(minutes=10)
+Rest = Callable[[float], None]
+STEPS = (*SWEEP, "lookups", "comparison")
+
+
+class Busy(Exception):
+    """Somebody else works on it; the text says until when at least."""
+
+
+class LostLease(Exception):
+    """Somebody else took the run up, as it had not been heard of for too long."""
+
+
+@dataclass(slots=True)
+class Run:
+    """A run that we hold. `row` is what stands in its table."""
+
+    row: Reconciliation
+    sleep: Rest = time.sleep
+
+    def rest(self, seconds: float) -> None:
+        """Sleep, and hold it meanwhile."""
+        self.keep()
+        self.sleep(seconds)
+        self.keep()
+
+    def keep(self, **fields: Any) -> None:
+        """Write down where it stands, and hold it on. Raises LostLease."""
+        fields["held_until"] = timezone.now() + LEASE
+        mine = Reconciliation.objects.filter(pk=self.row.pk, holder=self.row.holder, finished_at=None)
+        # The condition decides: whoever was thought dead and comes back changes nothing.
+        if not mine.update(**fields):
+            raise LostLease("another run has taken this one up: it was not heard of for too long")
+        for name, value in fields.items():
+            setattr(self.row, name, value)
+
+    def hold(self) -> None:
+        """Hold it on, at most now and then."""
+        if self.row.held_until - timezone.now() < LEASE / 2:
+            self.keep()
+
+    def count(self, step: str, *, listed: int, new: int) -> dict[str, Any]:
+        """The counts with these added."""
+        counts: dict[str, Any] = self.row.counts
+        before = counts.get(step, {"listed": 0, "new": 0})
+        return counts | {step: {"listed": before["listed"] + listed, "new": before["new"] + new}}
+
+    def pause(self, error: str) -> None:
+        """Let go of it: whoever comes next goes on with it."""
+        self.keep(error=error[:300])
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Whoever comes next need not wait."""
+        Reconciliation.objects.filter(pk=self.row.pk, holder=self.row.holder).update(held_until=timezone.now())
+
+
+def begin(processor: str, *, since: datetime | None = None, rest: Rest = time.sleep) -> Run:
+    """The run that was not finished, taken up; or a new one. Raises Busy."""
+    holder, now = secrets.token_hex(8), timezone.now()
+    held = Reconciliation.objects.filter(processor=processor, finished_at=None).first()
+    if held is None:
+        return _new(processor, holder, since or window(processor, now), rest)
+    taken = Reconciliation.objects.filter(pk=held.pk, finished_at=None, held_until__lte=now)
+    if not taken.update(holder=holder, held_until=now + LEASE, error=""):
+        raise Busy(f"another run is at it; it is held until {held.held_until:%H:%M:%S} UTC at least")
+    held.refresh_from_db()
+    run = Run(held, rest)
+    if since and since < held.since:
+        run.keep(since=since, step=STEPS[0], cursor="", books={}, differences=[], counts={})
+    return run
+
+
+def _new(processor: str, holder: str, since: datetime, rest: Rest) -> Run:
+    now = timezone.now()
+    try:
+        with transaction.atomic():
+            row = Reconciliation.objects.create(
+                processor=processor,
+                since=since,
+                started_at=now,
+                holder=holder,
+                held_until=now + LEASE,
+                step=STEPS[0],
+            )
+    except IntegrityError as error:
+        raise Busy("another run has just begun") from error
+    return Run(row, rest)
+
+
+def window(processor: str, now: datetime) -> datetime:
+    """From when on to ask: some days before the last whole run began, so that windows overlap."""
+    last = finished(processor)
+    if last is None:
+        return now - timedelta(days=settings.RECONCILE_FIRST_DAYS)
+    return last.started_at - timedelta(days=settings.RECONCILE_OVERLAP_DAYS)
+
+
+def finished(processor: str) -> Reconciliation | None:
+    """The last run that came to its end."""
+    done = Reconciliation.objects.filter(processor=processor, finished_at__isnull=False)
+    return done.order_by("-finished_at").first()
+
+
+def finish(run: Run, *, books: dict[str, Any], differences: list[Any], equal: bool, unexplained: int) -> None:
+    """It came to its end."""
+    now, last = timezone.now(), finished(run.row.processor)
+    same = last is not None and last.equal is equal
+    run.keep(
+        finished_at=now,
+        books=books,
+        differences=differences,
+        equal=equal,
+        equal_since=last.equal_since if last and same else now,
+        unexplained=unexplained,
+        unseen=sum(count["new"] for count in run.row.counts.values()),
+        error="",
+    )
+
+
+def is_due(processor: str) -> bool:
+    """Whether the next run's time has come: one stands still, or the last one began long enough ago."""
+    now = timezone.now()
+    held = Reconciliation.objects.filter(processor=processor, finished_at=None).first()
+    if held is not None:
+        # One that the processor did not answer waits for a while; one that was killed does not.
+        return now >= held.held_until + (STANDS_STILL if held.error else timedelta(0))
+    last = finished(processor)
+    return last is None or now - last.started_at >= timedelta(minutes=settings.RECONCILE_EVERY_MINUTES)

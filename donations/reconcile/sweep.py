@@ -1,0 +1,120 @@
+"""Fetching what was missed: page by page into the inbox, so that there is one way to book money."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from donations import inbox, processors
+from donations.inbox import NewEvent
+from donations.models import InboxEvent
+from donations.processors.base import (
+    Interpretation,
+    KeyRefused,
+    Malformed,
+    Page,
+    ProcessorRefused,
+    ProcessorUnavailable,
+    Sighting,
+    fact_to_json,
+)
+from donations.reconcile.runs import Rest, Run
+
+log = logging.getLogger(__name__)
+State = InboxEvent.State
+LONGEST_WAIT = 60.0
+TRIES = 9
+Answer = TypeVar("Answer")
+
+
+def patiently(call: Callable[[], Answer], rest: Rest) -> Answer:
+    """Ask until there is an answer, as patiently as told: `Retry-After`, or 1 s doubling to a minute.
+
+    `rest` sleeps so many seconds. Raises ProcessorUnavailable at last, and KeyRefused at once.
+    """
+    wait = 1.0
+    for _ in range(TRIES):
+        try:
+            return call()
+        except KeyRefused:
+            raise
+        except ProcessorUnavailable as problem:
+            seconds = min(LONGEST_WAIT, wait if problem.wait is None else max(problem.wait, 0.1))
+            log.info("the processor does not answer (%s); asked again in %.1f s", problem, seconds)
+            rest(seconds)
+            wait = min(LONGEST_WAIT, wait * 2)
+    return call()
+
+
+def page_of(run: Run, step: str) -> Page:
+    """The page at which a run stands."""
+    source = processors.get(run.row.processor)
+    try:
+        return patiently(lambda: source.sweep(step, since=run.row.since, after=run.row.cursor), run.rest)
+    except ProcessorRefused:
+        if not run.row.cursor:
+            raise
+        # The object that we stopped at is gone, as events are after a month: what was read stays read.
+        run.keep(cursor="")
+        return patiently(lambda: source.sweep(step, since=run.row.since), run.rest)
+
+
+def store(processor: str, page: Page) -> int:
+    """Put a page into the inbox, but for what is known; how much was new."""
+    rows = unknown(processor, page.sightings)
+    events = [
+        NewEvent(processor=processor, origin=r.origin, event_id=r.event_id, type=r.type, body=r.body) for r in rows
+    ]
+    return len(inbox.put_many(events))
+
+
+def drain(run: Run) -> None:
+    """Process what is due, and hold the run meanwhile."""
+    while inbox.process_batch():
+        run.hold()
+
+
+# ---- what is known
+
+
+def unknown(processor: str, rows: Iterable[Sighting]) -> list[Sighting]:
+    """Those that tell what the inbox was never told. Events are known by their ids: the inbox looks at those itself.
+
+    An object is known when the inbox has been told the same of it, whenever that was said to be.
+    """
+    rows = list(rows)
+    told = {row.event_id: _told(processor, row) for row in rows if row.origin == "sweep"}
+    subjects = {each.subject for each in told.values() if each}
+    known: defaultdict[str, list[Any]] = defaultdict(list)
+    if subjects:
+        stored = InboxEvent.objects.filter(processor=processor, subject__in=subjects)
+        for subject, state, facts in stored.values_list("subject", "state", "facts"):
+            known[subject].append(_essence(facts) if facts else state)
+    return [row for row in rows if row.origin != "sweep" or _is_news(told[row.event_id], known)]
+
+
+def _told(processor: str, row: Sighting) -> Interpretation | None:
+    try:
+        return processors.get(processor).interpret(row.body)
+    except Malformed:
+        return None
+
+
+def _is_news(told: Interpretation | None, known: dict[str, list[Any]]) -> bool:
+    """What cannot be read is put into the inbox, too: there it is quarantined, and seen."""
+    if told is None:
+        return True
+    if told.foreign:
+        return State.FOREIGN not in known[told.subject]
+    return told.fact is not None and not _tells_no_more(_essence(fact_to_json(told.fact)), known[told.subject])
+
+
+def _tells_no_more(new: dict[str, Any], known: list[Any]) -> bool:
+    """Of a balance transaction, which payout carried it is told by that payout's list alone."""
+    if new["kind"] == "transaction" and not new["payout"]:
+        known = [each | {"payout": ""} if isinstance(each, dict) else each for each in known]
+    return new in known
+
+
+def _essence(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name != "occurred_at"}

@@ -1,0 +1,699 @@
+"""What was missed comes back to the cent, once, in whatever trouble; and both books are compared, one by one."""
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.db.models import Count, Sum
+from django.utils import timezone
+
+from donations import inbox, processors, projections, reconcile, selectors, settlements
+from donations.models import (
+    BalanceTransaction,
+    Campaign,
+    Gift,
+    InboxEvent,
+    LedgerEntry,
+    Lookup,
+    Payout,
+    Reconciliation,
+    RecurringGift,
+    TypesRead,
+)
+from donations.processors.base import ProcessorUnavailable, TransactionSeen
+from donations.reconcile import comparison, lookups, runs
+from tests.factories import NOON, event, make_campaign, make_gift, make_recurring_gift
+from tests.sandbox import Sandboxed, sandbox, session_form, subscription_form
+
+pytestmark = [pytest.mark.django_db, pytest.mark.timeout(180)]
+LONG_AGO = timedelta(days=45)
+
+
+@pytest.fixture
+def box(tmp_path: Path, settings: Any) -> Iterator[Sandboxed]:
+    """A sandbox that delivers nothing, as the processor of this site."""
+    with sandbox(tmp_path) as running:
+        settings.STRIPE_API_BASE = running.url
+        processors.get.cache_clear()
+        yield running
+    processors.get.cache_clear()
+
+
+@pytest.fixture
+def campaign() -> Campaign:
+    return make_campaign()
+
+
+def seeded(box: Sandboxed, campaign: Campaign, payments: int, **plan: Any) -> list[Any]:
+    """Payments of gifts of ours that nobody was told of."""
+    made = box.seed(payments, gift="gift_seeded", **plan)
+    for one in made:
+        make_gift(campaign, one.amount, reference=one.gift)
+    box.later(0)  # the payouts of those days
+    return made
+
+
+def paid(box: Sandboxed, campaign: Campaign, amount: int = 2500, **how: str) -> Gift:
+    """A gift that was paid at the processor."""
+    gift = make_gift(campaign, amount)
+    form = {"client_reference_id": gift.pk, "metadata[gift]": gift.pk, "payment_intent_data[metadata][gift]": gift.pk}
+    session = box.checkout(form=session_form(amount) | form, replace=True)
+    how_paid = box.control(f"sessions/{session['id']}/pay", **how)
+    gift.checkout_id = how_paid["payment_intent"]  # not saved: where the test finds its payment
+    return gift
+
+
+def subscribed(box: Sandboxed, campaign: Campaign, amount: int = 1000) -> tuple[RecurringGift, str]:
+    """A monthly gift whose first payment was made, and its subscription."""
+    arrangement = make_recurring_gift(campaign, amount)
+    form = {"metadata[recurring_gift]": arrangement.pk, "subscription_data[metadata][recurring_gift]": arrangement.pk}
+    session = box.checkout(form=subscription_form(amount) | form, replace=True)
+    return arrangement, box.control(f"sessions/{session['id']}/pay")["subscription"]
+
+
+def run(**options: Any) -> Reconciliation:
+    return reconcile.run(since=timezone.now() - LONG_AGO, **options)
+
+
+def sums() -> dict[str, tuple[int, int]]:
+    rows = LedgerEntry.objects.values_list("kind").annotate(Count("id"), Sum("amount")).order_by("kind")
+    return {kind: (count, total) for kind, count, total in rows}
+
+
+def wanted(made: list[Any]) -> dict[str, tuple[int, int]]:
+    back = [one.amount for one in made if one.refund]
+    found = {
+        "fee": (len(made), -sum(one.fee for one in made)),
+        "gift": (len(made), sum(one.amount for one in made)),
+        "refund": (len(back), -sum(back)),
+    }
+    return {kind: both for kind, both in found.items() if both[0]}
+
+
+def causes(row: Reconciliation) -> Counter[str]:
+    return Counter(each["cause"] for each in row.differences)
+
+
+def come_back_to_life() -> None:
+    """As if the lease of whoever was killed had run out."""
+    Reconciliation.objects.filter(finished_at=None).update(held_until=timezone.now())
+
+
+# ---- what was missed
+
+
+def test_everything_that_was_missed_comes_back_to_the_cent(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 60, refund_every=5, first_days_ago=33)
+    row = run()
+    assert sums() == wanted(made)
+    assert (row.equal, row.differences, row.unexplained) == (True, [], 0)
+    assert projections.drift() == []
+    assert InboxEvent.objects.exclude(state__in=["processed", "nothing"]).count() == 0
+
+
+def test_what_is_older_than_the_list_of_events_is_found_by_what_was_paid(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 10, first_days_ago=40, last_days_ago=35)
+    run()
+    assert sums() == wanted(made)
+    gift = LedgerEntry.objects.filter(kind="gift").order_by("effective_at")[0]
+    assert gift.effective_at == datetime.fromtimestamp(made[0].created, UTC)
+    assert set(InboxEvent.objects.filter(type="checkout.session.completed").values_list("origin", flat=True)) == {
+        "sweep"
+    }
+
+
+def test_a_second_run_finds_nothing_and_books_nothing(box: Sandboxed, campaign: Campaign) -> None:
+    seeded(box, campaign, 12, refund_every=4, first_days_ago=33)
+    run()
+    before, rows = sums(), InboxEvent.objects.count()
+    again = run()
+    assert (again.unseen, again.equal) == (0, True)
+    assert (sums(), InboxEvent.objects.count()) == (before, rows)
+
+
+def test_what_was_delivered_is_not_stored_a_second_time(box: Sandboxed, campaign: Campaign) -> None:
+    gift = paid(box, campaign)
+    for told in box.all_events():
+        inbox.put(processor="stripe", origin="delivery", event_id=told["id"], type=told["type"], body=_body(told))
+    inbox.drain()
+    row = run()
+    assert {step: count["new"] for step, count in row.counts.items()} == {
+        "events": 0,
+        "checkouts": 0,
+        "invoice_payments": 0,
+        "refunds": 0,
+        "disputes": 0,
+        "payouts": 0,
+        "transactions": 1,
+    }
+    assert sums()["gift"] == (1, gift.amount)
+
+
+def test_a_delivery_that_comes_after_the_sweep_books_nothing_twice(box: Sandboxed, campaign: Campaign) -> None:
+    paid(box, campaign)
+    box.control("refunds", payment_intent=box.listed("payment_intents")[0]["id"], amount=700)
+    events = box.all_events()
+    box.clock.ahead += timedelta(days=31).total_seconds()
+    run()
+    assert not InboxEvent.objects.filter(event_id__in=[told["id"] for told in events]).exists()
+    before = sums()
+    for told in events:
+        inbox.put(processor="stripe", origin="delivery", event_id=told["id"], type=told["type"], body=_body(told))
+    inbox.drain()
+    assert sums() == before
+    assert before["refund"] == (1, -700)
+
+
+def _body(told: dict[str, Any]) -> bytes:
+    return json.dumps(told).encode()
+
+
+def test_monthly_gifts_that_were_missed_come_back_with_their_renewals(box: Sandboxed, campaign: Campaign) -> None:
+    arrangement, subscription = subscribed(box, campaign)
+    for step in ("1mo", "1mo", "2h"):
+        box.advance(step)
+    run()
+    assert sums()["gift"] == (3, 3000)
+    assert Gift.objects.filter(recurring_gift=arrangement).count() == 3
+    arrangement.refresh_from_db()
+    assert (arrangement.subscription, arrangement.status) == (subscription, "active")
+
+
+def test_a_monthly_gift_that_went_silent_is_asked_after(box: Sandboxed, campaign: Campaign) -> None:
+    arrangement, subscription = subscribed(box, campaign)
+    run()
+    box.control(f"subscriptions/{subscription}/cancel")
+    box.clock.ahead += timedelta(days=31).total_seconds()
+    RecurringGift.objects.update(heard_at=timezone.now() - timedelta(days=36))
+    run()
+    arrangement.refresh_from_db()
+    assert arrangement.status == "canceled"
+
+
+def test_disputes_and_refunds_of_long_ago_come_back_by_the_money_that_they_move(
+    box: Sandboxed, campaign: Campaign
+) -> None:
+    lost, won, returned = (paid(box, campaign, amount) for amount in (2000, 3000, 4000))
+    disputes = [box.control("disputes", payment_intent=gift.checkout_id) for gift in (lost, won)]
+    refund = box.control("refunds", payment_intent=returned.checkout_id, amount=1500)
+    box.control(f"disputes/{disputes[1]['id']}/win")
+    run()
+    box.control(f"refunds/{refund['id']}/fail")
+    box.clock.ahead += timedelta(days=31).total_seconds()
+    row = run()
+    assert {kind: total for kind, (_, total) in sums().items() if kind != "fee"} == {
+        "gift": 9000,
+        "dispute_withdrawn": -5000,
+        "dispute_reinstated": 3000,
+        "refund": -1500,
+        "refund_reversal": 1500,
+    }
+    assert (row.equal, row.differences) == (True, [])
+
+
+def test_a_delayed_payment_is_awaited_and_dated_by_when_its_money_came(box: Sandboxed, campaign: Campaign) -> None:
+    gift = paid(box, campaign, method="delayed")
+    run()
+    assert (gift.state.status, sums()) == ("awaiting", {})
+    box.clock.ahead += timedelta(days=5).total_seconds()
+    box.control(f"payments/{gift.checkout_id}/settle")
+    moved = box.listed("balance_transactions")[0]
+    box.clock.ahead += timedelta(days=31).total_seconds()
+    run()
+    assert LedgerEntry.objects.get(kind="gift").effective_at == datetime.fromtimestamp(moved["created"], UTC)
+
+
+def test_a_delayed_payment_that_never_came_and_a_checkout_that_ran_out_are_heard_of(
+    box: Sandboxed, campaign: Campaign
+) -> None:
+    failed, expired = paid(box, campaign, method="delayed"), make_gift(campaign, 2500)
+    box.control(f"payments/{failed.checkout_id}/fail")
+    session = box.checkout(form=session_form() | {"metadata[gift]": expired.pk}, replace=True)
+    box.control(f"sessions/{session['id']}/expire")
+    box.clock.ahead += timedelta(days=31).total_seconds()
+    run()
+    assert (failed.state.status, expired.state.status, sums()) == ("failed", "expired", {})
+
+
+def test_payments_of_other_software_are_never_counted_and_no_difference(box: Sandboxed, campaign: Campaign) -> None:
+    box.seed(5, gift="order-", first_days_ago=33)
+    gift = paid(box, campaign)
+    row = run()
+    assert sums()["gift"] == (1, gift.amount)
+    assert (row.equal, row.books["USD charge"]["agreed"]) == (True, row.books["USD charge"]["theirs"] - gift.amount)
+
+
+# ---- in trouble
+
+
+def test_a_limit_is_respected_as_told_and_everything_is_found(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 30)
+    box.control("trouble", mode="429", calls=2)
+    run()
+    assert sums() == wanted(made)
+
+
+def test_waits_are_those_that_the_processor_asks_for(box: Sandboxed, campaign: Campaign) -> None:
+    box.control("trouble", mode="429", calls=3)
+    waits: list[float] = []
+    settlements.ask("stripe", [("invoice", "in_1")])
+    lookups.fetch("stripe", rest=waits.append)
+    assert waits == [1.0, 1.0, 1.0]
+    box.control("trouble", mode="down", calls=4)
+    settlements.ask("stripe", [("invoice", "in_2")])
+    lookups.fetch("stripe", rest=waits.append)
+    assert waits[3:] == [1.0, 2.0, 4.0, 8.0]
+
+
+def test_a_processor_that_stays_away_stops_the_run_which_goes_on_later(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 30)
+    box.control("trouble", mode="down", path="GET /v1/checkout", status=500)
+    with pytest.raises(ProcessorUnavailable):
+        run(rest=lambda seconds: None)
+    held = Reconciliation.objects.get()
+    assert (held.step, held.finished_at, held.counts["events"]["listed"] > 0) == ("checkouts", None, True)
+    assert selectors.last_reconciliation().stands_still != ""
+    box.control("trouble", mode="none")
+    done = run()
+    assert (done.pk, done.equal, sums()) == (held.pk, True, wanted(made))
+
+
+def test_a_key_that_is_refused_is_not_asked_with_again(box: Sandboxed, campaign: Campaign, settings: Any) -> None:
+    settings.STRIPE_SECRET_KEY = "wrong"
+    processors.get.cache_clear()
+    waits: list[float] = []
+    with pytest.raises(ProcessorUnavailable, match="the key was refused"):
+        run(rest=waits.append)
+    assert waits == []
+
+
+def test_one_run_at_a_time(box: Sandboxed, campaign: Campaign) -> None:
+    held = runs.begin("stripe")
+    with pytest.raises(reconcile.Busy):
+        run()
+    come_back_to_life()
+    run()
+    with pytest.raises(reconcile.LostLease):
+        held.keep(cursor="evt_1")
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
+    """Other processes: one is killed in the middle of its work, the next goes on from where that stood."""
+    url = database_for_processes(tmp_path)
+    with sandbox(tmp_path) as box:
+        made = box.seed(300, gift="gift_seeded", refund_every=7, first_days_ago=33)
+        box.later(0)
+        elsewhere(url, box, PREPARE, json.dumps({one.gift: one.amount for one in made}))
+        elsewhere(url, box, KILLED, code=-signal.SIGKILL)
+        before, after = elsewhere(url, box, GO_ON).splitlines()[-2:]
+    held, done = json.loads(before), json.loads(after)
+    assert (held["finished"], done["finished"], done["equal"]) == (False, True, True)
+    assert (held["step"], held["cursor"] != "") == ("events", True)
+    assert (held["pk"], done["runs"]) == (done["pk"], 1)
+    assert {kind: tuple(both) for kind, both in done["sums"].items()} == wanted(made)
+
+
+PREPARE = """
+import json, sys
+from django.core.management import call_command
+from tests.factories import make_campaign, make_gift
+call_command("migrate", verbosity=0)
+campaign = make_campaign()
+for gift, amount in json.loads(sys.argv[1]).items():
+    make_gift(campaign, amount, reference=gift)
+"""
+KILLED = """
+import os, signal
+from donations import reconcile
+from tests.test_reconcile import run
+seen = []
+def tell(held):
+    seen.append(held)
+    if len(seen) == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+run(tell=tell)
+"""
+GO_ON = """
+import json
+from donations.models import Reconciliation
+from tests.test_reconcile import come_back_to_life, run, sums
+def show():
+    row = Reconciliation.objects.get()
+    told = {"pk": row.pk, "finished": bool(row.finished_at), "equal": row.equal, "step": row.step, "cursor": row.cursor}
+    print(json.dumps(told | {"runs": Reconciliation.objects.count(), "sums": sums()}))
+show()
+come_back_to_life()
+run()
+show()
+"""
+
+
+def database_for_processes(folder: Path) -> str:
+    """The tests' own on PostgreSQL; on SQLite, whose tests are in memory, a file."""
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{folder}/db.sqlite3"
+    return f"{os.environ['DATABASE_URL'].rsplit('/', 1)[0]}/{connection.settings_dict['NAME']}"
+
+
+def elsewhere(url: str, box: Sandboxed, script: str, *arguments: str, code: int = 0) -> str:
+    """Run a script in another process, on this database and with this sandbox; what it printed."""
+    begin = "import django\ndjango.setup()\n"
+    environment = os.environ | {"DATABASE_URL": url, "STRIPE_API_BASE": box.url}
+    done = subprocess.run(
+        [sys.executable, "-c", begin + script, *arguments],
+        env=environment | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_two_thousand_events_that_were_missed_come_back(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 380, refund_every=10, first_days_ago=33)
+    row = run()
+    assert sum(count["new"] for count in row.counts.values()) >= 2000
+    assert (row.equal, sums(), projections.drift()) == (True, wanted(made), [])
+
+
+def test_a_list_whose_place_is_gone_is_read_from_its_beginning(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 5)
+    runs.begin("stripe", since=timezone.now() - LONG_AGO).keep(step="events", cursor="evt_forgotten")
+    come_back_to_life()
+    run()
+    assert sums() == wanted(made)
+
+
+def test_an_earlier_beginning_starts_an_unfinished_run_anew(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 5, first_days_ago=40, last_days_ago=35)
+    runs.begin("stripe").keep(step="lookups")
+    come_back_to_life()
+    run()
+    assert (sums(), Reconciliation.objects.count()) == (wanted(made), 1)
+
+
+# ---- windows
+
+
+def test_the_first_window_and_the_next_ones(box: Sandboxed, settings: Any) -> None:
+    first = reconcile.run()
+    assert first.started_at - first.since == pytest.approx(timedelta(days=30), abs=timedelta(seconds=1))
+    second = reconcile.run()
+    assert second.since == first.started_at - timedelta(days=3)
+    assert not runs.is_due("stripe")
+    Reconciliation.objects.update(started_at=timezone.now() - timedelta(minutes=60))
+    assert runs.is_due("stripe")
+
+
+def test_a_tick_runs_once_an_hour_and_looks_up_each_time(box: Sandboxed, campaign: Campaign) -> None:
+    reconcile.tick()
+    paid(box, campaign)
+    for told in box.events():
+        inbox.put(processor="stripe", origin="delivery", event_id=told["id"], type=told["type"], body=_body(told))
+    inbox.drain()
+    assert "fee" not in sums()
+    reconcile.tick()
+    inbox.drain()
+    assert (sums()["fee"][0], Reconciliation.objects.count()) == (1, 1)
+
+
+# ---- what differs
+
+
+@pytest.fixture
+def gift(box: Sandboxed, campaign: Campaign) -> Gift:
+    """A gift that both books know."""
+    found = paid(box, campaign)
+    assert run().equal
+    return found
+
+
+def test_an_amount_that_was_changed_here_is_found(box: Sandboxed, gift: Gift) -> None:
+    _edit("UPDATE donations_ledgerentry SET amount = amount - 1, goal_amount = 0 WHERE kind = 'gift'")
+    row = run()
+    [found] = row.differences
+    assert (found["cause"], found["theirs"], found["ours"]) == ("amount_differs", 2500, 2499)
+    assert (row.equal, row.unexplained) == (False, 1)
+
+
+def test_an_entry_that_was_removed_here_is_found(box: Sandboxed, gift: Gift) -> None:
+    _edit("DELETE FROM donations_ledgerentry WHERE kind = 'fee'")
+    assert causes(run()) == {"amount_differs": 1}
+
+
+def test_a_movement_that_only_we_have_is_found(box: Sandboxed, gift: Gift) -> None:
+    BalanceTransaction.objects.create(
+        **(
+            _fields(BalanceTransaction.objects.get())
+            | {"reference": "txn_forged", "payment": "pi_forged", "gift": None}
+        )
+    )
+    row = run()
+    assert causes(row) == {"missing_there": 1}
+    assert row.differences[0]["reference"] == "txn_forged"
+
+
+def test_a_movement_that_only_we_have_is_found_on_any_page_and_second(rng: random.Random) -> None:
+    """Many movements a second, so that seconds lie on two pages and on many."""
+    facts = [_fact(f"txn_{number}", second) for number, second in enumerate(sorted(rng.choices(range(8), k=240)))][::-1]
+    for place in range(8):
+        forged = _keep(_fact("txn_forged", place))
+        found, at, since = [], None, _fact("", 0).created
+        pages = [facts[start : start + 20] for start in range(0, 240, 20)]
+        for page in pages:
+            extra, at = comparison.not_listed(
+                "stripe", page, since=since, place=at, is_last=page is pages[-1], livemode=False
+            )
+            found += extra
+        assert found == ["txn_forged"]
+        forged.delete()
+
+
+def _fact(reference: str, second: int) -> TransactionSeen:
+    at = NOON + timedelta(seconds=second)
+    return TransactionSeen(reference, "charge", "ch_1", "pi_1", 100, 3, 97, "USD", "", at, at, "")
+
+
+def _keep(fact: TransactionSeen) -> BalanceTransaction:
+    settlements.record_transactions("stripe", [(fact, "", False)])
+    return BalanceTransaction.objects.get(reference=fact.transaction)
+
+
+def test_more_differences_than_are_kept_are_counted(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 6)
+    run()
+    _edit("UPDATE donations_ledgerentry SET amount = amount - 1, goal_amount = 0 WHERE kind = 'gift'")
+    compared = reconcile.Comparison("stripe", timezone.now() - LONG_AGO, differences=[{"explained": True}] * 998)
+    page = processors.get("stripe").sweep("transactions", since=compared.since)
+    compared.page(page)
+    compared.conclude(lambda seconds: None)
+    assert (compared.found, compared.unexplained, len(compared.differences)) == (len(made), len(made), 1000)
+
+
+def test_an_entry_that_the_processor_knows_nothing_of_is_found(box: Sandboxed, gift: Gift) -> None:
+    old = timezone.now() - timedelta(days=5)
+    fields = _fields(LedgerEntry.objects.get(kind="gift")) | {"reference": "pi_forged", "effective_at": old}
+    LedgerEntry.objects.create(**(fields | {"gift": make_gift(gift.campaign)}))
+    assert causes(run()) == {"missing_there": 1}
+
+
+def test_a_quarantined_payment_is_told_with_its_reason(box: Sandboxed, campaign: Campaign) -> None:
+    gift = paid(box, campaign)
+    Gift.objects.filter(pk=gift.pk).update(amount=100)
+    row = run()
+    [found] = row.differences
+    assert (found["cause"], row.equal, row.unexplained) == ("quarantined", False, 0)
+    assert "2500 minor units were paid, and 100 were asked" in found["detail"]
+
+
+def test_a_payment_whose_gift_is_unknown_waits_and_is_told_so(box: Sandboxed, campaign: Campaign) -> None:
+    gift = paid(box, campaign)
+    Gift.objects.filter(pk=gift.pk).delete()
+    row = run()
+    assert (causes(row), row.equal, row.unexplained) == ({"waiting": 1}, False, 0)
+
+
+def test_a_refund_on_its_way_and_one_that_never_arrived_are_no_differences(box: Sandboxed, campaign: Campaign) -> None:
+    gift = paid(box, campaign)
+    for outcome in ("pending", "cancel"):
+        refund = box.control("refunds", payment_intent=gift.checkout_id, amount=500, outcome="pending")
+        if outcome == "cancel":
+            box.control(f"refunds/{refund['id']}/cancel")
+    row = run()
+    assert (row.differences, row.books["USD refund"]["agreed"], "refund" in sums()) == ([], -1000, False)
+
+
+def test_another_settlement_currency_is_compared_by_its_rate(box: Sandboxed, campaign: Campaign) -> None:
+    box.control("account", settlement_currency="eur", exchange_rate="0.93")
+    paid(box, campaign, 3333)
+    row = run()
+    assert (row.differences, list(row.books)) == ([], ["EUR charge"])
+
+
+def test_it_is_told_since_when_both_books_are_equal_or_not(box: Sandboxed, gift: Gift) -> None:
+    first, second = Reconciliation.objects.get(), run()
+    assert second.equal_since == first.equal_since
+    _edit("DELETE FROM donations_ledgerentry WHERE kind = 'fee'")
+    third = run()
+    assert third.equal_since == third.finished_at
+    told = selectors.last_reconciliation()
+    assert (told.equal, told.equal_since, told.unexplained, told.unseen) == (False, third.equal_since, 1, 0)
+
+
+def _edit(sql: str) -> None:
+    """Straight in the table, past the guards."""
+    guards = [f"DROP TRIGGER ledger_no_{what}" for what in ("update", "delete")]
+    if connection.vendor == "postgresql":
+        guards = ["SET CONSTRAINTS ALL IMMEDIATE", "ALTER TABLE donations_ledgerentry DISABLE TRIGGER USER"]
+    with connection.cursor() as cursor:
+        for statement in [*guards, sql]:
+            cursor.execute(statement)
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    return {field.name: getattr(row, field.name) for field in row._meta.fields if not field.primary_key}
+
+
+# ---- payouts
+
+
+def test_every_gift_tells_where_its_money_is(box: Sandboxed, campaign: Campaign) -> None:
+    from donations.selectors.settlements import settlements_of
+
+    gift = paid(box, campaign, card="4000000000000077")
+    run()
+    assert [settled.bank for settled in settlements_of(gift)] == ["on the processor’s balance, in no payout yet"]
+    box.advance("4d")
+    run()
+    payout = Payout.objects.get()
+    assert settlements_of(gift)[0].bank == f"reached the bank on {payout.arrival:%-d %B %Y}"
+    box.control(f"payouts/{payout.reference}/fail")
+    run()
+    assert "its payout failed on " in settlements_of(gift)[0].bank
+    assert "the money is back" in settlements_of(gift)[0].bank
+
+
+# ---- what is looked up
+
+
+def test_many_lookups_are_answered_by_a_list_and_few_one_by_one(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 150, first_days_ago=0.05, last_days_ago=0, deliveries="delivered")
+    calls: list[str] = []
+    _count_calls(box, calls)
+    settlements.ask("stripe", [("balance_transaction", one.movement) for one in made])
+    assert lookups.fetch("stripe") == 150
+    assert len(calls) == 2
+    assert Lookup.objects.filter(next_try_at__isnull=False).count() == 0
+    inbox.drain()
+    assert BalanceTransaction.objects.count() == 150
+
+
+def _count_calls(box: Sandboxed, calls: list[str]) -> None:
+    app = box.running.server.get_app()
+
+    def counting(environ: dict[str, Any], start_response: Any) -> Any:
+        calls.append(environ["PATH_INFO"])
+        return app(environ, start_response)
+
+    box.running.server.set_app(counting)
+
+
+def test_what_the_processor_does_not_know_is_asked_for_ever_later_and_in_the_end_no_more(box: Sandboxed) -> None:
+    settlements.ask("stripe", [("invoice", "in_none")])
+    for _ in range(12):
+        Lookup.objects.update(next_try_at=timezone.now())
+        lookups.fetch("stripe")
+    asked = Lookup.objects.get()
+    assert (asked.attempts, asked.next_try_at) == (12, None)
+    assert "resource_missing" in asked.last_error
+
+
+# ---- reading again
+
+
+def test_what_needed_nothing_is_read_again_once_it_can_be(box: Sandboxed, campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    told = event("checkout.session.completed", {"id": "cs_1", "mode": "payment"})
+    paying = told["data"]["object"] | {
+        "metadata": {"gift": gift.pk},
+        "payment_intent": "pi_1",
+        "payment_status": "paid",
+    }
+    told["data"]["object"] = paying | {"amount_total": gift.total, "currency": "usd"}
+    inbox.put(processor="stripe", origin="delivery", event_id=told["id"], type=told["type"], body=_body(told))
+    # As an older version left it.
+    InboxEvent.objects.update(state="nothing", next_try_at=None, settled_at=timezone.now())
+    TypesRead.objects.create(processor="stripe", types=sorted(processors.get("stripe").reads - {told["type"]}))
+    assert inbox.read_newly_known("stripe") == 1
+    inbox.drain()
+    assert sums() == {"gift": (1, gift.amount)}
+    assert inbox.read_newly_known("stripe") == 0
+
+
+def test_replay_reads_again_by_type_state_and_time(campaign: Campaign) -> None:
+    for kind in ("charge.succeeded", "charge.updated"):
+        told = event(kind, {"id": "ch_1"})
+        inbox.put(processor="stripe", origin="delivery", event_id=told["id"], type=kind, body=_body(told))
+    inbox.drain()
+    for options, wanted_rows in (
+        ({"type": ["charge.updated"]}, "1 events are read again"),
+        ({"state": "foreign"}, "0 events are read again"),
+        ({"since": timezone.now() + timedelta(hours=1)}, "0 events are read again"),
+        ({}, "2 events are read again"),
+    ):
+        output = io.StringIO()
+        call_command("replay", stdout=output, **options)
+        assert wanted_rows in output.getvalue()
+
+
+# ---- the command
+
+
+def test_the_command_says_what_it_did_and_fails_on_what_it_cannot_explain(box: Sandboxed, gift: Gift) -> None:
+    output = io.StringIO()
+    call_command("reconcile", stdout=output)
+    assert "both books say the same" in output.getvalue()
+    _edit("DELETE FROM donations_ledgerentry WHERE kind = 'fee'")
+    with pytest.raises(CommandError, match="1 ways of no known cause"):
+        call_command("reconcile", stdout=output, since=timezone.now() - LONG_AGO)
+    assert "Both books have it, with another amount. (its fee)" in output.getvalue()
+
+
+def test_to_check_compares_and_changes_nothing(box: Sandboxed, campaign: Campaign) -> None:
+    paid(box, campaign)
+    with pytest.raises(CommandError):
+        call_command("reconcile", check=True, stdout=io.StringIO())
+    assert (InboxEvent.objects.count(), Lookup.objects.count(), Reconciliation.objects.count()) == (0, 0, 0)
+
+
+def test_a_terminal_sees_one_line_that_changes(box: Sandboxed, gift: Gift) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    output = Terminal()
+    call_command("reconcile", stdout=output)
+    assert "\r\x1b[K" in output.getvalue()
+    assert "balance transactions: 1 looked at" in output.getvalue()
+
+
+def test_a_second_command_says_who_is_at_it(box: Sandboxed) -> None:
+    runs.begin("stripe")
+    with pytest.raises(CommandError, match="another run is at it") as refused:
+        call_command("reconcile", stdout=io.StringIO())
+    assert refused.value.returncode == 2
