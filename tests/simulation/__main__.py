@@ -57,6 +57,8 @@ def run(folder: Path, port: int, given: argparse.Namespace) -> int:
     verdict, drift = truth.compare(world), [*projections.drift(), *recurring.drift()]
     states = {state: InboxEvent.objects.filter(state=state).count() for state in InboxEvent.State.values}
     print(f"{delivered:,} deliveries of {sum(states.values()):,} events in {time.perf_counter() - began:.0f} s")
+    books = "equal" if world.reconciled.equal else f"{len(world.reconciled.differences)} differences"
+    print(f"reconcile found {world.told_by_reconcile:,} things that no delivery had told, and both books: {books}")
     print("what happened: " + ", ".join(f"{name} {count:,}" for name, count in sorted(world.done.items())))
     print("the inbox: " + ", ".join(f"{state} {count:,}" for state, count in states.items() if count))
     print(f"{verdict.movements:,} movements of money: {len(verdict.lost)} lost, "
@@ -65,7 +67,7 @@ def run(folder: Path, port: int, given: argparse.Namespace) -> int:
         print(f"  {problem}")
     unsettled = states["ready"] + states["waiting"]
     world.close()
-    return 0 if verdict.holds and not drift and not unsettled else 1
+    return 0 if verdict.holds and world.reconciled.equal and not drift and not unsettled else 1
 
 
 def play(world: "World", wanted: int) -> int:  # type: ignore[name-defined]  # noqa: F821 (made once Django is set up)

@@ -32,28 +32,24 @@ def of_the_processor(world: World) -> Counter[Movement]:
     sums: Counter[Movement] = Counter()
     for each in moved:
         source, amount = each["source"], each["amount"]
+        if each["fee"] and source and source.startswith(("ch_", "py_", "re_", "du_", "dp_")):
+            sums["fee", each["id"]] -= each["fee"]
         if each["type"] in {"charge", "payment"}:
             sums["gift", charges[source]["payment_intent"]] += amount
         elif source and source.startswith("re_"):
             sums["refund", source] += amount
         elif each["type"] == "adjustment" and str(source).startswith(("du_", "dp_")):
             sums["dispute", each["id"]] += amount
-            if each["fee"]:
-                sums["fee", each["id"]] -= each["fee"]
     return sums
 
 
 def of_ours() -> Counter[Movement]:
-    """The same of our ledger; fees only of disputes, since the others are asked for apart."""
-    names = {"gift": "gift", "refund": "refund", "refund_reversal": "refund", "dispute_withdrawn": "dispute"}
-    names["dispute_reinstated"] = "dispute"
+    """The same of our ledger."""
+    names = {"gift": "gift", "refund": "refund", "refund_reversal": "refund", "fee": "fee"}
+    names |= {"dispute_withdrawn": "dispute", "dispute_reinstated": "dispute"}
     sums: Counter[Movement] = Counter()
-    disputed = set(LedgerEntry.objects.filter(kind__startswith="dispute").values_list("reference", flat=True))
     for kind, reference, amount in LedgerEntry.objects.values_list("kind", "reference", "amount").iterator():
-        if kind != "fee":
-            sums[names[kind], reference] += amount
-        elif reference in disputed:
-            sums["fee", reference] += amount
+        sums[names[kind], reference] += amount
     return sums
 
 

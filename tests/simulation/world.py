@@ -8,13 +8,13 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from django.utils import timezone
 
-from donations import giving, inbox, processors
+from donations import giving, inbox, processors, reconcile
 from donations.models import Campaign, Gift, GiftState, InboxEvent, RecurringGift
 from donations.processors.base import CheckoutOrder
 from donations.sandbox import cards, checkout, clock, disputes, jobs, paying, payments, payouts, refunds, subscriptions
@@ -30,6 +30,7 @@ Json = dict[str, Any]
 MOST_COPIES = 50
 LATEST = 40  # turns: a turn moves the clock by up to three days
 NEVER_DELIVERED = 0.03
+BEFORE_ALL = datetime(2020, 1, 1, tzinfo=UTC)
 GOOD_CARDS = [card for card, does in cards.CARDS.items() if not does.decline and not does.authenticates]
 
 
@@ -253,10 +254,17 @@ class World:
             for refund in pending:
                 self.rng.choice([refunds.succeed, refunds.fail, refunds.cancel])(tx, refund)
         self.pass_time()
-        self.recover_missed()
         delivered = self.deliver_due(all_of_it=True)
         self.wait()
+        self.reconcile()
         return delivered
+
+    def reconcile(self) -> None:
+        """The real thing, over HTTP: whatever no delivery brought is found at the processor, fees and payouts too."""
+        self.told_by_reconcile = InboxEvent.objects.count()
+        self.reconciled = reconcile.run(since=BEFORE_ALL, rest=lambda _: None)
+        self.told_by_reconcile = InboxEvent.objects.count() - self.told_by_reconcile
+        self.wait()
 
 
 def open_monthly_checkout(arrangement: RecurringGift, campaign: Campaign) -> str:
