@@ -35,10 +35,10 @@ def _rates(quick: bool) -> list[Result]:
         with serving(settings.DATABASE_ADDRESS) as server:
             acknowledging.acknowledge(server, 1)
             acknowledged.append(acknowledging.acknowledge(server, 1 if quick else 3).rate)
-        _forget_deliveries()
+        forget_deliveries()
         start = 1 + turn * (size + single + alone)
         material.queue(start, size)
-        drained.append(size / _drained_by_workers())
+        drained.append(size / drained_by_workers())
         material.queue(start + size, single)
         batched.append(single / _timed(inbox.drain))
         material.queue(start + size + single, alone)
@@ -65,7 +65,7 @@ def _rates(quick: bool) -> list[Result]:
     ]
 
 
-def _drained_by_workers() -> float:
+def drained_by_workers() -> float:
     """Seconds until a worker a core, all started before, have drained what is queued."""
     workers = [
         subprocess.Popen(
@@ -104,7 +104,7 @@ inbox.drain()
 """
 
 
-def _forget_deliveries() -> None:
+def forget_deliveries() -> None:
     """The deliveries of the load have no gifts: they are not what is drained."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE donations_inboxevent SET state = 'foreign', next_try_at = NULL WHERE state = 'ready'")
