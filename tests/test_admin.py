@@ -216,6 +216,7 @@ DOORS: list[tuple[str, int, int, int, int]] = [
 ]
 
 
+@pytest.mark.timeout(240)  # hundreds of pages
 def test_each_door_opens_to_those_who_may(
     gift: Gift, quarantined: InboxEvent, follower: Follower, manager: Client, finance: Client, superuser: Client
 ) -> None:
