@@ -5,7 +5,7 @@ without its fee cover. It is a function of the set of entries, so any order of d
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import F, Min, Model, Q, Sum
+from django.db.models import F, Min, Model, Q, QuerySet, Sum
 from django.utils import timezone
 
 from donations import bulk, periods
@@ -365,11 +365,7 @@ def rebuild() -> None:
 
 def drift() -> list[Drift]:
     """Where what is stored differs from what the ledger says. Zero rows that nothing contributes to are no drift."""
-    return (
-        _state_drift()
-        + _table_drift(MonthTotal, MONTH_KEY, MONTH_SUMS, MONTH_SQL)
-        + _table_drift(DailyRollup, DAY_KEY, DAY_SUMS, DAILY_SQL)
-    )
+    return [*_state_drift(), *total_drift()]
 
 
 def _table_drift(model: Any, key: tuple[str, ...], sums: tuple[str, ...], rebuilt_sql: str) -> list[Drift]:
@@ -398,19 +394,41 @@ def _plain(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def _state_drift() -> list[Drift]:
-    differing = []
-    stored = {state.pk: state for state in GiftState.objects.iterator()}
-    rebuilt = {state.pk: state for state in _rebuilt_states()}
-    for reference in sorted(stored.keys() | rebuilt.keys()):
-        before, after = _fields(stored.get(reference)), _fields(rebuilt.get(reference))
+def state_drift(gifts: Iterable[Gift]) -> Iterator[Drift]:
+    """Where the stored states of these gifts differ from what their entries and their checkouts' facts say.
+
+    Gifts come with their campaign selected.
+    """
+    by_reference = {gift.pk: gift for gift in gifts}
+    stored, sums = GiftState.objects.in_bulk(by_reference), _sums(list(by_reference))
+    heard = _heard(InboxEvent.objects.filter(gift_reference__in=by_reference))
+    for reference, gift in by_reference.items():
+        news = max(heard[reference], key=_weight) if heard[reference] else None
+        before = _fields(stored.get(reference))
+        after = _fields(_state(gift, None, sums.get(reference), news))
         if before != after:
-            differing.append(Drift(GiftState._meta.db_table, reference, before, after))
-    return differing
+            yield Drift(GiftState._meta.db_table, reference, before, after)
+
+
+def total_drift() -> list[Drift]:
+    """Where stored totals and rollups differ from what ledger, states and followers say."""
+    return _table_drift(MonthTotal, MONTH_KEY, MONTH_SUMS, MONTH_SQL) + _table_drift(
+        DailyRollup, DAY_KEY, DAY_SUMS, DAILY_SQL
+    )
+
+
+def _state_drift() -> Iterator[Drift]:
+    """Gift by gift, a part at a time: a long history is never held in memory."""
+    gifts, last = Gift.objects.select_related("campaign").order_by("pk"), ""
+    while part := list(gifts.filter(pk__gt=last)[:PART]):
+        last = part[-1].pk
+        yield from state_drift(part)
 
 
 def _fields(state: GiftState | None) -> dict[str, Any] | None:
-    if state is None or state.status == Status.PENDING:
+    """What is compared of a state; None for one that is as good as none: pending, with no sums."""
+    sums = ("charged", "refunded", "disputed", "counted", "awaiting")
+    if state is None or (state.status == Status.PENDING and not any(getattr(state, name) for name in sums)):
         return None
     fields = [field for field in GiftState._meta.concrete_fields if field.name in STATE_FIELDS]
     return {field.name: getattr(state, field.attname) for field in fields}
@@ -457,12 +475,18 @@ def _state_from_row(row: dict[str, Any]) -> GiftState:
 
 
 def _unconfirmed_states(confirmed: set[str]) -> Iterable[GiftState]:
-    heard: dict[str, list[CheckoutNews]] = defaultdict(list)
-    events = InboxEvent.objects.filter(state="processed", facts__kind="checkout").exclude(gift_reference="")
-    for facts in events.values_list("facts", flat=True).iterator():
-        if facts and facts["gift"] not in confirmed:
-            occurred_at = datetime.fromisoformat(facts["occurred_at"])
-            heard[facts["gift"]].append(CheckoutNews(facts["gift"], facts["status"], occurred_at))
+    heard = _heard(InboxEvent.objects.exclude(gift_reference=""), besides=confirmed)
     for some in _parts(heard):
         for gift in Gift.objects.filter(pk__in=some).select_related("campaign"):
             yield _state(gift, None, None, max(heard[gift.pk], key=_weight))
+
+
+def _heard(events: QuerySet[InboxEvent], besides: Container[str] = ()) -> defaultdict[str, list[CheckoutNews]]:
+    """What processed events of these tell of checkouts without money, by gift."""
+    heard: defaultdict[str, list[CheckoutNews]] = defaultdict(list)
+    told = events.filter(state="processed", facts__kind="checkout").values_list("facts", flat=True)
+    for facts in told.iterator():
+        if facts and facts["gift"] not in besides:
+            occurred_at = datetime.fromisoformat(facts["occurred_at"])
+            heard[facts["gift"]].append(CheckoutNews(facts["gift"], facts["status"], occurred_at))
+    return heard

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import stripe
 
 from donations.processors.base import (
+    Asked,
     BadDelivery,
     Checkout,
     CheckoutChanged,
@@ -139,6 +140,17 @@ class StripeProcessor:
         if order.email:
             parameters["customer_email"] = order.email
         return parameters
+
+    def asked(self, parameters: Json) -> Asked:
+        """The sum of the lines, in their currency, for the gift that the metadata names."""
+        try:
+            prices = [(line["quantity"], line["price_data"]) for line in parameters["line_items"]]
+            (currency,) = {price["currency"].upper() for _, price in prices}
+            amount = sum(quantity * price["unit_amount"] for quantity, price in prices)
+            metadata = parameters["metadata"]
+            return Asked(metadata["gift"], metadata["campaign"], amount, currency)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Malformed("these are not the parameters of a checkout") from error
 
     def create_checkout(self, parameters: Json, key: str) -> Checkout:
         """Create the session; the same key and parameters give the same session again."""
