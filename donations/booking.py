@@ -15,6 +15,7 @@ from donations import bulk, ledger, outbox, projections
 from donations.ledger import NewEntry
 from donations.models import Campaign, Donor, Gift, InboxEvent, LedgerEntry, RefundRequest
 from donations.models.campaigns import currency_of
+from donations.models.inbox import PAID_TWICE
 from donations.processors.base import (
     CheckoutChanged,
     Contact,
@@ -145,7 +146,7 @@ def _paid(books: Books, item: Item, fact: Paid) -> Outcome:
         return _quarantine(gift, "its gift is of the other mode")
     if any(kind in LedgerEntry.GIFT_KINDS for kind, _ in books.entries[gift.pk]):
         if not item.accepted:
-            return _quarantine(gift, "paid twice: this is a second payment for a gift that is paid already")
+            return _quarantine(gift, f"{PAID_TWICE}: this is a second payment for a gift that is paid already")
         gift = _second_gift(books, gift, fact)
     elif fact.amount != gift.total and not item.accepted:
         return _quarantine(gift, f"{fact.amount} minor units were paid, and {gift.total} were asked")

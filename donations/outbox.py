@@ -13,7 +13,7 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from donations import bulk, money
-from donations.models import Follower, Gift, OutboxMessage
+from donations.models import Alert, Follower, Gift, OutboxMessage
 
 log = logging.getLogger(__name__)
 State = OutboxMessage.State
@@ -147,19 +147,29 @@ def _retry(message: OutboxMessage, why: str) -> None:
 
 
 def _compose(message: OutboxMessage) -> EmailMessage | None:
+    if message.kind == OutboxMessage.Kind.ALERT:
+        return _alert(message.subject_id)
     if message.kind == OutboxMessage.Kind.FOLLOW:
         follower = Follower.objects.select_related("donor", "campaign").get(pk=int(message.subject_id))
         link = f"{settings.SITE_URL}/follow/{follow_token(follower)}/"
-        return _mail("follow", follower.donor.email, {"campaign": follower.campaign, "link": link})
+        return _mail("follow", [follower.donor.email], {"campaign": follower.campaign, "link": link})
     gift = Gift.objects.select_related("donor", "campaign", "state").get(pk=message.subject_id)
     if not gift.donor:
         return None
     paid = money.format_minor(gift.state.charged, gift.currency)
-    return _mail("receipt", gift.donor.email, {"campaign": gift.campaign, "gift": gift, "paid": paid})
+    return _mail("receipt", [gift.donor.email], {"campaign": gift.campaign, "gift": gift, "paid": paid})
 
 
-def _mail(template: str, address: str, context: dict[str, object]) -> EmailMessage:
+def _alert(subject: str) -> EmailMessage | None:
+    """To staff: that a trouble began, or that it is over. No personal data, since mail is kept and forwarded."""
+    number, _, what = subject.partition(":")
+    if not settings.STAFF_MAIL:
+        return None
+    return _mail("alert", settings.STAFF_MAIL, {"alert": Alert.objects.get(pk=int(number)), "is_over": what == "ended"})
+
+
+def _mail(template: str, addresses: list[str], context: dict[str, object]) -> EmailMessage:
     """The first line of a template is the subject; the rest is the text."""
     context |= {"site_name": settings.SITE_NAME, "site_url": settings.SITE_URL, "livemode": settings.LIVEMODE}
     subject, _, text = render_to_string(f"donations/email/{template}.txt", context).strip().partition("\n")
-    return EmailMessage(subject.strip(), text.strip() + "\n", to=[address])
+    return EmailMessage(subject.strip(), text.strip() + "\n", to=addresses)

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from donations import inbox, outbox
+from donations import inbox, outbox, watching
 
 
 @shared_task(name="donations.drain")
@@ -15,3 +15,15 @@ def drain() -> None:
 def send_mail() -> None:
     """Send what is due."""
     outbox.send_due()
+
+
+@shared_task(name="donations.check_books")
+def check_books() -> None:
+    """Check every invariant of the books, unless another process does."""
+    watching.check_books_if_due()
+
+
+@shared_task(name="donations.watch")
+def watch() -> None:
+    """Tell staff of what needs them."""
+    watching.look()

@@ -8,18 +8,19 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import connection
 
-from donations import giving, inbox, outbox
+from donations import giving, inbox, outbox, watching
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
+WATCH_SECONDS = 30.0
 STEP_IN_AFTER = timedelta(seconds=5)
 
 _wake = threading.Event()
 
 
 def start() -> None:
-    """Start this process's two daemon threads: one drains the inbox; one sends what may be slow."""
-    for name, tick in (("inbox", _drain), ("outbox", _send)):
+    """Start this process's daemon threads: one drains the inbox, one sends what may be slow, one watches and checks."""
+    for name, tick in (("inbox", _drain), ("outbox", _send), ("watch", _watch)):
         threading.Thread(target=_run, args=(name, tick), name=f"ticker-{name}", daemon=True).start()
 
 
@@ -34,7 +35,7 @@ def _run(name: str, tick: Callable[[], None]) -> None:
             _wake.wait(TICK_SECONDS)
             _wake.clear()
         else:
-            threading.Event().wait(TICK_SECONDS)
+            threading.Event().wait(WATCH_SECONDS if name == "watch" else TICK_SECONDS)
         try:
             tick()
         except Exception:
@@ -52,3 +53,9 @@ def _send() -> None:
     outbox.send_due()
     giving.close_superseded()
     giving.send_refunds_again()
+
+
+def _watch() -> None:
+    if not settings.REDIS_URL:
+        watching.look()
+        watching.check_books_if_due()

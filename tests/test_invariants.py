@@ -183,12 +183,12 @@ def test_what_is_booked_meanwhile_raises_no_false_alarm() -> None:
     running = invariants.check(tally := Counter())
 
     def book() -> None:
+        guards.install()
         confirm(make_gift(campaign))
         connection.close()
 
     switch_guards_off()
     next(running)  # a guard is missing: the snapshot was taken
-    guards.install()
     thread = threading.Thread(target=book)
     thread.start()
     thread.join(10)

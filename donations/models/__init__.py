@@ -3,6 +3,7 @@
 from donations.models.campaigns import Campaign, CampaignMonth, Tier
 from donations.models.exports import ExportRecord
 from donations.models.gifts import Gift, GiftState, RefundRequest
+from donations.models.health import Alert, CheckResult
 from donations.models.inbox import InboxEvent
 from donations.models.ledger import LedgerEntry
 from donations.models.outbox import OutboxMessage
@@ -10,8 +11,10 @@ from donations.models.people import Donor, Follower
 from donations.models.totals import DailyRollup, MonthTotal
 
 __all__ = [
+    "Alert",
     "Campaign",
     "CampaignMonth",
+    "CheckResult",
     "DailyRollup",
     "Donor",
     "ExportRecord",

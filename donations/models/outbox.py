@@ -11,6 +11,7 @@ class OutboxMessage(models.Model):
 
         RECEIPT = "receipt", "receipt"
         FOLLOW = "follow", "confirm following"
+        ALERT = "alert", "a trouble, to staff"
 
     class State(models.TextChoices):
         """A message that a crash cut off is `unsure`, and is never sent again by itself."""
@@ -22,7 +23,7 @@ class OutboxMessage(models.Model):
         UNSURE = "unsure", "unsure"
 
     kind = models.CharField(max_length=10, choices=Kind)
-    subject_id = models.CharField(max_length=80, help_text="The gift's reference or the follower's id.")
+    subject_id = models.CharField(max_length=80, help_text="The gift's reference, the follower's id, or the alert's.")
     round = models.IntegerField(default=0, help_text="Above 0 where a person asked for it once more.")
     state = models.CharField(max_length=8, choices=State, default=State.QUEUED)
     attempts = models.IntegerField(default=0)
@@ -41,6 +42,11 @@ class OutboxMessage(models.Model):
                 fields=["next_try_at"],
                 condition=models.Q(kind="follow") & ~models.Q(state="queued"),
                 name="outbox_follow_tried",
+            ),
+            models.Index(
+                fields=["state", "next_try_at"],
+                condition=models.Q(state__in=["failed", "unsure"]),
+                name="outbox_alarms",
             ),
         ]
 

@@ -20,7 +20,9 @@ from donations.charts import amount_text
 from donations.models import Campaign
 from donations.periods import Month
 from donations.selectors import dashboard
-from donations.selectors.dashboard import FollowerLine, GiftLine, Glance, Health, TierShare
+from donations.selectors.dashboard import FollowerLine, GiftLine, Glance, TierShare
+from donations.selectors.health import Check, Health, troubles
+from donations.views.context import banner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,10 @@ def month(request: HttpRequest, campaign: str, month: str) -> HttpResponse:
         raise Http404("There is no such campaign.")
     now = timezone.now()
     glance = dashboard.glance(campaign=chosen, month=shown, livemode=settings.LIVEMODE, now=now)
-    return render(request, "donations/staff/month.html", _page(glance=glance, campaigns=campaigns, now=now))
+    page = _page(glance=glance, campaigns=campaigns, now=now) | {
+        "banner": banner(request.user, troubles(glance.health))
+    }
+    return render(request, "donations/staff/month.html", page)
 
 
 def _month(text: str) -> Month:
@@ -143,7 +148,8 @@ def _page(*, glance: Glance, campaigns: list[Campaign], now: datetime) -> dict[s
         "latest": list(_latest(glance)),
         "followers": [_follower_row(line=line, zone=glance.campaign.time_zone) for line in glance.latest_followers],
         "health": list(_health_words(health=glance.health, now=now)),
-        "alarms": list(_alarms(health=glance.health, now=now)),
+        "books": _books_words(check=glance.health.books, now=now),
+        "is_late": glance.health.is_late(),
     }
 
 
@@ -346,16 +352,11 @@ def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
     yield f"{health.wrong_mode:,} of the wrong mode"
 
 
-def _alarms(*, health: Health, now: datetime) -> Iterator[str]:
-    """What somebody has to look at, and why it matters."""
-    if health.quarantined:
-        verb = "is" if health.quarantined == 1 else "are"
-        yield (
-            f"{_count(health.quarantined, 'event')} {verb} in quarantine and not in these figures: "
-            "accept or dismiss each of them."
-        )
-    if health.is_late(now=now):
-        yield "Events have lain unprocessed for more than a minute: these figures lag behind. See that the workers run."
+def _books_words(*, check: Check, now: datetime) -> str:
+    """Whether the books are equal, and since when."""
+    if check.is_equal is None or check.since is None:
+        return "not checked yet"
+    return f"{'equal' if check.is_equal else 'not equal'} for {ago(now - check.since)}"
 
 
 def ago(age: timedelta) -> str:
