@@ -5,19 +5,27 @@ from typing import Any
 
 from django import forms
 
-from donations import giving, money
+from donations import fees, giving, money
 from donations.models import Campaign, Tier
 
 LONGEST_EMAIL = 254
 CUSTOM = "custom"
+NOTHING = re.compile(r"0+(\.0*)?", re.ASCII)
 SOURCE = re.compile(r"[A-Za-z0-9_-]{1,60}", re.ASCII)
 
 
 class GiveForm(forms.Form):
-    """The donation form of one campaign. After validation, `amount_minor` is what is given; 0 is to follow."""
+    """The donation form of one campaign. After validation, `amount_minor` is what is given; 0 is to follow.
+
+    `fee_cover` is what is added to it for the processor's fee, minor units.
+    """
 
     tier = forms.CharField(max_length=20, error_messages={"required": "Choose an amount."})
-    amount = forms.CharField(required=False, max_length=60)
+    amount = forms.CharField(
+        required=False,
+        max_length=60,
+        error_messages={"max_length": "This is too long for an amount. Type it in digits."},
+    )
     name = forms.CharField(
         required=False, max_length=100, error_messages={"max_length": "A name can have 100 characters at most."}
     )
@@ -29,6 +37,7 @@ class GiveForm(forms.Form):
     message = forms.CharField(
         required=False, max_length=500, error_messages={"max_length": "A message can have 500 characters at most."}
     )
+    cover = forms.BooleanField(required=False)
     anonymous = forms.BooleanField(required=False)
     source = forms.CharField(required=False)
     page = forms.CharField(required=False, max_length=200)
@@ -37,7 +46,8 @@ class GiveForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.campaign = campaign
         self.tiers = list(campaign.tiers.filter(frequency=Tier.Frequency.ONCE))
-        self.amount_minor = 0
+        self.formula = giving.fee_formula(campaign)
+        self.amount_minor = self.fee_cover = 0
         self.page_id = ""
 
     def clean(self) -> dict[str, Any]:
@@ -45,6 +55,8 @@ class GiveForm(forms.Form):
         cleaned = super().clean() or {}
         if "tier" in cleaned and "amount" not in self.errors:
             self._clean_choice(cleaned["tier"], (cleaned.get("amount") or "").strip())
+        if not self.errors and self.amount_minor and cleaned.get("cover"):
+            self._clean_cover()
         if not self.errors and self.amount_minor == 0 and not cleaned.get("email"):
             self.add_error("email", "To follow us we need your email: we send a link to confirm it.")
         self.page_id = giving.page_id_of(cleaned.get("page", ""))
@@ -69,7 +81,7 @@ class GiveForm(forms.Form):
             try:
                 self.amount_minor = money.parse_amount(typed, self.campaign.currency)
             except money.AmountError as error:
-                self.add_error("amount", str(error))
+                self.add_error("amount", f"{error} {self._way_to_follow(typed)}".strip())
             return
         presets = {str(preset.amount_minor): preset.amount_minor for preset in self.tiers}
         if tier not in presets:
@@ -79,6 +91,28 @@ class GiveForm(forms.Form):
         if typed and not self._is_same(typed):
             chosen = money.format_minor(self.amount_minor, self.campaign.currency)
             self.add_error("amount", f"You chose {chosen} above, and typed another amount here. Which one is it?")
+
+    def _clean_cover(self) -> None:
+        """What is added is reckoned here alone: the page shows it, and sends no amount."""
+        currency = self.campaign.currency
+        if self.formula is None:
+            self.add_error(None, "We no longer ask you to add the fee. If that is right, press the button once more.")
+            return
+        self.fee_cover = fees.cover(self.amount_minor, currency, self.formula)
+        if self.amount_minor + self.fee_cover > money.MAXIMUM_MINOR:
+            total = money.format_minor(self.amount_minor + self.fee_cover, currency)
+            most = money.format_minor(money.MAXIMUM_MINOR, currency)
+            self.add_error(
+                "cover",
+                f"With the fee you would pay {total}, and {most} is the most that can be paid at once. "
+                "Choose a smaller amount, or leave the fee out.",
+            )
+
+    def _way_to_follow(self, typed: str) -> str:
+        """Who types 0 means the choice that asks for no money, where there is one."""
+        if not NOTHING.fullmatch(typed) or all(preset.amount_minor for preset in self.tiers):
+            return ""
+        return f"To support us without paying, choose {money.format_minor(0, self.campaign.currency)} below."
 
     def _is_same(self, typed: str) -> bool:
         try:

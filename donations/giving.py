@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,21 +19,24 @@ from django.core.signing import BadSignature, Signer, TimestampSigner
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from donations import money, outbox, processors, projections
+from donations import fees, money, outbox, processors, projections
+from donations.fees import Formula
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, OutboxMessage, RefundRequest
 from donations.models.gifts import new_refund_key
-from donations.processors.base import CheckoutOrder, ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import KEY_LASTS, CheckoutOrder, ProcessorBusy, ProcessorRefused, ProcessorUnavailable
+from donations.selectors import refunds
 
 log = logging.getLogger(__name__)
 PAGE_LASTS = timedelta(days=1)
 CHECKOUT_LASTS = timedelta(hours=23)
 SHORTEST_CHECKOUT = timedelta(minutes=32)  # the processor wants 30 min at least
+LONGEST_OPENING = 3.0  # seconds: a reader waits 4 at most
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 MOST_CONFIRMATION_MAILS = 5
-MOST_ATTEMPTS = 20
+PAID = ("confirmed", "awaiting")
+MOST_CHECKOUTS = 20  # that one form, as it was shown once, may start
 SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # longer than a call to the processor can take
 LONGEST_REFUND_WAIT = timedelta(hours=1)
-KEY_LASTS = timedelta(hours=23)  # the processor forgets a key after a day: the same refund could then be made twice
 
 
 # ---- the form that was shown
@@ -56,12 +60,28 @@ def page_id_of(token: str) -> str:
         return ""
 
 
+def is_open_page(token: str) -> bool:
+    """Whether a reader may come back to the form of this token.
+
+    One that was paid is over: a reader who has its address from another would be thanked for that one's gift.
+    """
+    page = page_id_of(token)
+    return bool(page) and not Gift.objects.filter(page=page, state__status__in=PAID).exists()
+
+
 # ---- giving
+
+
+class PageUsedUp(Exception):
+    """The form as it was shown has started as many checkouts as one may; a new page token starts others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A reader's filled-in form. `amount` is minor units; `page` identifies the form as it was shown once."""
+    """A reader's filled-in form; `page` identifies the form as it was shown once.
+
+    `amount`, and `fee_cover` which the reader adds to it, are minor units.
+    """
 
     campaign: Campaign
     amount: int
@@ -72,17 +92,24 @@ class Intent:
     anonymous: bool
     source: str
     page: str
+    fee_cover: int = 0
 
     def attempt(self, generation: int) -> str:
         """The same form with the same fields is the same attempt, until its checkout is over."""
         fields = [self.campaign.pk, self.amount, self.tier, self.email, self.name, self.message, self.anonymous]
+        fields += [self.fee_cover]
         return hashlib.sha256(json.dumps([self.page, generation, *fields]).encode()).hexdigest()
+
+
+def fee_formula(campaign: Campaign) -> Formula | None:
+    """What the processor keeps of a gift to this campaign; None where donors are not asked to add it."""
+    return fees.offered(settings.FEE_COVER, processor=processors.default().name, currency=campaign.currency)
 
 
 def start_gift(intent: Intent) -> str:
     """The address to send the reader to: the hosted page, or the thank-you page of a gift that is paid already.
 
-    Raises ProcessorUnavailable (the same call again makes no second checkout) or ProcessorRefused.
+    Raises ProcessorUnavailable (the same call again makes no second checkout), ProcessorRefused or PageUsedUp.
     """
     gift = _gift_of(intent)
     if _is_over_well(gift):
@@ -95,12 +122,21 @@ def start_gift(intent: Intent) -> str:
 
 def _gift_of(intent: Intent) -> Gift:
     """The gift of an attempt: the one of an earlier submission while its checkout lasts, else a new one."""
-    for generation in range(MOST_ATTEMPTS):
+    for generation in range(MOST_CHECKOUTS):
         attempt = intent.attempt(generation)
-        gift = Gift.objects.filter(attempt=attempt).first() or _add_gift(intent, attempt)
+        gift = Gift.objects.filter(attempt=attempt).first()
+        if gift is None:
+            _ensure_room(intent.page)
+            gift = _add_gift(intent, attempt)
         if not _must_begin_anew(gift):
             return gift
-    raise ProcessorRefused("This form was sent too many times. Please open the page anew.", "too_many_attempts")
+    raise PageUsedUp
+
+
+def _ensure_room(page: str) -> None:
+    """Of several requests at once, a few may pass: the limit keeps a flood away, and counts no money."""
+    if Gift.objects.filter(page=page).count() >= MOST_CHECKOUTS:
+        raise PageUsedUp
 
 
 def _add_gift(intent: Intent, attempt: str) -> Gift:
@@ -113,6 +149,7 @@ def _add_gift(intent: Intent, attempt: str) -> Gift:
                 tier=intent.tier,
                 currency=intent.campaign.currency,
                 amount=intent.amount,
+                fee_cover=intent.fee_cover,
                 public_name=intent.name,
                 message=intent.message,
                 anonymous=intent.anonymous,
@@ -143,8 +180,11 @@ def _order(gift: Gift, email: str) -> CheckoutOrder:
     choice = {"tier": gift.tier} if gift.tier != "custom" else {"tier": "custom", "amount": _typed(gift)}
     # The reader who goes back comes to the same form: what they send then closes this checkout.
     choice["page"] = page_token(gift.page)
+    if gift.fee_cover:
+        choice["cover"] = "on"
     return CheckoutOrder(
-        gift=gift.pk,
+        reference=gift.pk,
+        monthly=False,
         campaign=gift.campaign_id,
         campaign_name=gift.campaign.name,
         amount=gift.amount,
@@ -166,13 +206,13 @@ def _state(gift: Gift) -> str:
 
 
 def _is_over_well(gift: Gift) -> bool:
-    return _state(gift) in {"confirmed", "awaiting"}
+    return _state(gift) in PAID
 
 
 def _must_begin_anew(gift: Gift) -> bool:
     """Whether this gift's checkout can't be paid any more and another must take its place."""
     status = _state(gift)
-    if status in {"confirmed", "awaiting"}:
+    if status in PAID:
         return False
     left = (gift.checkout_expires_at or timezone.now()) - timezone.now()
     too_late = left < (timedelta(minutes=1) if gift.checkout_id else SHORTEST_CHECKOUT)
@@ -189,10 +229,23 @@ def _open_checkout(gift: Gift) -> None:
         Gift.objects.filter(pk=gift.pk).update(refusal=str(refusal)[:300])
         raise
     except ProcessorUnavailable as fault:
+        if isinstance(fault, ProcessorBusy) and _is_opened_by_another(gift):
+            return
         log.warning("checkout of %s not opened: %s", gift.pk, fault)
         raise
     gift.checkout_id, gift.checkout_url = checkout.checkout_id, checkout.url
     Gift.objects.filter(pk=gift.pk).update(checkout_id=checkout.checkout_id, checkout_url=checkout.url, refusal="")
+
+
+def _is_opened_by_another(gift: Gift) -> bool:
+    """Wait for the first of two clicks: it is opening this checkout now, and browsers show the second one's answer."""
+    end = time.monotonic() + LONGEST_OPENING
+    while time.monotonic() < end:
+        gift.refresh_from_db(fields=["checkout_id", "checkout_url"])
+        if gift.checkout_id:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _supersede_others(gift: Gift) -> None:
@@ -200,9 +253,7 @@ def _supersede_others(gift: Gift) -> None:
     # Only what is older: of two requests at once, the one that changed the form last keeps its checkout.
     others = Gift.objects.filter(page=gift.page, superseded_at__isnull=True).exclude(pk=gift.pk)
     earlier = others.filter(created_at__lte=gift.created_at)
-    earlier.exclude(state__status__in=["confirmed", "awaiting", "failed", "expired"]).update(
-        superseded_at=timezone.now()
-    )
+    earlier.exclude(state__status__in=[*PAID, "failed", "expired"]).update(superseded_at=timezone.now())
 
 
 def close_superseded(limit: int = 20) -> int:
@@ -370,3 +421,17 @@ def _claim(request: RefundRequest) -> bool:
     # The condition decides between two processes: one of them changes the row.
     free = RefundRequest.objects.filter(pk=request.pk, status="sending", next_try_at__lte=now)
     return bool(free.update(next_try_at=now + wait))
+
+
+def give_up_refund(request: RefundRequest) -> None:
+    """Free what an unanswered request had set aside; staff looked for it at the processor, and it is not there.
+
+    Raises RefundRefused for one that was answered, or that may still be sent. Should it exist after all, its event is
+    booked as that of any refund made in the processor's own dashboard.
+    """
+    with transaction.atomic():
+        # Locked: its event may come at this very moment.
+        still_open = refunds.unanswered(now=timezone.now()).select_for_update(no_key=True)
+        if not still_open.filter(pk=request.pk).exists():
+            raise RefundRefused("This refund has its answer, or is still being sent. Nothing was changed.")
+        projections.release_refund(request=request, status="given_up")

@@ -70,7 +70,9 @@ def note(troubles: Iterable[Trouble]) -> None:
 def _note(alert: Alert | None, trouble: Trouble | None, now: datetime) -> None:
     if alert and trouble:
         # In today's words: the numbers may have grown since it was mailed.
-        Alert.objects.filter(pk=alert.pk).update(seen_at=now, words=trouble.words[:300])
+        Alert.objects.filter(pk=alert.pk).update(
+            seen_at=now, words=trouble.words[:300], remedy=trouble.remedy[:300], path=trouble.path
+        )
     elif trouble:
         _begin(trouble, now)
     elif alert and now - alert.seen_at >= QUIET_FOR:

@@ -54,6 +54,8 @@ def entry(
     goal_amount: int = 0,
     campaign_month: str = "",
     inbox_event_id: int | None = None,
+    settlement_currency: str = "",
+    settlement_amount: int | None = None,
 ) -> NewEntry:
     """An entry with its dates worked out in the campaign's zone; the campaign month is its own unless given."""
     zone = campaign.time_zone
@@ -73,6 +75,8 @@ def entry(
         goal_amount=goal_amount,
         livemode=livemode,
         inbox_event_id=inbox_event_id,
+        settlement_currency=settlement_currency,
+        settlement_amount=settlement_amount,
     )
 
 

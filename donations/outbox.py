@@ -2,7 +2,7 @@
 
 import logging
 import smtplib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -13,7 +13,7 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from donations import bulk, money
-from donations.models import Alert, Follower, Gift, OutboxMessage
+from donations.models import Alert, Donor, Follower, Gift, InboxEvent, OutboxMessage, RecurringGift
 
 log = logging.getLogger(__name__)
 State = OutboxMessage.State
@@ -70,12 +70,12 @@ def _follow_mails_left(now: datetime) -> int:
 def _send(message: OutboxMessage) -> None:
     try:
         mail = _compose(message)
+    except NothingToSend as reason:
+        _settle(message, State.FAILED, str(reason))
+        return
     except Exception as error:
         log.exception("mail %s cannot be written", message.pk)
         _settle(message, State.FAILED, str(error))
-        return
-    if mail is None:
-        _settle(message, State.FAILED, "there is no address to send it to")
         return
     connection = get_connection()
     try:
@@ -146,26 +146,66 @@ def _retry(message: OutboxMessage, why: str) -> None:
     )
 
 
-def _compose(message: OutboxMessage) -> EmailMessage | None:
-    if message.kind == OutboxMessage.Kind.ALERT:
-        return _alert(message.subject_id)
-    if message.kind == OutboxMessage.Kind.FOLLOW:
-        follower = Follower.objects.select_related("donor", "campaign").get(pk=int(message.subject_id))
-        link = f"{settings.SITE_URL}/follow/{follow_token(follower)}/"
-        return _mail("follow", [follower.donor.email], {"campaign": follower.campaign, "link": link})
+class NothingToSend(Exception):
+    """A message that is to be sent to nobody, or not any more; its text says why."""
+
+
+def _compose(message: OutboxMessage) -> EmailMessage:
+    return COMPOSERS[Kind(message.kind)](message)
+
+
+def _follow(message: OutboxMessage) -> EmailMessage:
+    follower = Follower.objects.select_related("donor", "campaign").get(pk=int(message.subject_id))
+    link = f"{settings.SITE_URL}/follow/{follow_token(follower)}/"
+    return _mail("follow", [follower.donor.email], {"campaign": follower.campaign, "link": link})
+
+
+def _receipt(message: OutboxMessage) -> EmailMessage:
     gift = Gift.objects.select_related("donor", "campaign", "state").get(pk=message.subject_id)
-    if not gift.donor:
-        return None
-    paid = money.format_minor(gift.state.charged, gift.currency)
-    return _mail("receipt", [gift.donor.email], {"campaign": gift.campaign, "gift": gift, "paid": paid})
+    return _mail("receipt", [_address(gift.donor)], {"campaign": gift.campaign, "gift": gift, **_paid(gift)})
 
 
-def _alert(subject: str) -> EmailMessage | None:
+def _paid(gift: Gift) -> dict[str, str]:
+    """What was paid, in words; of a gift with a fee cover the two parts, as the ledger tells them apart."""
+    charged, given = gift.state.charged, max(0, gift.state.charged - gift.fee_cover)
+    parts = {"given": given, "cover": charged - given} if gift.fee_cover else {}
+    return {name: money.format_minor(minor, gift.currency) for name, minor in {"paid": charged, **parts}.items()}
+
+
+def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
+    """What the donor of a monthly gift has to do, on the processor's page for that invoice."""
+    told = InboxEvent.objects.filter(subject=message.subject_id, state=InboxEvent.State.PROCESSED)
+    if told.filter(facts__kind="invoice_paid").exists():
+        raise NothingToSend("it was paid in the meantime")
+    trouble = told.filter(facts__kind="invoice").exclude(facts__trouble="").latest("created")
+    recurring = RecurringGift.objects.select_related("donor", "campaign").get(pk=trouble.gift_reference)
+    asked = money.format_minor(recurring.total, recurring.currency)
+    context = {"campaign": recurring.campaign, "asked": asked, "page": (trouble.facts or {}).get("page", "")}
+    return _mail(message.kind, [_address(recurring.donor)], context)
+
+
+def _address(donor: Donor | None) -> str:
+    if donor is None:
+        raise NothingToSend("there is no address to send it to")
+    return donor.email
+
+
+def _alert(message: OutboxMessage) -> EmailMessage:
     """To staff: that a trouble began, or that it is over. No personal data, since mail is kept and forwarded."""
-    number, _, what = subject.partition(":")
+    number, _, what = message.subject_id.partition(":")
     if not settings.STAFF_MAIL:
-        return None
-    return _mail("alert", settings.STAFF_MAIL, {"alert": Alert.objects.get(pk=int(number)), "is_over": what == "ended"})
+        raise NothingToSend("STAFF_MAIL names nobody any more")
+    alert = Alert.objects.get(pk=int(number))
+    return _mail("alert", settings.STAFF_MAIL, {"alert": alert, "is_over": what == "ended"})
+
+
+COMPOSERS: dict[Kind, Callable[[OutboxMessage], EmailMessage]] = {
+    Kind.FOLLOW: _follow,
+    Kind.RECEIPT: _receipt,
+    Kind.UNPAID: _invoice_trouble,
+    Kind.ACTION: _invoice_trouble,
+    Kind.ALERT: _alert,
+}
 
 
 def _mail(template: str, addresses: list[str], context: dict[str, object]) -> EmailMessage:

@@ -232,7 +232,7 @@ def endpoint(*answers: int) -> Iterator[Endpoint]:
         thread.join()
 
 
-def eventually(holds: Callable[[], bool], patience: float = 10.0) -> None:
+def eventually(holds: Callable[[], bool], patience: float = 30.0) -> None:
     """Wait for what must become true."""
     end = time.monotonic() + patience
     while not holds():

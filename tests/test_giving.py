@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from django.test import Client
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import giving, outbox, processors, projections
+from donations import giving, inbox, outbox, processors, projections
 from donations.giving import new_page
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, MonthTotal, RefundRequest, Tier
+from tests.factories import checkout_event, confirm, deliver
+from tests.sandbox import eventually, sandbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/give/general/"
@@ -80,6 +83,31 @@ def test_a_form_sent_twice_leads_to_one_gift_and_one_checkout(
     assert (Gift.objects.count(), len(processor.calls)) == (1, 1)
 
 
+def test_a_double_click_at_a_slow_processor_leads_twice_to_one_checkout(
+    campaign: Campaign, settings: Any, tmp_path: Path
+) -> None:
+    page, answers = new_page(), []
+
+    def click() -> None:
+        answers.append(send(Client(), page))
+        connection.close()
+
+    with sandbox(tmp_path) as box:
+        settings.STRIPE_API_BASE = box.url
+        processors.get.cache_clear()
+        # The second call comes while the first is being answered, and is told so.
+        box.control("trouble", mode="slow", seconds=1, calls=1)
+        first = threading.Thread(target=click)
+        first.start()
+        eventually(Gift.objects.exists)
+        click()
+        first.join()
+        processors.get.cache_clear()
+        assert [answer.status_code for answer in answers] == [303, 303]
+        assert answers[0].headers["Location"] == answers[1].headers["Location"]
+        assert len(box.listed("checkout/sessions")) == 1
+
+
 def test_a_retry_sends_the_same_parameters_with_the_same_key(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:
@@ -104,6 +132,26 @@ def test_a_changed_form_is_a_new_gift_and_the_old_checkout_is_closed(
     assert giving.close_superseded() == 0
 
 
+def test_a_checkout_whose_answer_was_lost_is_reused_or_ends_without_a_trace_in_the_sums(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page, processor.status = new_page(), 503
+    send(client, page)
+    lost = Gift.objects.get()
+    processor.status = 200
+    assert send(client, page, tier="250000").status_code == 303
+    # Nobody knows its address, so nobody can pay it, and there is none to close; the processor lets it expire.
+    assert giving.close_superseded() == 0
+    deliver(checkout_event(lost, "checkout.session.expired", paid=False))
+    inbox.drain()
+    assert GiftState.objects.get(pk=lost).status == "expired"
+    assert not MonthTotal.objects.exclude(raised=0, awaiting=0).exists()
+    processor.answer |= {"id": "cs_test_3"}
+    # And the first form, sent once more, is a gift of its own with a key of its own.
+    assert send(client, page).status_code == 303
+    assert [key.partition("-")[0] == lost.pk for _, key, _ in processor.calls] == [True, False, False]
+
+
 def test_who_goes_back_without_paying_comes_to_the_same_form(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:
@@ -113,6 +161,19 @@ def test_who_goes_back_without_paying_comes_to_the_same_form(
     form = client.get(parameters["cancel_url"].removeprefix("http://testserver"))
     assert send(client, form.context["form"]["page"].value()).status_code == 303
     assert Gift.objects.count() == 1
+
+
+def test_an_address_that_was_passed_on_leads_nobody_to_a_gift_that_another_paid(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    send(client, new_page())
+    gift = Gift.objects.get()
+    address = (gift.checkout_parameters or {})["cancel_url"].removeprefix("http://testserver")
+    confirm(gift)
+    processor.answer |= {"id": "cs_test_2", "url": "https://checkout.example/cs_test_2"}
+    form = client.get(address).context["form"]
+    assert send(client, form["page"].value()).headers["Location"] == processor.answer["url"]
+    assert Gift.objects.count() == 2
 
 
 def test_from_the_page_of_trouble_back_to_the_form_nothing_is_lost(
@@ -137,6 +198,44 @@ def test_an_address_that_the_processor_refuses_is_said_beside_it(
     answer = send(client, new_page(), email="reader@example.invalid")
     assert answer.status_code == 422
     assert set(answer.context["form"].errors) == {"email"}
+
+
+@pytest.mark.parametrize("address", ["/", "/give/"])
+def test_the_short_address_takes_along_what_it_was_asked_with(client: Client, campaign: Campaign, address: str) -> None:
+    assert client.get(address).headers["Location"] == URL
+    assert client.get(f"{address}?source=article&tier=2500.00").headers["Location"] == (
+        f"{URL}?source=article&tier=2500.00"
+    )
+
+
+def test_one_page_starts_so_many_checkouts_and_then_asks_for_one_more_press(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    for number in range(giving.MOST_CHECKOUTS):
+        processor.answer |= {"id": f"cs_test_{number}"}
+        assert send(client, page, tier="custom", amount=str(10 + number)).status_code == 303
+    for _ in range(2):
+        refused = send(client, page, tier="custom", amount="9", name="Kept name")
+        assert refused.status_code == 422
+    assert "press the button once more" in refused.text
+    assert "Kept name" in refused.text
+    assert len(processor.calls) == giving.MOST_CHECKOUTS
+    again = refused.context["form"]["page"].value()
+    processor.answer |= {"id": "cs_test_again"}
+    assert send(client, again, tier="custom", amount="9", name="Kept name").status_code == 303
+
+
+def test_the_last_checkout_of_a_used_up_page_still_opens(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    for number in range(giving.MOST_CHECKOUTS):
+        processor.answer |= {"id": f"cs_test_{number}"}
+        send(client, page, tier="custom", amount=str(10 + number))
+    last = send(client, page, tier="custom", amount=str(9 + giving.MOST_CHECKOUTS))
+    assert last.status_code == 303
+    assert Gift.objects.count() == giving.MOST_CHECKOUTS
 
 
 def test_a_form_is_read_and_sent_and_nothing_else(client: Client, campaign: Campaign) -> None:
@@ -186,7 +285,18 @@ def test_an_amount_longer_than_the_field_is_refused_in_one_sentence(client: Clie
     answer = client.post(URL, {"page": new_page(), "tier": "custom", "amount": "1" * 61})
     assert answer.status_code == 422
     assert answer.context["form"].errors.keys() == {"amount"}
-    assert len(answer.context["form"].errors["amount"]) == 1
+    [said] = answer.context["form"].errors["amount"]
+    assert said.startswith("This is too long for an amount.")
+
+
+@pytest.mark.parametrize("typed", ["0", "0.00"])
+def test_who_types_nothing_is_led_to_the_choice_that_asks_for_no_money(
+    client: Client, campaign: Campaign, typed: str
+) -> None:
+    way = "To support us without paying, choose 0 $ below."
+    assert way in send(client, new_page(), tier="custom", amount=typed).context["form"].errors["amount"][0]
+    campaign.tiers.filter(amount=0).delete()
+    assert way not in send(client, new_page(), tier="custom", amount=typed).text
 
 
 def test_a_page_of_another_site_cannot_send_the_form(client: Client, campaign: Campaign) -> None:
@@ -400,3 +510,90 @@ def test_a_slow_first_press_does_not_close_the_checkout_of_the_second(
     giving._supersede_others(first)
     second.refresh_from_db()
     assert second.superseded_at is None
+
+
+# ---- the fee cover
+
+FORMULA = "stripe=2.9%+0.30"
+
+
+def test_the_server_reckons_the_fee_cover_whatever_the_browser_sends(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    assert send(client, new_page(), cover="on", fee_cover="1").status_code == 303
+    gift = Gift.objects.get()
+    assert (gift.amount, gift.fee_cover, gift.total, gift.tier) == (50000, 1524, 51524, "500.00")
+    sent = processor.calls[0][2].replace("%5B", "[").replace("%5D", "]")
+    assert "[unit_amount]=50000" in sent
+    assert "[unit_amount]=1524" in sent
+
+
+def test_ticked_or_not_is_another_attempt_and_the_same_again_is_not(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    page = new_page()
+    for number, fields in enumerate(({}, {"cover": "on"}, {"cover": "on"})):
+        processor.answer |= {"id": f"cs_test_{min(number, 1)}"}
+        assert send(client, page, **fields).status_code == 303
+    assert sorted(Gift.objects.values_list("fee_cover", flat=True)) == [0, 1524]
+    assert len(processor.calls) == 2
+    assert Gift.objects.get(fee_cover=0).superseded_at is not None
+
+
+def test_who_comes_back_finds_the_box_as_they_left_it(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    send(client, new_page(), cover="on")
+    back = (Gift.objects.get().checkout_parameters or {})["cancel_url"].removeprefix("http://testserver")
+    assert 'name="cover" checked' in client.get(back).content.decode()
+    assert 'name="cover" checked' not in client.get(f"{URL}?cover=on").content.decode()
+    processor.status = 503
+    trouble = send(client, new_page(), cover="on").content.decode()
+    assert '<input type="hidden" name="cover" value="on">' in trouble
+    assert 'name="cover" checked' in send(client, new_page(), cover="on", back="1").content.decode()
+
+
+def test_the_box_says_its_formula_and_is_there_where_it_is_offered_alone(
+    client: Client, campaign: Campaign, settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    assert "the payment service’s fee (2.9 % + 0.30 $)" in client.get(URL).content.decode()
+    for setting in ("", "stripe=2.9%+0.30 EUR"):
+        settings.FEE_COVER = setting
+        page = client.get(URL).content.decode()
+        assert 'name="cover"' not in page
+        assert "<script" not in page
+
+
+def test_a_box_that_is_gone_meanwhile_charges_nothing_that_the_reader_did_not_see(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    answer = send(client, page, cover="on")
+    assert answer.status_code == 422
+    assert "We no longer ask you to add the fee." in answer.content.decode()
+    assert send(client, page).status_code == 303
+    assert Gift.objects.get().fee_cover == 0
+
+
+def test_an_amount_that_is_too_large_with_its_cover_is_refused_in_words(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    answer = send(client, new_page(), tier="custom", amount="999,999.99", cover="on")
+    assert answer.status_code == 422
+    said = answer.context["form"].errors["cover"][0]
+    assert said.startswith("With the fee you would pay 1,029,866.42 $, and 999,999.99 $ is the most")
+    # 970,999.69 and the fee of 29,000.30 are the most, to the cent.
+    assert send(client, new_page(), tier="custom", amount="970,999.69", cover="on").status_code == 303
+    assert Gift.objects.get().total == 99_999_999
+    assert send(client, new_page(), tier="custom", amount="970,999.70", cover="on").status_code == 422
+
+
+def test_following_costs_nothing_ticked_or_not(client: Client, campaign: Campaign, settings: Any) -> None:
+    settings.FEE_COVER = FORMULA
+    assert send(client, new_page(), tier="0", cover="on", email="reader@example.org").status_code == 200
+    assert (Follower.objects.count(), Gift.objects.count()) == (1, 0)

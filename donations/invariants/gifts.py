@@ -44,7 +44,7 @@ def gift_is_as_it_was_asked(gifts: list[Gift]) -> Iterator[Finding]:
         except (Malformed, KeyError):
             told: object = None
         else:
-            told = (asked.gift, asked.campaign, asked.amount, asked.currency)
+            told = (asked.reference, asked.campaign, asked.amount, asked.currency)
         if told != (gift.pk, gift.campaign_id, gift.total, gift.currency):
             words = (
                 f"it is of {gift.total} {gift.currency}, and its checkout was asked for {told or 'nothing readable'}"

@@ -6,12 +6,17 @@ from donations.models.gifts import Gift, GiftState, RefundRequest
 from donations.models.health import Alert, CheckResult
 from donations.models.inbox import InboxEvent
 from donations.models.ledger import LedgerEntry
+from donations.models.offline import OfflineRequest
 from donations.models.outbox import OutboxMessage
 from donations.models.people import Donor, Follower
+from donations.models.recurring import RecurringGift
+from donations.models.settlements import BalanceTransaction, Lookup, Payout
+from donations.models.statements import MonthStatement
 from donations.models.totals import DailyRollup, MonthTotal
 
 __all__ = [
     "Alert",
+    "BalanceTransaction",
     "Campaign",
     "CampaignMonth",
     "CheckResult",
@@ -23,8 +28,13 @@ __all__ = [
     "GiftState",
     "InboxEvent",
     "LedgerEntry",
+    "Lookup",
+    "MonthStatement",
     "MonthTotal",
+    "OfflineRequest",
     "OutboxMessage",
+    "Payout",
+    "RecurringGift",
     "RefundRequest",
     "Tier",
 ]

@@ -15,25 +15,27 @@ def new_reference() -> str:
 
     Those of one hour lie side by side in every index, so that a batch touches few pages of a large ledger.
     """
+    return f"gift_{moment_and_chance()}"
+
+
+def moment_and_chance() -> str:
     moment = time.time_ns() // 1_000_000
     when = "".join(LETTERS[moment >> shift & 31] for shift in range(45, -1, -5))
-    return f"gift_{when}{''.join(secrets.choice(LETTERS) for _ in range(16))}"
+    return f"{when}{''.join(secrets.choice(LETTERS) for _ in range(16))}"
 
 
 def new_refund_key() -> str:
     return "refund_" + secrets.token_hex(16)
 
 
-class Gift(models.Model):
-    """A donor's one payment, as asked for. Written by `giving`, and by `inbox` for a payment that staff accept.
+class AskedGift(models.Model):
+    """What a reader asked to give, and the checkout that they were sent to: what a gift and a monthly gift share.
 
-    Its amounts never change; what became of it is in GiftState.
+    Its amounts never change.
     """
 
-    reference = models.CharField(primary_key=True, max_length=70, default=new_reference, editable=False)
-    campaign = models.ForeignKey("Campaign", models.PROTECT, related_name="gifts")
-    donor = models.ForeignKey("Donor", models.SET_NULL, null=True, blank=True, related_name="gifts")
-    frequency = models.CharField(max_length=10, default="once")
+    campaign = models.ForeignKey("donations.Campaign", models.PROTECT, related_name="%(class)ss")
+    donor = models.ForeignKey("donations.Donor", models.SET_NULL, null=True, blank=True, related_name="%(class)ss")
     tier = models.CharField(max_length=40, help_text="The tier's amount as text, such as 500.00, or “custom”.")
     currency = models.CharField(max_length=3)
     amount = models.BigIntegerField(help_text="Minor units, without the fee cover.")
@@ -56,6 +58,44 @@ class Gift(models.Model):
     refusal = models.CharField(max_length=300, blank=True, help_text="Why the processor would not start it.")
 
     class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def total(self) -> int:
+        """What the donor is asked to pay, minor units."""
+        return self.amount + self.fee_cover
+
+
+def to_be_closed(name: str) -> models.Index:
+    """The index of those whose open checkout another one took the place of."""
+    return models.Index(
+        fields=["superseded_at"], condition=Q(superseded_at__isnull=False) & ~Q(checkout_url=""), name=name
+    )
+
+
+class Gift(AskedGift):
+    """A donor's one payment, as asked for; what became of it is in GiftState.
+
+    Written by `giving`, and by `booking` where nobody typed one here: for each paid invoice of a monthly gift, and
+    for a payment that staff accept.
+    """
+
+    reference = models.CharField(primary_key=True, max_length=70, default=new_reference, editable=False)
+    frequency = models.CharField(max_length=10, default="once")
+    recurring_gift = models.ForeignKey(
+        "RecurringGift",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="gifts",
+        db_column="recurring_gift",
+        db_index=False,
+    )
+
+    class Meta:
         ordering = ["-created_at"]
         constraints = [
             models.CheckConstraint(condition=Q(amount__gt=0), name="gift_is_some_money"),
@@ -66,26 +106,18 @@ class Gift(models.Model):
         ]
         indexes = [
             models.Index(fields=["campaign", "-created_at"], name="gifts_latest"),
+            to_be_closed("gifts_to_close"),
             models.Index(
-                fields=["superseded_at"],
-                condition=Q(superseded_at__isnull=False) & ~Q(checkout_url=""),
-                name="gifts_to_close",
+                fields=["recurring_gift"], condition=Q(recurring_gift__isnull=False), name="gifts_of_a_monthly_gift"
             ),
         ]
-
-    def __str__(self) -> str:
-        return self.reference
-
-    @property
-    def total(self) -> int:
-        """What the donor is asked to pay, minor units."""
-        return self.amount + self.fee_cover
 
 
 class GiftState(models.Model):
     """What became of a gift: a projection of its entries and of the processor's facts. Written by `projections`.
 
-    Amounts are minor units and not negative, but `disputed` may exceed `charged`. A gift without a row is pending.
+    Amounts are minor units and not negative, but `adjusted`, which is signed; `disputed` may exceed `charged`.
+    A gift without a row is pending.
     """
 
     class Status(models.TextChoices):
@@ -110,6 +142,7 @@ class GiftState(models.Model):
     charged = models.BigIntegerField(default=0)
     refunded = models.BigIntegerField(default=0)
     disputed = models.BigIntegerField(default=0)
+    adjusted = models.BigIntegerField(default=0, help_text="Signed: what adjustments by staff took or gave again.")
     counted = models.BigIntegerField(default=0)
     awaiting = models.BigIntegerField(default=0)
     refund_requested = models.BigIntegerField(default=0, help_text="What our own staff asked to give back.")
@@ -140,6 +173,7 @@ class RefundRequest(models.Model):
         ACCEPTED = "accepted", "taken by the processor"
         REFUSED = "refused", "refused by the processor"
         FAILED = "failed", "failed later: the money came back"
+        GIVEN_UP = "given_up", "given up: it was not found at the processor"
 
     key = models.CharField(max_length=60, unique=True, default=new_refund_key, editable=False)
     gift = models.ForeignKey(Gift, models.PROTECT, related_name="refund_requests")
@@ -156,7 +190,10 @@ class RefundRequest(models.Model):
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(amount__gt=0), name="refund_is_some_money")]
-        indexes = [models.Index(fields=["next_try_at"], condition=Q(status="sending"), name="refunds_to_send_again")]
+        indexes = [
+            models.Index(fields=["next_try_at"], condition=Q(status="sending"), name="refunds_to_send_again"),
+            models.Index(fields=["requested_at"], condition=Q(status="sending"), name="refunds_unanswered"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.key} {self.status}"

@@ -11,6 +11,8 @@ class OutboxMessage(models.Model):
 
         RECEIPT = "receipt", "receipt"
         FOLLOW = "follow", "confirm following"
+        UNPAID = "unpaid", "monthly payment failed"
+        ACTION = "action", "monthly payment to be authenticated"
         ALERT = "alert", "a trouble, to staff"
 
     class State(models.TextChoices):
@@ -23,7 +25,9 @@ class OutboxMessage(models.Model):
         UNSURE = "unsure", "unsure"
 
     kind = models.CharField(max_length=10, choices=Kind)
-    subject_id = models.CharField(max_length=80, help_text="The gift's reference, the follower's id, or the alert's.")
+    subject_id = models.CharField(
+        max_length=80, help_text="What it is about: a gift, a follower, an invoice or an alert."
+    )
     round = models.IntegerField(default=0, help_text="Above 0 where a person asked for it once more.")
     state = models.CharField(max_length=8, choices=State, default=State.QUEUED)
     attempts = models.IntegerField(default=0)

@@ -4,8 +4,11 @@ Amounts are integers in the currency's minor unit; times are aware, in UTC; curr
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
+
+KEY_LASTS = timedelta(hours=23)
+"""A processor forgets a key after a day: what is sent under it later could be done a second time."""
 
 
 class BadDelivery(Exception):
@@ -18,6 +21,10 @@ class Malformed(Exception):
 
 class ProcessorUnavailable(Exception):
     """The processor was away, slow or limiting; the same call may be sent again, unchanged."""
+
+
+class ProcessorBusy(ProcessorUnavailable):
+    """The processor is answering the very same call at this moment: whoever made it first will know the answer."""
 
 
 class ProcessorRefused(Exception):
@@ -71,10 +78,187 @@ class RefundChanged:
     created: datetime
     occurred_at: datetime
     request_key: str = ""
+    transaction: str = ""
+    failure_transaction: str = ""
 
 
-Fact = Paid | CheckoutChanged | RefundChanged
-FACTS: dict[str, type[Fact]] = {"paid": Paid, "checkout": CheckoutChanged, "refund": RefundChanged}
+@dataclass(frozen=True, slots=True)
+class MonthlyCheckout:
+    """The checkout of a monthly gift: `completed`, `failed` or `expired`. Its money comes with its invoices."""
+
+    recurring_gift: str
+    status: str
+    checkout: str
+    subscription: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RecurringChanged:
+    """One sighting of a monthly arrangement, in the processor's own words for its `status`."""
+
+    recurring_gift: str
+    subscription: str
+    status: str
+    cancel_at: datetime | None
+    ended_at: datetime | None
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceSeen:
+    """What ties an invoice to a monthly gift.
+
+    `trouble` is "failed" or "action_required", with the `page` to pay it on; else empty.
+    """
+
+    invoice: str
+    recurring_gift: str
+    subscription: str
+    trouble: str
+    page: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InvoicePaid:
+    """A payment that arrived for an invoice. Whose it is, is told by the invoice alone."""
+
+    invoice: str
+    payment: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """One movement of a dispute's money: `amount` is signed; it and `fee` are in the settlement's `currency`."""
+
+    transaction: str
+    amount: int
+    fee: int
+    currency: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeChanged:
+    """One sighting of a dispute. `amount` is positive, in the payment's `currency`; an inquiry has no movements."""
+
+    dispute: str
+    payment: str
+    status: str
+    reason: str
+    amount: int
+    currency: str
+    movements: tuple[Movement, ...]
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeSettled:
+    """A payment whose balance transaction is known by its id; what it says is to be asked for."""
+
+    charge: str
+    payment: str
+    transaction: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionSeen:
+    """A movement on our balance at the processor. Amounts are signed, in the settlement's `currency`.
+
+    `payout` is known only where the transactions of a payout were asked for.
+    """
+
+    transaction: str
+    type: str
+    source: str
+    payment: str
+    amount: int
+    fee: int
+    net: int
+    currency: str
+    exchange_rate: str
+    created: datetime
+    available_on: datetime
+    payout: str
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutChanged:
+    """One sighting of a payout. `reconciled`: the processor can tell what it carried."""
+
+    payout: str
+    status: str
+    amount: int
+    currency: str
+    created: datetime
+    arrival: datetime
+    automatic: bool
+    reconciled: bool
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineReceived:
+    """Money that reached us without a processor, for one of our gifts. `reference` is the movement's: `campaign:…`."""
+
+    gift: str
+    campaign: str
+    reference: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """What staff put right. `amount` is signed; `gift` is "" where it belongs to the campaign as a whole."""
+
+    gift: str
+    campaign: str
+    reference: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
+Fact = (
+    Paid
+    | CheckoutChanged
+    | RefundChanged
+    | MonthlyCheckout
+    | RecurringChanged
+    | InvoiceSeen
+    | InvoicePaid
+    | DisputeChanged
+    | ChargeSettled
+    | TransactionSeen
+    | PayoutChanged
+    | OfflineReceived
+    | Adjusted
+)
+FACTS: dict[str, type[Fact]] = {
+    "paid": Paid,
+    "checkout": CheckoutChanged,
+    "refund": RefundChanged,
+    "monthly_checkout": MonthlyCheckout,
+    "recurring": RecurringChanged,
+    "invoice": InvoiceSeen,
+    "invoice_paid": InvoicePaid,
+    "dispute": DisputeChanged,
+    "charge": ChargeSettled,
+    "transaction": TransactionSeen,
+    "payout": PayoutChanged,
+    "offline": OfflineReceived,
+    "adjustment": Adjusted,
+}
+KINDS = {shape: kind for kind, shape in FACTS.items()}
+OPTIONAL_TIMES = ("cancel_at", "ended_at")
+TIMES = ("created", "occurred_at", "cancel_at", "ended_at", "available_on", "arrival")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +287,10 @@ class Interpretation:
 
 @dataclass(frozen=True, slots=True)
 class CheckoutOrder:
-    """What a hosted payment page is asked for."""
+    """What a hosted payment page is asked for. `reference` is the gift's, or the monthly gift's."""
 
-    gift: str
+    reference: str
+    monthly: bool
     campaign: str
     campaign_name: str
     amount: int
@@ -119,9 +304,9 @@ class CheckoutOrder:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What saved parameters ask a donor to pay, the fee cover included."""
+    """What saved parameters ask a donor to pay, the fee cover included. `reference` is the gift's or monthly gift's."""
 
-    gift: str
+    reference: str
     campaign: str
     amount: int
     currency: str
@@ -157,7 +342,7 @@ class Processor(Protocol):
         """What these parameters, which `checkout_parameters` made, ask for. Raises Malformed for others."""
 
     def create_checkout(self, parameters: dict[str, Any], key: str) -> Checkout:
-        """Open the hosted page, within 4 s. Raises ProcessorUnavailable or ProcessorRefused."""
+        """Open the hosted page, within 4 s. Raises ProcessorBusy, ProcessorUnavailable or ProcessorRefused."""
 
     def expire_checkout(self, checkout_id: str) -> None:
         """Close a hosted page. Raises ProcessorUnavailable or ProcessorRefused (it is over already)."""
@@ -168,16 +353,30 @@ class Processor(Protocol):
 
 def fact_to_json(fact: Fact) -> dict[str, Any]:
     """A fact as JSON, with its kind and ISO times."""
-    kind = next(name for name, shape in FACTS.items() if isinstance(fact, shape))
+    return {"kind": KINDS[type(fact)]} | _fields_of(fact)
+
+
+def _fields_of(fact: Fact | Movement) -> dict[str, Any]:
     # Not asdict: it copies what is never changed, at ten times the cost.
-    values = {name: getattr(fact, name) for name in fact.__dataclass_fields__}
-    return {"kind": kind} | {k: v.isoformat() if isinstance(v, datetime) else v for k, v in values.items()}
+    return {name: _to_json(getattr(fact, name)) for name in fact.__dataclass_fields__}
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return [_fields_of(movement) for movement in value] if isinstance(value, tuple) else value
 
 
 def fact_from_json(stored: dict[str, Any]) -> Fact:
     """The fact that `fact_to_json` wrote."""
-    fields = {k: v for k, v in stored.items() if k != "kind"}
-    for name in ("created", "occurred_at"):
-        if name in fields:
-            fields[name] = datetime.fromisoformat(fields[name]).astimezone(UTC)
+    fields = _with_times({name: value for name, value in stored.items() if name != "kind"})
+    if "movements" in fields:
+        fields["movements"] = tuple(Movement(**_with_times(movement)) for movement in fields["movements"])
     return FACTS[stored["kind"]](**fields)
+
+
+def _with_times(fields: dict[str, Any]) -> dict[str, Any]:
+    for name in TIMES:
+        if name in fields and not (fields[name] is None and name in OPTIONAL_TIMES):
+            fields[name] = datetime.fromisoformat(fields[name]).astimezone(UTC)
+    return fields

@@ -5,11 +5,13 @@ The number of queries is the same however many gifts there are.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
-from django.db.models import QuerySet, Sum
+from django.db.models import BooleanField, Exists, OuterRef, QuerySet, Sum
+from django.db.models.expressions import RawSQL
 
 from donations import money, periods
 from donations.models import (
@@ -18,6 +20,7 @@ from donations.models import (
     DailyRollup,
     Follower,
     GiftState,
+    LedgerEntry,
     MonthTotal,
     Tier,
 )
@@ -159,7 +162,7 @@ def campaigns() -> list[Campaign]:
 def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -> Glance:
     """All that the page of a campaign month shows, in the campaign's currency and one mode."""
     # Django writes `livemode=False` as NOT livemode, for which SQLite leaves the index of a month aside.
-    of_mode = {"campaign": campaign, "livemode__in": [livemode]}
+    of_mode: dict[str, Any] = {"campaign": campaign, "livemode__in": [livemode]}
     currency = campaign.currency
     shown = _last_months(month)
     totals = list(MonthTotal.objects.filter(month__in=map(str, shown), **of_mode))
@@ -184,7 +187,7 @@ def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -
         tiers=_tiers(campaign=campaign, rollups=rollups.filter(month=str(month)), followers=own.followers),
         latest_gifts=_latest_gifts(states),
         latest_awaiting=_latest_awaiting(states),
-        latest_refunds=_latest_refunds(states) if own.refunds else (),
+        latest_refunds=_latest_refunds(month=month, **of_mode) if own.refunds else (),
         latest_followers=_latest_followers(Follower.objects.filter(confirmed_month=str(month), **of_mode)),
         health=health(),
     )
@@ -333,9 +336,21 @@ def _latest_awaiting(states: QuerySet[GiftState]) -> tuple[GiftLine, ...]:
     return tuple(map(_gift_line, awaiting[:LATEST]))
 
 
-def _latest_refunds(states: QuerySet[GiftState]) -> tuple[GiftLine, ...]:
-    refunded = states.filter(confirmed_at__isnull=False, refunded__gt=0).order_by("-confirmed_at")
-    return tuple(map(_gift_line, refunded[:LATEST]))
+# As a literal: SQLite takes a partial index for no other.
+IS_REFUND = RawSQL(f"{LedgerEntry._meta.db_table}.kind = 'refund'", (), BooleanField())  # noqa: S611 (our own name)
+
+
+def _latest_refunds(*, month: Month, **of_mode: Any) -> tuple[GiftLine, ...]:
+    """The newest refunds of a month's gifts, each with its own amount and time; not those whose money came back."""
+    same = {"processor": OuterRef("processor"), "reference": OuterRef("reference")}
+    came_back = LedgerEntry.objects.filter(kind=LedgerEntry.Kind.REFUND_REVERSAL, **same)
+    entries = LedgerEntry.objects.filter(IS_REFUND, ~Exists(came_back), campaign_month=str(month), **of_mode)
+    latest = entries.select_related("gift__state").order_by("-effective_at", "-pk")[:LATEST]
+    return tuple(
+        replace(_gift_line(entry.gift.state), refunded=-entry.amount, at=entry.effective_at)
+        for entry in latest
+        if entry.gift
+    )
 
 
 def _gift_line(state: GiftState) -> GiftLine:
@@ -358,6 +373,8 @@ def _status(state: GiftState) -> str:
         return "disputed"
     if state.refunded > 0:
         return "refunded" if state.refunded >= state.charged else "partly refunded"
+    if state.adjusted < 0:
+        return "reversed" if state.charged + state.adjusted <= 0 else "adjusted"
     return str(Status(state.status).label)
 
 

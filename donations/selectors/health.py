@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.contrib.admin.utils import quote
 from django.db import connection
 from django.db.models import Count, Min, Q
 from django.urls import reverse
@@ -12,6 +13,8 @@ from django.utils import timezone
 
 from donations.models import Alert, CheckResult, InboxEvent, OutboxMessage, RefundRequest
 from donations.models.inbox import GAVE_UP, PAID_TWICE
+from donations.processors.base import KEY_LASTS
+from donations.selectors import refunds
 
 PATIENCE = timedelta(minutes=1)
 WRONG_MODE_LASTS = timedelta(days=1)
@@ -41,7 +44,8 @@ class Check:
 class Health:
     """Whether what the processor tells us arrives, is made something of, and adds up. Times are UTC.
 
-    `wrong_mode_lately` are of the last day; mail that is unsure or failed is of the last three.
+    `wrong_mode_lately` are of the last day; mail that is unsure or failed is of the last three. `refunds_unanswered`
+    got no answer for an hour; `unanswered_refunds` are the gifts, one a refund, of those that are not sent again.
     """
 
     now: datetime
@@ -59,6 +63,7 @@ class Health:
     mail_unsure: int
     mail_failed: int
     refunds_unanswered: int
+    unanswered_refunds: tuple[str, ...]
     books: Check
     reconcile: Check
 
@@ -89,15 +94,10 @@ class Trouble:
     @property
     def permission(self) -> str:
         """The right that one needs where it is mended."""
-        return PERMISSIONS.get(self.kind, "donations.view_monthtotal")
-
-
-PERMISSIONS = {
-    "quarantine": "donations.view_inboxevent",
-    "paid_twice": "donations.view_inboxevent",
-    "wrong_mode": "donations.view_inboxevent",
-    "mail_unsure": "donations.view_outboxmessage",
-}
+        for room in ("inboxevent", "outboxmessage", "gift"):
+            if self.path.startswith(reverse(f"admin:donations_{room}_changelist")):
+                return f"donations.view_{room}"
+        return "donations.view_monthtotal"
 
 
 def health() -> Health:
@@ -111,7 +111,7 @@ def health() -> Health:
     )
     last_received, last_delivered = _last_events()
     mail = _mail(now)
-    unanswered = RefundRequest.objects.filter(status="sending", requested_at__lt=now - REFUND_PATIENCE)
+    unanswered = list(refunds.unanswered(now=now, age=REFUND_PATIENCE).values_list("gift_id", "requested_at"))
     checks = {row.kind: row for row in CheckResult.objects.all()}
     deliveries = checks.get(Kind.DELIVERIES)
     return Health(
@@ -125,16 +125,20 @@ def health() -> Health:
         **alarms,
         mail_unsure=mail["unsure"],
         mail_failed=mail["failed"],
-        refunds_unanswered=unanswered.count(),
+        refunds_unanswered=len(unanswered),
+        unanswered_refunds=tuple(gift for gift, asked_at in unanswered if asked_at <= now - KEY_LASTS),
         books=_check(checks.get(Kind.BOOKS)),
         reconcile=_check(checks.get(Kind.RECONCILE)),
     )
 
 
 def _last_events() -> tuple[datetime | None, datetime | None]:
-    """When the last event came, and the last one that the processor delivered: nearly always the same."""
+    """When the last event came, and the last one that the processor delivered: nearly always the same.
+
+    What staff enter tells nothing of whether the processor reaches us.
+    """
     newest = InboxEvent.objects.order_by("-id").values_list("received_at", "origin")
-    last = newest.first()
+    last = newest.exclude(origin=InboxEvent.Origin.STAFF).first()
     delivery = InboxEvent.Origin.DELIVERY
     delivered = last if last is None or last[1] == delivery else newest.filter(origin=delivery).first()
     return (last[0] if last else None, delivered[0] if delivered else None)
@@ -246,7 +250,23 @@ def _of_calls_and_mail(health: Health) -> Iterator[Trouble]:
             remedy="Look at the mail server’s log; the site never sends them again by itself.",
             path=f"{reverse('admin:donations_outboxmessage_changelist')}?state__exact=unsure",
         )
-    if health.refunds_unanswered:
+    yield from _of_refunds(health)
+
+
+def _of_refunds(health: Health) -> Iterator[Trouble]:
+    """After an hour somebody may look; after 23, when they are not sent again, somebody has to."""
+    if health.unanswered_refunds:
+        number, gifts = len(health.unanswered_refunds), sorted(set(health.unanswered_refunds))
+        gift_page = reverse("admin:donations_gift_change", args=[quote(gifts[0])])
+        hours = int(KEY_LASTS.total_seconds()) // 3600
+        yield Trouble(
+            kind="refund_unanswered",
+            words=f"{_count(number, 'refund')} got no answer from the payment service for {hours} hours, "
+            f"and {_are(number)} not sent again.",
+            remedy=f"Look for {'it' if number == 1 else 'them'} there, and see the page of the gift for what to do.",
+            path=gift_page if len(gifts) == 1 else reverse("staff-health"),
+        )
+    elif health.refunds_unanswered:
         number = health.refunds_unanswered
         yield Trouble(
             kind="refund_unanswered",
@@ -272,8 +292,7 @@ def troubles_seen() -> list[Trouble]:
 
 def unanswered_refunds(now: datetime, most: int = 20) -> list[RefundRequest]:
     """Refunds that the processor has not answered for an hour, the oldest first."""
-    unanswered = RefundRequest.objects.filter(status="sending", requested_at__lt=now - REFUND_PATIENCE)
-    return list(unanswered.order_by("requested_at")[:most])
+    return list(refunds.unanswered(now=now, age=REFUND_PATIENCE)[:most])
 
 
 # ---- how often the processor calls

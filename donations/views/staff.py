@@ -17,9 +17,9 @@ from django.views.decorators.http import require_safe
 
 from donations import charts
 from donations.charts import amount_text
-from donations.models import Campaign
+from donations.models import Campaign, MonthStatement
 from donations.periods import Month
-from donations.selectors import dashboard
+from donations.selectors import dashboard, statements
 from donations.selectors.dashboard import FollowerLine, GiftLine, Glance, TierShare
 from donations.selectors.health import Check, Health, troubles
 from donations.views.context import banner
@@ -109,10 +109,20 @@ def month(request: HttpRequest, campaign: str, month: str) -> HttpResponse:
         raise Http404("There is no such campaign.")
     now = timezone.now()
     glance = dashboard.glance(campaign=chosen, month=shown, livemode=settings.LIVEMODE, now=now)
-    page = _page(glance=glance, campaigns=campaigns, now=now) | {
-        "banner": banner(request.user, troubles(glance.health))
+    statement = statements.of_month(campaign=campaign, month=shown, livemode=settings.LIVEMODE)
+    page = _page(glance=glance, campaigns=campaigns, now=now)
+    page |= {
+        "banner": banner(request.user, troubles(glance.health)),
+        "statement": statement,
+        "restated": _restated(glance, statement) if statement else "",
     }
     return render(request, "donations/staff/month.html", page)
+
+
+def _restated(glance: Glance, statement: MonthStatement) -> str:
+    """What was raised when the month was closed, where it is another sum now."""
+    closed = int(statement.counted.get(glance.currency, 0))
+    return amount_text(closed, glance.currency) if closed != glance.sums.raised else ""
 
 
 def _month(text: str) -> Month:
@@ -320,7 +330,7 @@ def _latest_row(*, line: GiftLine, zone: str, refund: bool) -> LatestRow:
         tier=line.tier,
         status=line.status,
         at=line.at,
-        when=("given " if refund else "") + _when(line.at, zone),
+        when=_when(line.at, zone),
     )
 
 
@@ -338,7 +348,7 @@ def _when(instant: datetime, zone: str) -> str:
 
 
 def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
-    """The line of health: what arrived last, and what lies in the inbox."""
+    """The line of health: what arrived last, what lies in the inbox, and which refunds nobody answered."""
     if health.last_received is None:
         yield "No event was ever received"
     else:
@@ -350,6 +360,7 @@ def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
     yield f"{health.waiting:,} waiting"
     yield f"{health.quarantined:,} quarantined"
     yield f"{health.wrong_mode:,} of the wrong mode"
+    yield f"{_count(health.refunds_unanswered, 'refund')} unanswered"
 
 
 def _books_words(*, check: Check, now: datetime) -> str:

@@ -16,7 +16,8 @@ from tests.conformance.openapi import Description
 from tests.sandbox import KEY, SECRET, Sandboxed
 
 ORDER = CheckoutOrder(
-    gift="gift_0001",
+    reference="gift_0001",
+    monthly=False,
     campaign="general",
     campaign_name="Größere Reportagen & mehr = besser?",
     amount=2500,

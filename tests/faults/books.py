@@ -49,7 +49,8 @@ def _gift(rng: random.Random, campaign: Campaign) -> Gift:
     amount, cover = rng.randrange(1000, 300_000), rng.choice([0, 0, rng.randrange(100, 999)])
     gift = make_gift(campaign, amount, fee_cover=cover, tier=tier, reference=f"gift_{rng.getrandbits(80):020x}")
     order = CheckoutOrder(
-        gift=gift.pk,
+        reference=gift.pk,
+        monthly=False,
         campaign=campaign.pk,
         campaign_name=campaign.name,
         amount=amount,

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from donations import projections
+from donations import projections, recurring
 
 
 class Command(BaseCommand):
@@ -18,11 +18,12 @@ class Command(BaseCommand):
         """Rebuild or compare."""
         if not options["check"]:
             projections.rebuild()
-            self.stdout.write("every total was made anew from the ledger")
+            recurring.rebuild()
+            self.stdout.write("every total was made anew from the ledger, every state from what was told")
             return
-        found = projections.drift()
+        found = [*map(str, projections.drift()), *map(str, recurring.drift())]
         for difference in found:
-            self.stdout.write(str(difference))
+            self.stdout.write(difference)
         if found:
             raise CommandError(f"{len(found)} stored figures differ from the ledger. `manage.py rebuild` mends them.")
         self.stdout.write("every stored total is what the ledger says")

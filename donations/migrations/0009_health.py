@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('donations', '0003_outbox_follow_tried'),
+        ('donations', '0008_refunds_that_staff_look_after'),
     ]
 
     operations = [
@@ -44,12 +44,12 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='outboxmessage',
             name='kind',
-            field=models.CharField(choices=[('receipt', 'receipt'), ('follow', 'confirm following'), ('alert', 'a trouble, to staff')], max_length=10),
+            field=models.CharField(choices=[('receipt', 'receipt'), ('follow', 'confirm following'), ('unpaid', 'monthly payment failed'), ('action', 'monthly payment to be authenticated'), ('alert', 'a trouble, to staff')], max_length=10),
         ),
         migrations.AlterField(
             model_name='outboxmessage',
             name='subject_id',
-            field=models.CharField(help_text="The gift's reference, the follower's id, or the alert's.", max_length=80),
+            field=models.CharField(help_text='What it is about: a gift, a follower, an invoice or an alert.', max_length=80),
         ),
         migrations.AddIndex(
             model_name='outboxmessage',

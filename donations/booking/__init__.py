@@ -3,79 +3,41 @@
 Everything is decided with the gifts locked, so that two workers never decide about one gift at once.
 """
 
-import hashlib
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
-from django.db.models import Max
 from django.utils import timezone
 
-from donations import bulk, ledger, outbox, projections
+from donations import bulk, ledger, outbox, projections, recurring, settlements
+from donations.booking import disputes, fees, monthly, offline
+from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, of_type, quarantine, told_of, wake
 from donations.ledger import NewEntry
-from donations.models import Campaign, Donor, Gift, InboxEvent, LedgerEntry, RefundRequest
+from donations.models import Campaign, Donor, Gift, InboxEvent, LedgerEntry, Lookup, RefundRequest
 from donations.models.campaigns import currency_of
 from donations.models.inbox import PAID_TWICE
 from donations.processors.base import (
+    Adjusted,
+    ChargeSettled,
     CheckoutChanged,
-    Contact,
-    Interpretation,
+    DisputeChanged,
+    InvoicePaid,
+    InvoiceSeen,
+    MonthlyCheckout,
+    OfflineReceived,
     Paid,
+    PayoutChanged,
+    RecurringChanged,
     RefundChanged,
+    TransactionSeen,
     fact_from_json,
 )
 
-State = InboxEvent.State
-Kind = LedgerEntry.Kind
+__all__ = ["Item", "Outcome", "book"]
+
 CAME_BACK = {"failed", "canceled"}
 LONGEST_EMAIL = 254
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What becomes of an inbox row: its state, why, and the gift that it is about."""
-
-    state: str
-    reason: str = ""
-    gift: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A claimed row with its interpretation, which has a fact."""
-
-    row: InboxEvent
-    told: Interpretation
-
-    @property
-    def accepted(self) -> bool:
-        """Whether staff decided that it is booked though it surprises us."""
-        return self.row.decision == "accept"
-
-
-@dataclass(slots=True)
-class Books:
-    """What a batch knows while it decides: the gifts, locked, and what stands or is about to be booked of each."""
-
-    processor: str
-    gifts: dict[str, Gift]
-    gift_of_payment: dict[str, str]
-    entries: dict[str, dict[tuple[str, str], int]]
-    planned: list[NewEntry] = field(default_factory=list)
-    news: list[projections.CheckoutNews] = field(default_factory=list)
-    contacts: dict[str, Contact] = field(default_factory=dict)
-
-    def plan(self, entry: NewEntry) -> None:
-        """Book it with the batch, unless that movement stands already."""
-        held = self.entries[entry.gift or ""]
-        if (entry.kind, entry.reference) not in held:
-            held[entry.kind, entry.reference] = entry.amount
-            self.planned.append(entry)
-        if entry.kind == Kind.GIFT:
-            self.gift_of_payment[entry.reference] = entry.gift or ""
-
-    def sum_of(self, gift: str, *kinds: str) -> int:
-        return sum(amount for (kind, _), amount in self.entries[gift].items() if kind in kinds)
+OF_A_PAYMENT = (Paid, InvoicePaid, RefundChanged, DisputeChanged, ChargeSettled, TransactionSeen)
 
 
 def book(items: list[Item]) -> list[Outcome]:
@@ -94,40 +56,49 @@ def _book_one_processor(processor: str, numbered: list[tuple[int, Item]]) -> dic
     outcomes: dict[int, Outcome] = {}
     # Payments first, so that a refund in the same batch finds its gift; by time, so that the first is the first.
     for position, item in sorted(numbered, key=lambda pair: (_rank(pair[1]), pair[1].told.created, pair[0])):
-        fact = item.told.fact
-        if isinstance(fact, Paid):
-            outcomes[position] = _paid(books, item, fact)
-        elif isinstance(fact, CheckoutChanged):
-            outcomes[position] = _checkout(books, fact)
-    outcomes |= _refunds(books, [(p, item) for p, item in numbered if isinstance(item.told.fact, RefundChanged)])
+        if not isinstance(item.told.fact, RefundChanged):
+            outcomes[position] = _decide(books, item)
+    outcomes |= _refunds(books, numbered)
     _write(books)
     return outcomes
 
 
 def _rank(item: Item) -> int:
-    return 0 if isinstance(item.told.fact, Paid) else 1
+    return 0 if isinstance(item.told.fact, (Paid, InvoicePaid, OfflineReceived)) else 1
+
+
+def _decide(books: Books, item: Item) -> Outcome:
+    return RULES[type(item.told.fact)](books, item, item.told.fact)
 
 
 def _open_books(processor: str, items: list[Item]) -> Books:
     """Lock every gift that these facts touch, in one order, and only then read what stands of them."""
+    owned = monthly.owners(processor, items)
+    arrangements = monthly.lock_recurring(items, owned)
+    monthly.make_gifts(processor, items, owned, arrangements)
     facts = [item.told.fact for item in items]
-    named = {fact.gift for fact in facts if isinstance(fact, (Paid, CheckoutChanged))}
-    payments = {fact.payment for fact in facts if isinstance(fact, (Paid, RefundChanged))}
+    named = {fact.gift for fact in facts if isinstance(fact, (Paid, CheckoutChanged, OfflineReceived, Adjusted))}
+    named |= {monthly.gift_reference(fact.payment) for fact in facts if isinstance(fact, InvoicePaid)}
+    payments = {fact.payment for fact in facts if isinstance(fact, OF_A_PAYMENT)} - {""}
     paid_for = LedgerEntry.objects.filter(processor=processor, kind=Kind.GIFT, reference__in=payments)
     gift_of_payment = {reference: gift or "" for reference, gift in paid_for.values_list("reference", "gift_id")}
-    references = sorted(named | set(gift_of_payment.values()))
-    locked = Gift.objects.filter(pk__in=references).order_by("pk").select_for_update(no_key=True)
-    gifts = {gift.pk: gift for gift in locked}
-    campaigns = Campaign.objects.in_bulk({gift.campaign_id for gift in gifts.values()})
-    for each in gifts.values():
-        each.campaign = campaigns[each.campaign_id]
+    gifts = _lock_gifts(named | set(gift_of_payment.values()))
     entries: defaultdict[str, dict[tuple[str, str], int]] = defaultdict(dict)
     standing = LedgerEntry.objects.filter(gift__in=gifts).values_list("gift_id", "kind", "reference", "amount")
     for gift, kind, reference, amount in standing:
         entries[str(gift)][kind, reference] = amount
         if kind == Kind.GIFT:
             gift_of_payment[reference] = str(gift)
-    return Books(processor, gifts, gift_of_payment, entries)
+    return Books(processor, gifts, gift_of_payment, entries, payments, recurring=arrangements, owners=owned)
+
+
+def _lock_gifts(references: set[str]) -> dict[str, Gift]:
+    locked = Gift.objects.filter(pk__in=sorted(references)).order_by("pk").select_for_update(no_key=True)
+    gifts = {gift.pk: gift for gift in locked}
+    campaigns = Campaign.objects.in_bulk({gift.campaign_id for gift in gifts.values()})
+    for each in gifts.values():
+        each.campaign = campaigns[each.campaign_id]
+    return gifts
 
 
 # ---- payments and checkouts
@@ -141,39 +112,42 @@ def _paid(books: Books, item: Item, fact: Paid) -> Outcome:
     if gift is None:
         return Outcome(State.WAITING, "its gift is not known here", fact.gift)
     if gift.currency != fact.currency:
-        return _quarantine(gift, f"it was paid in {fact.currency}, and asked in {gift.currency}")
+        return quarantine(gift, f"it was paid in {fact.currency}, and asked in {gift.currency}")
     if gift.livemode != item.told.livemode:
-        return _quarantine(gift, "its gift is of the other mode")
+        return quarantine(gift, "its gift is of the other mode")
     if any(kind in LedgerEntry.GIFT_KINDS for kind, _ in books.entries[gift.pk]):
         if not item.accepted:
-            return _quarantine(gift, f"{PAID_TWICE}: this is a second payment for a gift that is paid already")
+            return quarantine(gift, f"{PAID_TWICE}: this is a second payment for a gift that is paid already")
         gift = _second_gift(books, gift, fact)
     elif fact.amount != gift.total and not item.accepted:
-        return _quarantine(gift, f"{fact.amount} minor units were paid, and {gift.total} were asked")
+        return quarantine(gift, f"{fact.amount} minor units were paid, and {gift.total} were asked")
     books.plan(_gift_entry(books, gift, item, fact))
     if item.told.contact and not gift.donor_id:
         books.contacts[gift.pk] = item.told.contact
     return Outcome(State.PROCESSED, gift=gift.pk)
 
 
-def _quarantine(gift: Gift, reason: str) -> Outcome:
-    return Outcome(State.QUARANTINED, reason, gift.pk)
+def _invoice_paid(books: Books, item: Item, fact: InvoicePaid) -> Outcome:
+    standing = books.gift_of_payment.get(fact.payment)
+    if standing:
+        return Outcome(State.PROCESSED, gift=standing)
+    gift = monthly.gift_of_invoice(books, item, fact)
+    if isinstance(gift, Outcome):
+        return gift
+    books.plan(_gift_entry(books, gift, item, fact))
+    return Outcome(State.PROCESSED, gift=gift.pk)
 
 
-def _gift_entry(books: Books, gift: Gift, item: Item, fact: Paid) -> NewEntry:
-    return ledger.entry(
-        campaign=gift.campaign,
-        effective_at=fact.occurred_at,
+def _gift_entry(books: Books, gift: Gift, item: Item, fact: Paid | InvoicePaid) -> NewEntry:
+    return books.entry_of(
+        gift,
+        item,
         kind=Kind.GIFT,
-        processor=books.processor,
         reference=fact.payment,
-        gift=gift.pk,
-        tier=gift.tier,
+        effective_at=fact.occurred_at,
         currency=fact.currency,
         amount=fact.amount,
         goal_amount=max(0, fact.amount - gift.fee_cover),
-        livemode=gift.livemode,
-        inbox_event_id=item.row.pk,
     )
 
 
@@ -187,8 +161,7 @@ def _unknown_gift(books: Books, item: Item, fact: Paid) -> Gift | None:
 
 def _second_gift(books: Books, first: Gift, fact: Paid) -> Gift:
     """A second payment that staff keep is a gift of its own; its reference follows from the payment's."""
-    reference = "gift_" + hashlib.sha256(fact.payment.encode()).hexdigest()[:26]
-    second = _add_gift(books, first.campaign, reference, fact, first.livemode, "paid twice")
+    second = _add_gift(books, first.campaign, monthly.gift_reference(fact.payment), fact, first.livemode, "paid twice")
     if first.donor_id:
         second.donor_id = first.donor_id
         second.save(update_fields=["donor"])
@@ -212,7 +185,7 @@ def _add_gift(books: Books, campaign: Campaign, reference: str, fact: Paid, live
     return gift
 
 
-def _checkout(books: Books, fact: CheckoutChanged) -> Outcome:
+def _checkout(books: Books, item: Item, fact: CheckoutChanged) -> Outcome:
     if fact.gift not in books.gifts:
         return Outcome(State.WAITING, "its gift is not known here", fact.gift)
     books.news.append(projections.CheckoutNews(fact.gift, fact.status, fact.occurred_at))
@@ -224,58 +197,38 @@ def _checkout(books: Books, fact: CheckoutChanged) -> Outcome:
 
 def _refunds(books: Books, numbered: list[tuple[int, Item]]) -> dict[int, Outcome]:
     """A refund is booked when it was ever seen to succeed; its reversal when it was also seen to fail."""
-    if not numbered:
+    facts: list[tuple[int, Item, RefundChanged]] = of_type(numbered, RefundChanged)
+    if not facts:
         return {}
     sightings: defaultdict[str, list[RefundChanged]] = defaultdict(list)
-    for seen in _seen_before(books.processor, {item.told.subject for _, item in numbered}):
+    for seen in _seen_before(books.processor, {fact.refund for _, _, fact in facts}):
         sightings[seen.refund].append(seen)
-    facts: list[tuple[int, Item, RefundChanged]] = []
-    foreign = _foreign_payments(books, numbered)
-    for position, item in numbered:
-        fact = item.told.fact
-        assert isinstance(fact, RefundChanged)  # noqa: S101 (for the type checker)
-        facts.append((position, item, fact))
+    for _, _, fact in facts:
         sightings[fact.refund].append(fact)
     facts.sort(key=lambda triple: (triple[2].created, triple[2].refund, triple[0]))
-    return {
-        position: _refund(books, item, refund, sightings[refund.refund], foreign) for position, item, refund in facts
-    }
+    return {position: _refund(books, item, refund, sightings[refund.refund]) for position, item, refund in facts}
 
 
 def _seen_before(processor: str, refunds: set[str]) -> list[RefundChanged]:
     """Earlier sightings of these refunds, read with the gifts locked: no other worker is adding to them."""
-    stored = InboxEvent.objects.filter(
-        processor=processor, subject__in=refunds, state=State.PROCESSED, facts__isnull=False
-    )
-    facts = [fact_from_json(facts) for facts in stored.values_list("facts", flat=True) if facts]
+    processed = InboxEvent.objects.filter(state=State.PROCESSED, facts__isnull=False)
+    stored = told_of(processor, "subject", refunds, among=processed)
+    facts = [fact_from_json(row.facts) for row in stored if row.facts]
     return [fact for fact in facts if isinstance(fact, RefundChanged)]
 
 
-def _foreign_payments(books: Books, numbered: list[tuple[int, Item]]) -> set[str]:
-    payments = {item.told.payment for _, item in numbered} - books.gift_of_payment.keys()
-    rows = InboxEvent.objects.filter(processor=books.processor, payment__in=payments, state=State.FOREIGN)
-    return set(rows.values_list("payment", flat=True))
-
-
-def _refund(
-    books: Books, item: Item, fact: RefundChanged, sightings: list[RefundChanged], foreign: set[str]
-) -> Outcome:
-    reference = books.gift_of_payment.get(fact.payment)
-    if reference is None:
-        if fact.payment in foreign:
-            return Outcome(State.FOREIGN, "it refunds a payment that is not ours")
-        return Outcome(State.WAITING, "the payment that it refunds is not booked here")
-    gift = books.gifts.get(reference)
-    if gift is None:
-        # The payment was booked after the locks were taken; the next try sees it.
-        return Outcome(State.WAITING, "its gift is being booked", reference)
+def _refund(books: Books, item: Item, fact: RefundChanged, sightings: list[RefundChanged]) -> Outcome:
+    gift = gift_of(books, fact.payment, "refunds")
+    if isinstance(gift, Outcome):
+        return gift
     if fact.currency != gift.currency:
-        return _quarantine(gift, f"it refunds {fact.currency}, and the gift is in {gift.currency}")
+        return quarantine(gift, f"it refunds {fact.currency}, and the gift is in {gift.currency}")
     entries = _refund_entries(books, gift, item, sightings)
     if not item.accepted and _exceeds(books, gift, entries):
         return Outcome(State.WAITING, "with it, more would be refunded than was charged", gift.pk)
     for entry in entries:
         books.plan(entry)
+    books.ask(Lookup.Kind.BALANCE_TRANSACTION, fact.transaction, fact.failure_transaction)
     _heed_ours(sightings)
     return Outcome(State.PROCESSED, gift=gift.pk)
 
@@ -285,31 +238,15 @@ def _refund_entries(books: Books, gift: Gift, item: Item, sightings: list[Refund
     if not succeeded:
         return []
     first = min(succeeded, key=lambda fact: fact.occurred_at)
-    common: dict[str, Any] = {
-        "campaign": gift.campaign,
-        "processor": books.processor,
-        "reference": first.refund,
-        "gift": gift.pk,
-        "tier": gift.tier,
-        "currency": gift.currency,
-        "campaign_month": _month_of_gift(books, gift),
-        "livemode": gift.livemode,
-        "inbox_event_id": item.row.pk,
-    }
-    entries = [ledger.entry(kind=Kind.REFUND, amount=-first.amount, effective_at=first.created, **common)]
+    common = {"reference": first.refund, "campaign_month": books.month_of(gift)}
+    refund = {"kind": Kind.REFUND, "amount": -first.amount, "effective_at": first.created}
+    entries = [books.entry_of(gift, item, **common, **refund)]
     came_back = [fact for fact in sightings if fact.status in CAME_BACK]
     if came_back:
         at = min(fact.occurred_at for fact in came_back)
-        entries.append(ledger.entry(kind=Kind.REFUND_REVERSAL, amount=first.amount, effective_at=at, **common))
+        reversal = {"kind": Kind.REFUND_REVERSAL, "amount": first.amount, "effective_at": at}
+        entries.append(books.entry_of(gift, item, **common, **reversal))
     return entries
-
-
-def _month_of_gift(books: Books, gift: Gift) -> str:
-    for entry in books.planned:
-        if entry.gift == gift.pk and entry.kind in LedgerEntry.GIFT_KINDS:
-            return entry.campaign_month
-    standing = LedgerEntry.objects.filter(gift=gift, kind__in=LedgerEntry.GIFT_KINDS)
-    return str(standing.aggregate(month=Max("campaign_month"))["month"])
 
 
 def _exceeds(books: Books, gift: Gift, entries: list[NewEntry]) -> bool:
@@ -335,31 +272,49 @@ def _heed_ours(sightings: list[RefundChanged]) -> None:
 
 def _write(books: Books) -> None:
     booked = ledger.post(books.planned)
-    _keep_contacts(books)
-    touched = {entry.gift for entry in booked if entry.gift} | {news.gift for news in books.news}
+    late = _keep_contacts(books)
+    recurring.apply(books.recurring, books.recurring_news)
+    settlements.record_transactions(books.processor, books.transactions)
+    settlements.record_payouts(books.processor, books.payouts)
+    settlements.ask(books.processor, books.lookups)
+    # A fee changes nothing that a gift counts.
+    touched = {entry.gift for entry in booked if entry.gift and entry.kind != Kind.FEE}
+    touched |= {news.gift for news in books.news}
     projections.apply(gifts=[books.gifts[reference] for reference in sorted(touched)], news=books.news)
-    paid = [entry for entry in booked if entry.kind == Kind.GIFT and entry.gift]
-    if paid:
-        outbox.enqueue("receipt", sorted(str(entry.gift) for entry in paid if books.gifts[str(entry.gift)].donor_id))
-        _wake_waiting(books, [entry.reference for entry in paid])
+    _send(books, booked, late)
 
 
-def _keep_contacts(books: Books) -> None:
-    """The address that the donor gave on the hosted page, where they had given us none."""
+def _send(books: Books, booked: list[NewEntry], late: list[str]) -> None:
+    """Queue the letters, and have what waited for these payments and invoices looked at."""
+    paid = [entry for entry in booked if entry.kind in LedgerEntry.GIFT_KINDS and entry.gift]
+    known = {str(entry.gift) for entry in paid if books.gifts[str(entry.gift)].donor_id}
+    known |= set(LedgerEntry.objects.filter(gift__in=late, kind=Kind.GIFT).values_list("gift_id", flat=True))
+    if known:
+        outbox.enqueue("receipt", sorted(known))
+    monthly.enqueue_troubles(books)
+    # Also what was set aside as foreign: a payment that is booked is ours.
+    wake(books.processor, "payment", [entry.reference for entry in paid], State.WAITING, State.FOREIGN)
+    wake(books.processor, "subject", books.invoices, State.WAITING)
+
+
+def _keep_contacts(books: Books) -> list[str]:
+    """The address that the donor gave on the hosted page, where they had given us none.
+
+    Returns the gifts of monthly gifts that have a donor only now.
+    """
     emails = {contact.email.lower(): contact for contact in books.contacts.values() if _is_address(contact.email)}
     if not emails:
-        return
+        return []
     now = timezone.now()
     rows = [(email, contact.name, now) for email, contact in sorted(emails.items())]
     bulk.insert(Donor, ("email", "name", "created_at"), rows, then="ON CONFLICT DO NOTHING")
     donors = {donor.email: donor for donor in Donor.objects.filter(email__in=emails)}
-    known: list[tuple[str, int]] = []
-    for reference, contact in sorted(books.contacts.items()):
-        donor = donors.get(contact.email.lower())
-        if donor:
-            books.gifts[reference].donor = donor
-            known.append((reference, donor.pk))
-    bulk.update(Gift, ("reference", "donor_id"), known)
+    known = {ref: donors[c.email.lower()] for ref, c in books.contacts.items() if c.email.lower() in donors}
+    once = {reference: donor for reference, donor in sorted(known.items()) if reference in books.gifts}
+    for reference, donor in once.items():
+        books.gifts[reference].donor = donor
+    bulk.update(Gift, ("reference", "donor_id"), [(reference, donor.pk) for reference, donor in once.items()])
+    return monthly.keep_donors(books, {ref: donor for ref, donor in known.items() if ref in books.recurring})
 
 
 def _is_address(email: str) -> bool:
@@ -367,9 +322,18 @@ def _is_address(email: str) -> bool:
     return "@" in email and len(email.lower()) <= LONGEST_EMAIL
 
 
-def _wake_waiting(books: Books, payments: list[str]) -> None:
-    """Have what waited for these payments looked at now. Rows that a worker holds are passed over, never waited for."""
-    waiting = InboxEvent.objects.filter(processor=books.processor, payment__in=payments, state=State.WAITING)
-    free = list(waiting.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
-    if free:
-        InboxEvent.objects.filter(pk__in=free).update(next_try_at=timezone.now())
+RULES: dict[type[Any], Callable[[Books, Item, Any], Outcome]] = {
+    Paid: _paid,
+    CheckoutChanged: _checkout,
+    InvoicePaid: _invoice_paid,
+    InvoiceSeen: monthly.heard,
+    RecurringChanged: monthly.heard,
+    MonthlyCheckout: monthly.heard,
+    DisputeChanged: disputes.disputed,
+    ChargeSettled: fees.settled,
+    TransactionSeen: fees.transaction,
+    PayoutChanged: fees.payout,
+    OfflineReceived: offline.received,
+    Adjusted: offline.adjusted,
+}
+"""What is made of a fact, one by one. Refunds are not among them: those of a batch are decided together."""

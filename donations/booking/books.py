@@ -1,0 +1,156 @@
+"""What a batch knows while it decides: gifts, locked, and what stands or is about to be booked of each."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from donations import ledger, projections
+from donations.ledger import NewEntry
+from donations.models import Gift, InboxEvent, LedgerEntry, Lookup, RecurringGift
+from donations.processors.base import Contact, Interpretation, PayoutChanged, TransactionSeen
+from donations.recurring import RecurringNews
+
+State = InboxEvent.State
+Kind = LedgerEntry.Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of an inbox row: its state, why, and the gift, or monthly gift, that it is about.
+
+    `at_last` is what becomes of one that waits when it has waited for too long.
+    """
+
+    state: str
+    reason: str = ""
+    gift: str = ""
+    at_last: str = State.QUARANTINED
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A claimed row with its interpretation, which has a fact."""
+
+    row: InboxEvent
+    told: Interpretation
+
+    @property
+    def accepted(self) -> bool:
+        """Whether staff decided that it is booked though it surprises us."""
+        return self.row.decision == "accept"
+
+
+@dataclass
+class Books:
+    """The books of one processor, open for one batch. What is planned here is written at the end, all at once."""
+
+    processor: str
+    gifts: dict[str, Gift]
+    gift_of_payment: dict[str, str]
+    entries: dict[str, dict[tuple[str, str], int]]
+    payments: set[str]
+    recurring: dict[str, RecurringGift] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+    planned: list[NewEntry] = field(default_factory=list)
+    news: list[projections.CheckoutNews] = field(default_factory=list)
+    recurring_news: list[RecurringNews] = field(default_factory=list)
+    contacts: dict[str, Contact] = field(default_factory=dict)
+    transactions: list[tuple[TransactionSeen, str, bool]] = field(default_factory=list)
+    payouts: list[tuple[PayoutChanged, bool]] = field(default_factory=list)
+    lookups: set[tuple[str, str]] = field(default_factory=set)
+    troubles: list[tuple[str, str]] = field(default_factory=list)
+    invoices: set[str] = field(default_factory=set)
+
+    def plan(self, entry: NewEntry) -> None:
+        """Book it with the batch, unless that movement stands already."""
+        held = self.entries[entry.gift or ""]
+        if (entry.kind, entry.reference) not in held:
+            held[entry.kind, entry.reference] = entry.amount
+            self.planned.append(entry)
+        if entry.kind == Kind.GIFT:
+            self.gift_of_payment[entry.reference] = entry.gift or ""
+
+    def ask(self, kind: Lookup.Kind, *identities: str) -> None:
+        """Have the processor asked for these, once; an empty id is none."""
+        self.lookups |= {(str(kind), identity) for identity in identities if identity}
+
+    def sum_of(self, gift: str, *kinds: str) -> int:
+        return sum(amount for (kind, _), amount in self.entries[gift].items() if kind in kinds)
+
+    @cached_property
+    def foreign(self) -> set[str]:
+        """The payments of this batch that are known not to be ours."""
+        unknown = self.payments - self.gift_of_payment.keys()
+        # With facts it is foreign for want of a gift alone, which may come yet.
+        strangers = InboxEvent.objects.filter(state=State.FOREIGN, facts__isnull=True)
+        return {row.payment for row in told_of(self.processor, "payment", unknown, among=strangers)}
+
+    @cached_property
+    def months(self) -> dict[str, str]:
+        """The campaign month of each gift that has a gift entry."""
+        standing = LedgerEntry.objects.filter(gift__in=self.gifts, kind__in=LedgerEntry.GIFT_KINDS)
+        return {str(gift): month for gift, month in standing.values_list("gift_id", "campaign_month")}
+
+    def month_of(self, gift: Gift) -> str:
+        """The month that every movement of this gift belongs to."""
+        for entry in self.planned:
+            if entry.gift == gift.pk and entry.kind in LedgerEntry.GIFT_KINDS:
+                return entry.campaign_month
+        return self.months[gift.pk]
+
+    def entry_of(self, gift: Gift, item: Item, **fields: Any) -> NewEntry:
+        """A movement of a gift, in the gift's currency and month unless `fields` say otherwise."""
+        common: dict[str, Any] = {
+            "campaign": gift.campaign,
+            "processor": self.processor,
+            "gift": gift.pk,
+            "tier": gift.tier,
+            "currency": gift.currency,
+            "livemode": gift.livemode,
+            "inbox_event_id": item.row.pk,
+        }
+        return ledger.entry(**(common | fields))
+
+
+def told_of(processor: str, column: str, objects: Collection[str], *, among: QuerySet[InboxEvent]) -> list[InboxEvent]:
+    """The rows that tell of one of these objects, found by the index of this column, however large the inbox is.
+
+    The index holds no "", and that the query wants none must be said: PostgreSQL looks for it in no list of more than
+    100 values, SQLite in none. SQLite would also rather look through all rows of a processor.
+    """
+    rows = among.filter(**{f"{column}__in": objects}).exclude(**{column: ""})
+    return [row for row in rows.only("processor", "payment", "subject", "facts") if row.processor == processor]
+
+
+def wake(processor: str, column: str, objects: Collection[str], *states: str) -> None:
+    """Have what waited for these objects looked at now. Rows that a worker holds are passed over, never waited for."""
+    free = InboxEvent.objects.filter(state__in=states).select_for_update(skip_locked=True, no_key=True)
+    waiting = told_of(processor, column, objects, among=free)
+    if waiting:
+        rows = InboxEvent.objects.filter(pk__in=[row.pk for row in waiting])
+        rows.update(state=State.WAITING, next_try_at=timezone.now())
+
+
+def quarantine(gift: Gift, reason: str) -> Outcome:
+    return Outcome(State.QUARANTINED, reason, gift.pk)
+
+
+def gift_of(books: Books, payment: str, what: str, *, at_last: str = State.QUARANTINED) -> Gift | Outcome:
+    """The gift that a payment was booked as; or what becomes of an event for which there is none (yet)."""
+    reference = books.gift_of_payment.get(payment)
+    if reference is None:
+        if payment in books.foreign:
+            return Outcome(State.FOREIGN, f"the payment that it {what} is not ours")
+        return Outcome(State.WAITING, f"the payment that it {what} is not booked here", at_last=at_last)
+    gift = books.gifts.get(reference)
+    # Where it was booked after the locks were taken, the next try sees it.
+    return gift or Outcome(State.WAITING, "its gift is being booked", reference)
+
+
+def of_type(numbered: Iterable[tuple[int, Item]], *shapes: type[Any]) -> list[tuple[int, Item, Any]]:
+    """Those whose fact is of one of these shapes, with the fact."""
+    return [(position, item, item.told.fact) for position, item in numbered if isinstance(item.told.fact, shapes)]

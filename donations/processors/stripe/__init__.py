@@ -1,0 +1,212 @@
+"""Stripe: the only module that imports its SDK. Facts about it are from its documentation and OpenAPI description.
+
+SDK objects never leave this module: events are read as plain JSON, answers as their two or three fields.
+"""
+
+import re
+import time
+from typing import Any
+
+import stripe
+
+from donations.processors.base import (
+    Asked,
+    BadDelivery,
+    Checkout,
+    CheckoutOrder,
+    Envelope,
+    Interpretation,
+    Malformed,
+    ProcessorBusy,
+    ProcessorRefused,
+    ProcessorUnavailable,
+)
+from donations.processors.stripe import events
+from donations.processors.stripe.reading import Json, parsed
+
+EVENT_ID = re.compile(r"evt_[A-Za-z0-9_]{1,200}", re.ASCII)
+EVENT_TYPE = re.compile(r"[a-z0-9_.]{1,100}", re.ASCII)
+TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
+TOLERANCE_SECONDS = 300
+CHECKOUT_TIMEOUT = (1.0, 2.5)  # connecting, reading: a reader waits 4 s at most
+OTHER_TIMEOUT = (3.05, 10.0)
+CONFLICT = 409  # a call with this key is being answered
+
+
+class StripeProcessor:
+    """Stripe Checkout, refunds and webhooks."""
+
+    name = "stripe"
+
+    def __init__(self, *, api_key: str, api_base: str, webhook_secrets: list[str]) -> None:
+        self.livemode = api_key.startswith(("sk_live_", "rk_live_"))
+        self.webhook_secrets = webhook_secrets
+        self.checkout_client = _client(api_key, api_base, CHECKOUT_TIMEOUT, retries=0)
+        self.client = _client(api_key, api_base, OTHER_TIMEOUT, retries=1)
+
+    @classmethod
+    def from_settings(cls, settings: Any) -> "StripeProcessor":
+        """Stripe with the site's key, address and webhook secrets."""
+        return cls(
+            api_key=settings.STRIPE_SECRET_KEY,
+            api_base=settings.STRIPE_API_BASE,
+            webhook_secrets=list(settings.STRIPE_WEBHOOK_SECRETS),
+        )
+
+    # ---- deliveries
+
+    def verify(self, body: bytes, signature: str | None) -> None:
+        """Raise BadDelivery unless one of our secrets signed this body within five minutes of now, either way."""
+        if not signature or not signature.isascii() or len(signature) > 2000:
+            raise BadDelivery("no usable signature")
+        try:
+            text = body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadDelivery("not UTF-8") from error
+        _refuse_future(signature)
+        for secret in self.webhook_secrets:
+            try:
+                if stripe.WebhookSignature.verify_header(text, signature, secret, TOLERANCE_SECONDS):
+                    return
+            except stripe.SignatureVerificationError:
+                continue
+        raise BadDelivery("the signature is not of our secret, or too old")
+
+    def envelope(self, body: bytes) -> Envelope:
+        """The id and type of an event; a type of odd characters is stored as "unrecognised"."""
+        event = parsed(body)
+        event_id, event_type = event.get("id"), event.get("type")
+        if not isinstance(event_id, str) or not EVENT_ID.fullmatch(event_id) or not isinstance(event_type, str):
+            raise BadDelivery("not an event")
+        return Envelope(event_id, event_type if EVENT_TYPE.fullmatch(event_type) else "unrecognised")
+
+    def interpret(self, body: bytes) -> Interpretation:
+        """What an event means: see the table "which events mean what" in docs/processors.md."""
+        try:
+            event = parsed(body)
+        except BadDelivery as error:
+            raise Malformed(str(error)) from error
+        return events.interpret(event)
+
+    # ---- calls
+
+    def checkout_parameters(self, order: CheckoutOrder) -> Json:
+        """A Checkout Session. No payment method is named: the dashboard's own rules apply."""
+        metadata = {"recurring_gift" if order.monthly else "gift": order.reference, "campaign": order.campaign}
+        lines = [_line(order, order.campaign_name, order.amount)]
+        if order.fee_cover:
+            lines.append(_line(order, "Fee cover", order.fee_cover))
+        parameters: Json = {
+            "mode": "subscription" if order.monthly else "payment",
+            "submit_type": "donate",
+            "client_reference_id": order.reference,
+            "line_items": lines,
+            "metadata": metadata,
+            # Session metadata is not copied onto what it makes.
+            "subscription_data" if order.monthly else "payment_intent_data": {"metadata": metadata},
+            "adaptive_pricing": {"enabled": False},
+            "expires_at": int(order.expires_at.timestamp()),
+            "success_url": order.success_url,
+            "cancel_url": order.cancel_url,
+        }
+        if order.email:
+            parameters["customer_email"] = order.email
+        return parameters
+
+    def asked(self, parameters: Json) -> Asked:
+        """The sum of the lines, in their currency, for the gift or monthly gift that the metadata names."""
+        try:
+            prices = [(line["quantity"], line["price_data"]) for line in parameters["line_items"]]
+            (currency,) = {price["currency"].upper() for _, price in prices}
+            amount = sum(quantity * price["unit_amount"] for quantity, price in prices)
+            metadata = parameters["metadata"]
+            reference = metadata["recurring_gift" if parameters["mode"] == "subscription" else "gift"]
+            return Asked(reference, metadata["campaign"], amount, currency)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Malformed("these are not the parameters of a checkout") from error
+
+    def create_checkout(self, parameters: Json, key: str) -> Checkout:
+        """Create the session; the same key and parameters give the same session again."""
+        with _translated():
+            session = self.checkout_client.v1.checkout.sessions.create(
+                _in_order(parameters),
+                {"idempotency_key": key},
+            )
+        if not session.url:
+            raise ProcessorRefused("This checkout is over already.", "no_url")
+        return Checkout(session.id, session.url)
+
+    def expire_checkout(self, checkout_id: str) -> None:
+        """Expire the session; refused when it is complete or expired."""
+        with _translated():
+            self.checkout_client.v1.checkout.sessions.expire(checkout_id)
+
+    def refund(self, payment: str, amount: int, key: str) -> str:
+        """Create a refund that carries our key, so that its events lead back to the request."""
+        with _translated():
+            refund = self.client.v1.refunds.create(
+                {"payment_intent": payment, "amount": amount, "metadata": {"request": key}}, {"idempotency_key": key}
+            )
+        return refund.id
+
+
+def _in_order(parameters: Any) -> Any:
+    """The same parameters with their names sorted: what was saved comes back from PostgreSQL in an order of its own."""
+    if isinstance(parameters, dict):
+        return {name: _in_order(parameters[name]) for name in sorted(parameters)}
+    return [_in_order(part) for part in parameters] if isinstance(parameters, list) else parameters
+
+
+def _client(api_key: str, api_base: str, timeout: tuple[float, float], *, retries: int) -> stripe.StripeClient:
+    return stripe.StripeClient(
+        api_key,
+        base_addresses={"api": api_base},
+        max_network_retries=retries,
+        http_client=stripe.RequestsClient(timeout=timeout),
+    )
+
+
+def _line(order: CheckoutOrder, name: str, amount: int) -> Json:
+    price: Json = {"currency": order.currency.lower(), "unit_amount": amount, "product_data": {"name": name}}
+    if order.monthly:
+        price["recurring"] = {"interval": "month"}
+    return {"quantity": 1, "price_data": price}
+
+
+class _translated:  # noqa: N801 (reads as a statement: with _translated())
+    """The SDK's errors in our words."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, stripe.StripeError):
+            return
+        code = str(getattr(error, "code", "") or error.http_status or type(error).__name__)
+        if isinstance(error, (stripe.InvalidRequestError, stripe.CardError)):
+            raise ProcessorRefused(_reader_text(code), code) from error
+        if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
+            raise ProcessorUnavailable(f"the key was refused: {code}") from error
+        fault = ProcessorBusy if error.http_status == CONFLICT else ProcessorUnavailable
+        raise fault(f"{type(error).__name__}: {code}") from error
+
+
+def _reader_text(code: str) -> str:
+    return {
+        "amount_too_small": "This amount is too small to be paid by card. Please choose a larger one.",
+        "amount_too_large": "This amount is too large to be paid at once. Please choose a smaller one.",
+        "email_invalid": "The payment service does not accept this email address. Please look at it once more.",
+        "charge_already_refunded": "This payment has been refunded already.",
+    }.get(code, "The payment service did not accept this. Please try another amount.")
+
+
+def _refuse_future(signature: str) -> None:
+    """The SDK accepts a timestamp in the future; a captured delivery could then be kept for later.
+
+    One timestamp, in plain digits: of two, the SDK might read the other one.
+    """
+    moments = [part[2:] for part in signature.split(",") if part.startswith("t=")]
+    if len(moments) != 1 or not TIMESTAMP.fullmatch(moments[0]):
+        raise BadDelivery("no usable timestamp")
+    if int(moments[0]) > time.time() + TOLERANCE_SECONDS:
+        raise BadDelivery("its timestamp is in the future")

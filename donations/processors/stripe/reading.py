@@ -1,0 +1,128 @@
+"""Reading JSON that Stripe wrote, strictly: what is not as it should be raises Malformed, and nothing is guessed."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from donations.processors.base import BadDelivery, Malformed
+
+OBJECT_ID = re.compile(r"[a-z]{2,12}_[A-Za-z0-9_]{1,200}", re.ASCII)
+CURRENCY = re.compile(r"[a-z]{3}", re.ASCII)
+LARGEST_AMOUNT = 10**12
+LATEST_TIME = 4_102_444_800  # the year 2100
+
+Json = dict[str, Any]
+Told = TypeVar("Told")
+
+
+def parsed(body: bytes) -> Json:
+    """A body as a JSON object. Raises BadDelivery."""
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadDelivery("not JSON") from error
+    if not isinstance(event, dict):
+        raise BadDelivery("not an object")
+    return event
+
+
+def subject_of(event: Json) -> Json:
+    """The object that an event is about."""
+    holder = event.get("data")
+    subject = holder.get("object") if isinstance(holder, dict) else None
+    if not isinstance(subject, dict):
+        raise Malformed("the event has no object")
+    return subject
+
+
+def if_told(read: Callable[..., Told], *arguments: Any) -> Told | None:
+    """What can be read, or None."""
+    try:
+        return read(*arguments)
+    except Malformed:
+        return None
+
+
+def boolean(holder: Json, name: str) -> bool:
+    value = holder.get(name)
+    if not isinstance(value, bool):
+        raise Malformed(f"{name} is not true or false")
+    return value
+
+
+def signed(holder: Json, name: str) -> int:
+    """A whole number of minor units, below zero too."""
+    value = holder.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > LARGEST_AMOUNT:
+        raise Malformed(f"{name} is not a whole number in range")
+    return value
+
+
+def amount(holder: Json, name: str = "amount") -> int:
+    """A whole number of minor units, not below zero."""
+    value = signed(holder, name)
+    if value < 0:
+        raise Malformed(f"{name} is below zero")
+    return value
+
+
+def moment(holder: Json, name: str) -> datetime:
+    """A Unix time, as UTC."""
+    value = holder.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LATEST_TIME:
+        raise Malformed(f"{name} is not a time in range")
+    return datetime.fromtimestamp(value, UTC)
+
+
+def optional_moment(holder: Json, name: str) -> datetime | None:
+    return None if holder.get(name) is None else moment(holder, name)
+
+
+def text(holder: Json, name: str, pattern: re.Pattern[str]) -> str:
+    value = holder.get(name)
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise Malformed(f"{name} is not what it should be")
+    return value
+
+
+def currency(holder: Json) -> str:
+    """An ISO code, upper case."""
+    return text(holder, "currency", CURRENCY).upper()
+
+
+def identity(holder: Json, name: str = "id") -> str:
+    """An object's id, also where Stripe expanded the object."""
+    found = optional_id(holder.get(name))
+    if not found:
+        raise Malformed(f"{name} is not what it should be")
+    return found
+
+
+def optional_id(value: Any) -> str:
+    """An object's id, also where Stripe expanded it; empty for anything else."""
+    if isinstance(value, dict):
+        value = value.get("id")
+    return value if isinstance(value, str) and OBJECT_ID.fullmatch(value) else ""
+
+
+def objects(holder: Json, name: str) -> list[Json]:
+    """A list of objects; absent is none."""
+    found = holder.get(name) or []
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise Malformed(f"{name} is not a list of objects")
+    return found
+
+
+def metadata(subject: Json, name: str, pattern: re.Pattern[str]) -> str:
+    """What we wrote beside an object ourselves; empty where it is not ours."""
+    ours = subject.get("metadata")
+    value = ours.get(name) if isinstance(ours, dict) else None
+    return value if isinstance(value, str) and pattern.fullmatch(value) else ""
+
+
+def plain(value: str, longest: int) -> str:
+    """Text that every database takes: no NUL, no lone surrogates, no control characters, bounded."""
+    kept = "".join(c for c in value if c.isprintable())
+    return kept.encode("utf-8", "ignore").decode()[:longest]

@@ -1,0 +1,124 @@
+"""Sole writer of what the processor's own books say: its transactions, its payouts, and what is to be looked up."""
+
+from collections.abc import Iterable
+
+from django.utils import timezone
+
+from donations import bulk
+from donations.models import BalanceTransaction, Lookup, Payout
+from donations.processors.base import PayoutChanged, TransactionSeen
+
+RANK = {status.value: rank for rank, status in enumerate(Payout.Status)}
+TRANSACTION = (
+    "processor",
+    "reference",
+    "type",
+    "source",
+    "payment",
+    "gift",
+    "currency",
+    "amount",
+    "fee",
+    "net",
+    "exchange_rate",
+    "created",
+    "available_on",
+    "payout",
+    "livemode",
+)
+PAYOUT = (
+    "processor",
+    "reference",
+    "status",
+    "currency",
+    "amount",
+    "created",
+    "arrival",
+    "automatic",
+    "reconciled",
+    "livemode",
+)
+# Money never changes; whose it is, and the payout that carried it, may be told later, and in any order.
+TELL_MORE = f"""ON CONFLICT (processor, reference) DO UPDATE SET
+  gift = COALESCE({BalanceTransaction._meta.db_table}.gift, excluded.gift),
+  payment = CASE WHEN excluded.payment <> '' THEN excluded.payment ELSE {BalanceTransaction._meta.db_table}.payment END,
+  payout = CASE WHEN excluded.payout <> '' THEN excluded.payout ELSE {BalanceTransaction._meta.db_table}.payout END"""
+
+
+def record_transactions(processor: str, seen: Iterable[tuple[TransactionSeen, str, bool]]) -> None:
+    """Keep these, each with the gift that it belongs to ("" for none) and its mode; none needs looking up any more."""
+    merged: dict[str, tuple[TransactionSeen, str, bool]] = {}
+    for fact, gift, livemode in seen:
+        before = merged.get(fact.transaction)
+        # Of two in one batch the one that names its payout stands: one statement writes a row once.
+        if before is None or (fact.payout and not before[0].payout):
+            merged[fact.transaction] = (fact, gift, livemode)
+    if not merged:
+        return
+    rows = [_transaction(processor, *merged[reference]) for reference in sorted(merged)]
+    bulk.insert(BalanceTransaction, TRANSACTION, rows, then=TELL_MORE)
+    asked = Lookup.objects.filter(processor=processor, kind=Lookup.Kind.BALANCE_TRANSACTION, object_id__in=merged)
+    asked.filter(next_try_at__isnull=False).update(next_try_at=None)
+
+
+def _transaction(processor: str, fact: TransactionSeen, gift: str, livemode: bool) -> tuple[object, ...]:
+    return (
+        processor,
+        fact.transaction,
+        fact.type,
+        fact.source,
+        fact.payment,
+        gift or None,
+        fact.currency,
+        fact.amount,
+        fact.fee,
+        fact.net,
+        fact.exchange_rate,
+        fact.created,
+        fact.available_on,
+        fact.payout,
+        livemode,
+    )
+
+
+def record_payouts(processor: str, seen: Iterable[tuple[PayoutChanged, bool]]) -> None:
+    """Keep these payouts: of all that was ever told of one, the highest status stands."""
+    told: dict[str, list[tuple[PayoutChanged, bool]]] = {}
+    for fact, livemode in seen:
+        told.setdefault(fact.payout, []).append((fact, livemode))
+    for reference in sorted(told):
+        _record_payout(processor, told[reference])
+
+
+def _record_payout(processor: str, told: list[tuple[PayoutChanged, bool]]) -> None:
+    highest, livemode = max(told, key=lambda pair: (RANK[pair[0].status], pair[0].arrival))
+    reconciled = any(fact.reconciled for fact, _ in told)
+    row = (
+        processor,
+        highest.payout,
+        highest.status,
+        highest.currency,
+        highest.amount,
+        highest.created,
+        highest.arrival,
+        highest.automatic,
+        reconciled,
+        livemode,
+    )
+    if bulk.insert(Payout, PAYOUT, [row], then="ON CONFLICT (processor, reference) DO NOTHING RETURNING id"):
+        return
+    stored = Payout.objects.select_for_update(no_key=True).get(processor=processor, reference=highest.payout)
+    if (RANK[highest.status], highest.arrival) > (RANK[stored.status], stored.arrival):
+        stored.status, stored.arrival = highest.status, highest.arrival
+    stored.reconciled = stored.reconciled or reconciled
+    stored.save(update_fields=["status", "arrival", "reconciled"])
+
+
+def ask(processor: str, wanted: Iterable[tuple[str, str]]) -> None:
+    """Queue what is to be looked up, kind and id each; what was asked for before, or is known, is passed over."""
+    known = BalanceTransaction.objects.filter(processor=processor, reference__in=[name for _, name in wanted])
+    seen = set(known.values_list("reference", flat=True))
+    now = timezone.now()
+    rows = [(processor, kind, name, "", 0, now, "") for kind, name in sorted(wanted) if name not in seen]
+    columns = ("processor", "kind", "object_id", "cursor", "attempts", "next_try_at", "last_error")
+    bulk.insert(Lookup, columns, rows, then="ON CONFLICT DO NOTHING")
