@@ -20,6 +20,7 @@ from django.utils import timezone
 from donations import booking, bulk, processors
 from donations.booking import Outcome
 from donations.models import InboxEvent, TypesRead
+from donations.models.inbox import GAVE_UP
 from donations.processors.base import Interpretation, Malformed, fact_from_json, fact_to_json
 
 log = logging.getLogger(__name__)
@@ -168,6 +169,7 @@ def _record_failure(identity: int, error: Exception) -> None:
         row.reason = _failure_text(error)
         if timezone.now() - row.received_at > PATIENCE:
             row.state, row.next_try_at, row.settled_at = State.QUARANTINED, None, timezone.now()
+            row.reason = f"{GAVE_UP}: {row.reason}"[:300]
         else:
             row.next_try_at = timezone.now() + _backoff(row.attempts)
         row.save(update_fields=["attempts", "reason", "state", "next_try_at", "settled_at"])

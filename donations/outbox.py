@@ -13,7 +13,7 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from donations import bulk, money
-from donations.models import Donor, Follower, Gift, InboxEvent, OutboxMessage, RecurringGift
+from donations.models import Alert, Donor, Follower, Gift, InboxEvent, OutboxMessage, RecurringGift
 
 log = logging.getLogger(__name__)
 State = OutboxMessage.State
@@ -157,12 +157,12 @@ def _compose(message: OutboxMessage) -> EmailMessage:
 def _follow(message: OutboxMessage) -> EmailMessage:
     follower = Follower.objects.select_related("donor", "campaign").get(pk=int(message.subject_id))
     link = f"{settings.SITE_URL}/follow/{follow_token(follower)}/"
-    return _mail("follow", follower.donor.email, {"campaign": follower.campaign, "link": link})
+    return _mail("follow", [follower.donor.email], {"campaign": follower.campaign, "link": link})
 
 
 def _receipt(message: OutboxMessage) -> EmailMessage:
     gift = Gift.objects.select_related("donor", "campaign", "state").get(pk=message.subject_id)
-    return _mail("receipt", _address(gift.donor), {"campaign": gift.campaign, "gift": gift, **_paid(gift)})
+    return _mail("receipt", [_address(gift.donor)], {"campaign": gift.campaign, "gift": gift, **_paid(gift)})
 
 
 def _paid(gift: Gift) -> dict[str, str]:
@@ -181,7 +181,7 @@ def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
     recurring = RecurringGift.objects.select_related("donor", "campaign").get(pk=trouble.gift_reference)
     asked = money.format_minor(recurring.total, recurring.currency)
     context = {"campaign": recurring.campaign, "asked": asked, "page": (trouble.facts or {}).get("page", "")}
-    return _mail(message.kind, _address(recurring.donor), context)
+    return _mail(message.kind, [_address(recurring.donor)], context)
 
 
 def _address(donor: Donor | None) -> str:
@@ -190,16 +190,26 @@ def _address(donor: Donor | None) -> str:
     return donor.email
 
 
+def _alert(message: OutboxMessage) -> EmailMessage:
+    """To staff: that a trouble began, or that it is over. No personal data, since mail is kept and forwarded."""
+    number, _, what = message.subject_id.partition(":")
+    if not settings.STAFF_MAIL:
+        raise NothingToSend("STAFF_MAIL names nobody any more")
+    alert = Alert.objects.get(pk=int(number))
+    return _mail("alert", settings.STAFF_MAIL, {"alert": alert, "is_over": what == "ended"})
+
+
 COMPOSERS: dict[Kind, Callable[[OutboxMessage], EmailMessage]] = {
     Kind.FOLLOW: _follow,
     Kind.RECEIPT: _receipt,
     Kind.UNPAID: _invoice_trouble,
     Kind.ACTION: _invoice_trouble,
+    Kind.ALERT: _alert,
 }
 
 
-def _mail(template: str, address: str, context: dict[str, object]) -> EmailMessage:
+def _mail(template: str, addresses: list[str], context: dict[str, object]) -> EmailMessage:
     """The first line of a template is the subject; the rest is the text."""
     context |= {"site_name": settings.SITE_NAME, "site_url": settings.SITE_URL, "livemode": settings.LIVEMODE}
     subject, _, text = render_to_string(f"donations/email/{template}.txt", context).strip().partition("\n")
-    return EmailMessage(subject.strip(), text.strip() + "\n", to=[address])
+    return EmailMessage(subject.strip(), text.strip() + "\n", to=addresses)

@@ -7,14 +7,14 @@ without its fee cover. It is a function of the set of entries, so any order of d
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from itertools import islice
 from operator import attrgetter
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import F, Min, Model, Q, Sum
+from django.db.models import F, Min, Model, Q, QuerySet, Sum
 from django.utils import timezone
 
 from donations import bulk, periods
@@ -444,19 +444,34 @@ def _plain(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def _state_drift() -> list[Drift]:
-    differing = []
-    stored = {state.pk: state for state in GiftState.objects.iterator()}
-    rebuilt = {state.pk: state for state in _rebuilt_states()}
-    for reference in sorted(stored.keys() | rebuilt.keys()):
-        before, after = _fields(stored.get(reference)), _fields(rebuilt.get(reference))
+def state_drift(gifts: Iterable[Gift]) -> Iterator[Drift]:
+    """Where the stored states of these gifts differ from what their entries and their checkouts' facts say.
+
+    Gifts come with their campaign selected.
+    """
+    by_reference = {gift.pk: gift for gift in gifts}
+    stored, sums = GiftState.objects.in_bulk(by_reference), _sums(list(by_reference))
+    heard = _heard(InboxEvent.objects.filter(gift_reference__in=by_reference))
+    for reference, gift in by_reference.items():
+        news = max(heard[reference], key=_weight) if heard[reference] else None
+        before = _fields(stored.get(reference))
+        after = _fields(_state(gift, None, sums.get(reference), news))
         if before != after:
-            differing.append(Drift(GiftState._meta.db_table, reference, before, after))
-    return differing
+            yield Drift(GiftState._meta.db_table, reference, before, after)
+
+
+def _state_drift() -> Iterator[Drift]:
+    """Gift by gift, a part at a time: a long history is never held in memory."""
+    gifts, last = Gift.objects.select_related("campaign").order_by("pk"), ""
+    while part := list(gifts.filter(pk__gt=last)[:PART]):
+        last = part[-1].pk
+        yield from state_drift(part)
 
 
 def _fields(state: GiftState | None) -> dict[str, Any] | None:
-    if state is None or state.status == Status.PENDING:
+    """What is compared of a state; None for one that is as good as none: pending, with no sums."""
+    sums = ("charged", "refunded", "disputed", "adjusted", "counted", "awaiting")
+    if state is None or (state.status == Status.PENDING and not any(getattr(state, name) for name in sums)):
         return None
     fields = [field for field in GiftState._meta.concrete_fields if field.name in STATE_FIELDS]
     return {field.name: getattr(state, field.attname) for field in fields}
@@ -487,32 +502,20 @@ def _parts_of(states: Iterable[GiftState]) -> Iterator[list[GiftState]]:
         yield some
 
 
-def _rebuilt_states() -> Iterable[GiftState]:
-    """Every gift's state from nothing: entries first, then the facts of checkouts that moved no money."""
-    for row in _rows(GIFT_SQL):
-        yield _state_from_row(row)
-    yield from _unconfirmed_states()
-
-
-def _state_from_row(row: dict[str, Any]) -> GiftState:
-    """A raw row as an unsaved state; SQLite hands dates over as text."""
-    if isinstance(row["local_date"], str):
-        row["local_date"] = date.fromisoformat(row["local_date"])
-    if isinstance(row["confirmed_at"], str):
-        row["confirmed_at"] = datetime.fromisoformat(row["confirmed_at"]).replace(tzinfo=UTC)
-    row["livemode"] = bool(row["livemode"])
-    del row["goal"]
-    return GiftState(status=Status.CONFIRMED, **_whole(row))
-
-
 def _unconfirmed_states() -> Iterator[GiftState]:
-    heard: dict[str, list[CheckoutNews]] = defaultdict(list)
-    events = InboxEvent.objects.filter(state="processed", facts__kind="checkout").exclude(gift_reference="")
-    for facts in events.values_list("facts", flat=True).iterator():
-        if facts:
-            occurred_at = datetime.fromisoformat(facts["occurred_at"])
-            heard[facts["gift"]].append(CheckoutNews(facts["gift"], facts["status"], occurred_at))
+    heard = _heard(InboxEvent.objects.exclude(gift_reference=""))
     for some in _parts(heard):
         gifts = Gift.objects.filter(pk__in=some).exclude(entries__kind__in=LedgerEntry.GIFT_KINDS)
         for gift in gifts.select_related("campaign"):
             yield _state(gift, None, None, max(heard[gift.pk], key=_weight))
+
+
+def _heard(events: QuerySet[InboxEvent]) -> defaultdict[str, list[CheckoutNews]]:
+    """What processed events of these tell of checkouts without money, by gift."""
+    heard: defaultdict[str, list[CheckoutNews]] = defaultdict(list)
+    told = events.filter(state="processed", facts__kind="checkout").values_list("facts", flat=True)
+    for facts in told.iterator():
+        if facts:
+            occurred_at = datetime.fromisoformat(facts["occurred_at"])
+            heard[facts["gift"]].append(CheckoutNews(facts["gift"], facts["status"], occurred_at))
+    return heard

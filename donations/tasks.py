@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from donations import inbox, outbox
+from donations import inbox, outbox, watching
 from donations import reconcile as reconciling
 
 
@@ -28,3 +28,15 @@ def look_up() -> None:
 def reconcile() -> None:
     """Fetch what was missed and compare both books, if that is due."""
     reconciling.tick()
+
+
+@shared_task(name="donations.check_books")
+def check_books() -> None:
+    """Check every invariant of the books, unless another process does."""
+    watching.check_books_if_due()
+
+
+@shared_task(name="donations.watch")
+def watch() -> None:
+    """Tell staff of what needs them."""
+    watching.look()

@@ -8,19 +8,20 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import connection
 
-from donations import giving, inbox, outbox, reconcile
+from donations import giving, inbox, outbox, reconcile, watching
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
-ASK_SECONDS = 30.0
+SECONDS = {"reconcile": 30.0, "watch": 30.0}
 STEP_IN_AFTER = timedelta(seconds=5)
 
 _wake = threading.Event()
 
 
 def start() -> None:
-    """Start this process's daemon threads: one drains the inbox, one sends what may be slow, one asks the processor."""
-    for name, tick in (("inbox", _drain), ("outbox", _send), ("reconcile", _reconcile)):
+    """Start this process's daemon threads: one drains the inbox, one sends what may be slow, one asks, one watches."""
+    ticks = {"inbox": _drain, "outbox": _send, "reconcile": _reconcile, "watch": _watch}
+    for name, tick in ticks.items():
         threading.Thread(target=_run, args=(name, tick), name=f"ticker-{name}", daemon=True).start()
 
 
@@ -35,7 +36,7 @@ def _run(name: str, tick: Callable[[], None]) -> None:
             _wake.wait(TICK_SECONDS)
             _wake.clear()
         else:
-            threading.Event().wait(ASK_SECONDS if name == "reconcile" else TICK_SECONDS)
+            threading.Event().wait(SECONDS.get(name, TICK_SECONDS))
         try:
             tick()
         except Exception:
@@ -59,3 +60,9 @@ def _reconcile() -> None:
     """In a thread of its own: a run may take minutes, and mail must not wait for it."""
     if not settings.REDIS_URL:
         reconcile.tick()
+
+
+def _watch() -> None:
+    if not settings.REDIS_URL:
+        watching.look()
+        watching.check_books_if_due()

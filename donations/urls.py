@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from donations.views import demo, embed, exports, giving, health, staff, webhooks
+from donations.views import demo, embed, exports, giving, health, staff, staff_health, webhooks
 
 urlpatterns = [
     # What machines ask for, many times a second, is found first.
@@ -17,10 +17,12 @@ urlpatterns = [
     path("follow/<str:token>/", giving.follow, name="follow"),
     path("embed/", embed.snippets, name="embed"),
     path("staff/", staff.this_month, name="staff"),
+    path("staff/health/", staff_health.page, name="staff-health"),
     path("staff/exports/", exports.page, name="staff-exports"),
     path("staff/exports/<slug:file>.csv", exports.download, name="staff-export-file"),
     path("staff/<slug:campaign>/<str:month>/", staff.month, name="staff-month"),
     path("demo/article/", demo.article, name="demo-article"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("metrics", health.metrics_text, name="metrics"),
 ]

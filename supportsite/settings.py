@@ -58,6 +58,7 @@ if not SITE_URL:
     raise ImproperlyConfigured("SITE_URL is not set: the public address, such as https://support.example.org.")
 if urlsplit(SITE_URL).scheme not in {"http", "https"} or not urlsplit(SITE_URL).hostname:
     raise ImproperlyConfigured(f"SITE_URL is {SITE_URL}: write the whole address, such as https://support.example.org.")
+METRICS_TOKEN = text("METRICS_TOKEN")
 AMOUNT_STYLE = text("AMOUNT_STYLE", "suffix")
 if AMOUNT_STYLE not in {"suffix", "locale"}:
     raise ImproperlyConfigured('AMOUNT_STYLE is "suffix" (2,500 $) or "locale" (as the language writes it).')
@@ -206,6 +207,8 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     # Expires at once: a drain that waited in the queue does nothing that the next one does not do.
     "drain": {"task": "donations.drain", "schedule": 1.0, "options": {"expires": 1.0}},
+    "watch": {"task": "donations.watch", "schedule": 60.0, "options": {"expires": 60.0}},
+    "check-books": {"task": "donations.check_books", "schedule": 600.0, "options": {"expires": 600.0}},
     "send-mail": {"task": "donations.send_mail", "schedule": 5.0, "options": {"expires": 5.0}},
 }
 CELERY_BEAT_SCHEDULE |= {
@@ -231,6 +234,7 @@ if LIVEMODE and EMAIL_BACKEND.endswith("console.EmailBackend"):
         "EMAIL_URL is not set to a mail server: with a live key, mail that is printed would put donors' addresses into "
         "the log and reach nobody. Set it, such as EMAIL_URL=smtp+tls://user:password@mail.example.org:587."
     )
+STAFF_MAIL = texts("STAFF_MAIL")
 DEFAULT_FROM_EMAIL = text("MAIL_FROM", f"noreply@{urlsplit(SITE_URL).hostname}")
 
 # ---- security

@@ -25,6 +25,8 @@ for name in (
     "SITE_NAME",
     "EMAIL_URL",
     "MAIL_FROM",
+    "STAFF_MAIL",
+    "METRICS_TOKEN",
     "LOG_LEVEL",
     "FEE_COVER",
     "APPROVAL_LIMIT",

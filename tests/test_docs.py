@@ -90,3 +90,22 @@ def test_every_field_of_the_meter_is_documented() -> None:
     text = (ROOT / "docs/embedding.md").read_text()
     for field in sample:
         assert f"| `{field}` |" in text, field
+
+
+def test_every_metric_is_documented() -> None:
+    source = (ROOT / "donations/metrics.py").read_text()
+    names = re.findall(r'"(supportsite_[a-z_]+)"', source)
+    assert len(names) > 10
+    for name in names:
+        assert f"| `{name}` |" in OPERATING, name
+
+
+def test_every_invariant_is_documented() -> None:
+    text = (ROOT / "docs/reliability.md").read_text()
+    rooms = [
+        (ROOT / f"donations/invariants/{room}.py").read_text() for room in ("events", "entries", "gifts", "figures")
+    ]
+    named = re.findall(r'^    ([a-z_]+),$|invariant="([a-z_]+)"', "\n".join(rooms), re.MULTILINE)
+    assert len(named) > 15
+    for name in {one or other for one, other in named}:
+        assert f"| `{name}` |" in text, name

@@ -15,6 +15,7 @@ from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, 
 from donations.ledger import NewEntry
 from donations.models import Campaign, Donor, Gift, InboxEvent, LedgerEntry, Lookup, RefundRequest
 from donations.models.campaigns import currency_of
+from donations.models.inbox import PAID_TWICE
 from donations.processors.base import (
     Adjusted,
     ChargeSettled,
@@ -116,7 +117,7 @@ def _paid(books: Books, item: Item, fact: Paid) -> Outcome:
         return quarantine(gift, "its gift is of the other mode")
     if any(kind in LedgerEntry.GIFT_KINDS for kind, _ in books.entries[gift.pk]):
         if not item.accepted:
-            return quarantine(gift, "paid twice: this is a second payment for a gift that is paid already")
+            return quarantine(gift, f"{PAID_TWICE}: this is a second payment for a gift that is paid already")
         gift = _second_gift(books, gift, fact)
     elif fact.amount != gift.total and not item.accepted:
         return quarantine(gift, f"{fact.amount} minor units were paid, and {gift.total} were asked")

@@ -3,6 +3,7 @@
 from donations.models.campaigns import Campaign, CampaignMonth, Tier
 from donations.models.exports import ExportRecord
 from donations.models.gifts import Gift, GiftState, RefundRequest
+from donations.models.health import Alert, CheckResult
 from donations.models.inbox import InboxEvent, TypesRead
 from donations.models.ledger import LedgerEntry
 from donations.models.offline import OfflineRequest
@@ -15,9 +16,11 @@ from donations.models.statements import MonthStatement
 from donations.models.totals import DailyRollup, MonthTotal
 
 __all__ = [
+    "Alert",
     "BalanceTransaction",
     "Campaign",
     "CampaignMonth",
+    "CheckResult",
     "DailyRollup",
     "Donor",
     "ExportRecord",

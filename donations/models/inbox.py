@@ -3,6 +3,10 @@
 from django.db import models
 from django.db.models import Q
 
+# How the reasons of two kinds of quarantine begin: they are told apart from the others.
+PAID_TWICE = "paid twice"
+GAVE_UP = "it failed for 72 hours"
+
 
 class InboxEvent(models.Model):
     """One thing that we were told. Written by `inbox` alone.

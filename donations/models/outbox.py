@@ -13,6 +13,7 @@ class OutboxMessage(models.Model):
         FOLLOW = "follow", "confirm following"
         UNPAID = "unpaid", "monthly payment failed"
         ACTION = "action", "monthly payment to be authenticated"
+        ALERT = "alert", "a trouble, to staff"
 
     class State(models.TextChoices):
         """A message that a crash cut off is `unsure`, and is never sent again by itself."""
@@ -24,7 +25,9 @@ class OutboxMessage(models.Model):
         UNSURE = "unsure", "unsure"
 
     kind = models.CharField(max_length=10, choices=Kind)
-    subject_id = models.CharField(max_length=80, help_text="What it is about: a gift, a follower or an invoice.")
+    subject_id = models.CharField(
+        max_length=80, help_text="What it is about: a gift, a follower, an invoice or an alert."
+    )
     round = models.IntegerField(default=0, help_text="Above 0 where a person asked for it once more.")
     state = models.CharField(max_length=8, choices=State, default=State.QUEUED)
     attempts = models.IntegerField(default=0)
@@ -43,6 +46,11 @@ class OutboxMessage(models.Model):
                 fields=["next_try_at"],
                 condition=models.Q(kind="follow") & ~models.Q(state="queued"),
                 name="outbox_follow_tried",
+            ),
+            models.Index(
+                fields=["state", "next_try_at"],
+                condition=models.Q(state__in=["failed", "unsure"]),
+                name="outbox_alarms",
             ),
         ]
 

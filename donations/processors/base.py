@@ -314,6 +314,16 @@ class CheckoutOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What saved parameters ask a donor to pay, the fee cover included. `reference` is the gift's or monthly gift's."""
+
+    reference: str
+    campaign: str
+    amount: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
 class Checkout:
     """A hosted payment page: its id at the processor and its address."""
 
@@ -367,6 +377,9 @@ class Processor(Protocol):
 
     def checkout_parameters(self, order: CheckoutOrder) -> dict[str, Any]:
         """The exact parameters of a checkout, to be saved before they are sent."""
+
+    def asked(self, parameters: dict[str, Any]) -> Asked:
+        """What these parameters, which `checkout_parameters` made, ask for. Raises Malformed for others."""
 
     def create_checkout(self, parameters: dict[str, Any], key: str) -> Checkout:
         """Open the hosted page, within 4 s. Raises ProcessorBusy, ProcessorUnavailable or ProcessorRefused."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from donations.processors.base import (
     Adjusted,
+    Asked,
     BadDelivery,
     Checkout,
     CheckoutOrder,
@@ -71,6 +72,9 @@ class OfflineProcessor:
 
     def checkout_parameters(self, order: CheckoutOrder) -> dict[str, Any]:
         raise ProcessorRefused(NO_PAGE, "offline")
+
+    def asked(self, parameters: dict[str, Any]) -> Asked:
+        raise Malformed("offline gifts have no checkout")
 
     def create_checkout(self, parameters: dict[str, Any], key: str) -> Checkout:
         raise ProcessorRefused(NO_PAGE, "offline")

@@ -13,7 +13,8 @@ from typing import Any
 
 from django.utils import timezone
 
-from donations import inbox, processors
+from donations import health, inbox, processors
+from donations.health import Result
 from donations.models import Lookup, Reconciliation
 from donations.processors.base import SWEEP, ProcessorRefused, ProcessorUnavailable
 from donations.reconcile import lookups, runs, sweep
@@ -112,8 +113,15 @@ def _conclude(held: Run) -> None:
         equal=not compared.found,
         unexplained=compared.unexplained,
     )
+    _tell_health(held, compared)
     if compared.found:
         log.warning("both books differ: %d ways, %d unexplained", compared.found, compared.unexplained)
+
+
+def _tell_health(held: Run, compared: Comparison) -> None:
+    """What staff, metrics and the alarm go by: a difference of a known cause, such as an event that waits, is none."""
+    words = [f"{one['reference']}: {one['words']} {one['remedy']}" for one in compared.shown() if not one["explained"]]
+    health.keep("reconcile", Result(findings=compared.unexplained, words=tuple(words), unseen=held.row.unseen))
 
 
 def check(*, processor: str = "", since: datetime | None = None) -> Comparison:

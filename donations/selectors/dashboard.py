@@ -10,8 +10,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from django.db import connection
-from django.db.models import BooleanField, Count, Exists, Min, OuterRef, Q, QuerySet, Sum
+from django.db.models import BooleanField, Exists, OuterRef, QuerySet, Sum
 from django.db.models.expressions import RawSQL
 
 from donations import money, periods
@@ -21,21 +20,18 @@ from donations.models import (
     DailyRollup,
     Follower,
     GiftState,
-    InboxEvent,
     LedgerEntry,
     MonthTotal,
     Tier,
 )
 from donations.periods import Month
-from donations.selectors import refunds
+from donations.selectors.health import Health, health
 
 FIRST_MONTH, LAST_MONTH = Month(2000, 1), Month(2999, 12)  # what `Month.parse` reads, and so what has a page
 MONTHS_SHOWN = 6
 LATEST = 6
-PATIENCE = timedelta(minutes=1)
 CUSTOM = "custom"
 Status = GiftState.Status
-State = InboxEvent.State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,26 +94,6 @@ class FollowerLine:
 
     name: str
     at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """Whether what the processor tells us arrives and is made something of.
-
-    `unanswered_refunds` are the gifts, one a refund, of refunds that got no answer and are not sent again.
-    """
-
-    last_received: datetime | None
-    oldest_unprocessed: datetime | None
-    unprocessed: int
-    waiting: int
-    quarantined: int
-    wrong_mode: int
-    unanswered_refunds: tuple[str, ...]
-
-    def is_late(self, *, now: datetime) -> bool:
-        """Whether an event has lain unprocessed for longer than a minute."""
-        return self.oldest_unprocessed is not None and now - self.oldest_unprocessed > PATIENCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +189,7 @@ def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -
         latest_awaiting=_latest_awaiting(states),
         latest_refunds=_latest_refunds(month=month, **of_mode) if own.refunds else (),
         latest_followers=_latest_followers(Follower.objects.filter(confirmed_month=str(month), **of_mode)),
-        health=health(now=now),
+        health=health(),
     )
 
 
@@ -409,41 +385,3 @@ def _latest_followers(followers: QuerySet[Follower]) -> tuple[FollowerLine, ...]
         for follower in latest
         if follower.confirmed_at
     )
-
-
-# ---- health
-
-
-def health(*, now: datetime) -> Health:
-    """The state of the inbox: its queue, its alarms, and its last row, each by an index of its own; and our refunds."""
-    is_ready = Q(state=State.READY)
-    queue = InboxEvent.objects.filter(next_try_at__isnull=False).aggregate(
-        oldest=Min("received_at", filter=is_ready),
-        unprocessed=Count("id", filter=is_ready),
-        waiting=Count("id", filter=Q(state=State.WAITING)),
-    )
-    alarms = _alarms()
-    return Health(
-        last_received=InboxEvent.objects.exclude(origin=InboxEvent.Origin.STAFF)
-        .order_by("-id")
-        .values_list("received_at", flat=True)
-        .first(),
-        oldest_unprocessed=queue["oldest"],
-        unprocessed=queue["unprocessed"],
-        waiting=queue["waiting"],
-        quarantined=alarms[State.QUARANTINED],
-        wrong_mode=alarms[State.WRONG_MODE],
-        unanswered_refunds=tuple(refunds.unanswered(now=now).values_list("gift_id", flat=True)),
-    )
-
-
-ALARMS = f"""
-SELECT state, COUNT(*) FROM {InboxEvent._meta.db_table} WHERE state IN ('quarantined', 'wrong_mode') GROUP BY state
-"""  # noqa: S608 (the only text put in is our own table name)
-
-
-def _alarms() -> Counter[str]:
-    """How many rows are in each state that wants a person. SQLite takes the partial index for literal states alone."""
-    with connection.cursor() as cursor:
-        cursor.execute(ALARMS)
-        return Counter(dict(cursor.fetchall()))

@@ -1,6 +1,6 @@
 """The refunds that we asked for, as staff have to look after them."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import BooleanField, QuerySet
 from django.db.models.expressions import RawSQL
@@ -12,6 +12,9 @@ from donations.processors.base import KEY_LASTS
 IS_SENDING = RawSQL(f"{RefundRequest._meta.db_table}.status = 'sending'", (), BooleanField())  # noqa: S611 (our own name)
 
 
-def unanswered(*, now: datetime) -> QuerySet[RefundRequest]:
-    """Requests that got no answer for as long as the processor knows their keys: never sent again. The oldest first."""
-    return RefundRequest.objects.filter(IS_SENDING, requested_at__lte=now - KEY_LASTS).order_by("requested_at")
+def unanswered(*, now: datetime, age: timedelta = KEY_LASTS) -> QuerySet[RefundRequest]:
+    """Requests that got no answer for as long as `age`, the oldest first.
+
+    By default for as long as the processor knows their keys: these are never sent again.
+    """
+    return RefundRequest.objects.filter(IS_SENDING, requested_at__lte=now - age).order_by("requested_at")

@@ -19,9 +19,10 @@ from donations import charts
 from donations.charts import amount_text
 from donations.models import Campaign, MonthStatement
 from donations.periods import Month
-from donations.processors.base import KEY_LASTS
 from donations.selectors import dashboard, statements
-from donations.selectors.dashboard import FollowerLine, GiftLine, Glance, Health, TierShare
+from donations.selectors.dashboard import FollowerLine, GiftLine, Glance, TierShare
+from donations.selectors.health import Check, Health, troubles
+from donations.views.context import banner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,11 @@ def month(request: HttpRequest, campaign: str, month: str) -> HttpResponse:
     glance = dashboard.glance(campaign=chosen, month=shown, livemode=settings.LIVEMODE, now=now)
     statement = statements.of_month(campaign=campaign, month=shown, livemode=settings.LIVEMODE)
     page = _page(glance=glance, campaigns=campaigns, now=now)
-    page |= {"statement": statement, "restated": _restated(glance, statement) if statement else ""}
+    page |= {
+        "banner": banner(request.user, troubles(glance.health)),
+        "statement": statement,
+        "restated": _restated(glance, statement) if statement else "",
+    }
     return render(request, "donations/staff/month.html", page)
 
 
@@ -153,7 +158,8 @@ def _page(*, glance: Glance, campaigns: list[Campaign], now: datetime) -> dict[s
         "latest": list(_latest(glance)),
         "followers": [_follower_row(line=line, zone=glance.campaign.time_zone) for line in glance.latest_followers],
         "health": list(_health_words(health=glance.health, now=now)),
-        "alarms": list(_alarms(health=glance.health, now=now)),
+        "books": _books_words(check=glance.health.books, now=now),
+        "is_late": glance.health.is_late(),
     }
 
 
@@ -354,32 +360,14 @@ def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
     yield f"{health.waiting:,} waiting"
     yield f"{health.quarantined:,} quarantined"
     yield f"{health.wrong_mode:,} of the wrong mode"
-    yield f"{_count(len(health.unanswered_refunds), 'refund')} unanswered"
+    yield f"{_count(health.refunds_unanswered, 'refund')} unanswered"
 
 
-def _alarms(*, health: Health, now: datetime) -> Iterator[str]:
-    """What somebody has to look at, and why it matters."""
-    if health.quarantined:
-        verb = "is" if health.quarantined == 1 else "are"
-        yield (
-            f"{_count(health.quarantined, 'event')} {verb} in quarantine and not in these figures: "
-            "accept or dismiss each of them."
-        )
-    yield from _unanswered(health)
-    if health.is_late(now=now):
-        yield "Events have lain unprocessed for more than a minute: these figures lag behind. See that the workers run."
-
-
-def _unanswered(health: Health) -> Iterator[str]:
-    """Refunds that nobody but a person can bring to an end."""
-    number = len(health.unanswered_refunds)
-    if number:
-        hours = int(KEY_LASTS.total_seconds()) // 3600
-        verb, pronoun = ("is", "it") if number == 1 else ("are", "them")
-        yield (
-            f"{_count(number, 'refund')} got no answer from the payment service for {hours} hours, and {verb} not sent "
-            f"again: look for {pronoun} there, and see the page of the gift for what to do."
-        )
+def _books_words(*, check: Check, now: datetime) -> str:
+    """Whether the books are equal, and since when."""
+    if check.is_equal is None or check.since is None:
+        return "not checked yet"
+    return f"{'equal' if check.is_equal else 'not equal'} for {ago(now - check.since)}"
 
 
 def ago(age: timedelta) -> str:

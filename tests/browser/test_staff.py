@@ -25,6 +25,9 @@ def test_from_sign_in_to_the_dashboard_and_the_file(staff_page: Page, home: Hous
     expect(staff_page.get_by_role("heading", level=1)).to_contain_text(str(datetime.now(UTC).year))
     expect(staff_page.get_by_text("500 $").first).to_be_visible()
     assert_accessible(staff_page)
+    staff_page.goto(f"{home.site}/staff/health/")
+    expect(staff_page.get_by_text("The books in themselves")).to_be_visible()
+    assert_accessible(staff_page)
     staff_page.goto(f"{home.site}/staff/exports/")
     assert_accessible(staff_page)
     with staff_page.expect_download() as download:

@@ -15,6 +15,7 @@ def test_a_paid_gift_moves_the_bar_and_reaches_finance(home: House) -> None:
     rows = home.movements()
     assert [(row["kind"], row["reference"], row["amount"]) for row in rows] == [("gift", payment, "500.00")]
     assert "every stored total is what the ledger says" in home.manage("rebuild", "--check")
+    assert "the books are whole" in home.manage("check_books")
 
 
 def test_declined_delayed_and_abandoned_gifts_count_only_when_paid(home: House) -> None:
@@ -43,6 +44,7 @@ def test_refunds_in_part_and_whole_lower_the_bar(home: House) -> None:
     home.control("refunds", payment_intent=payment, amount=30000, outcome="succeed")
     home.await_meter(raised=0, gifts=0)
     assert sorted(row["amount"] for row in home.movements()) == ["-200.00", "-300.00", "500.00"]
+    assert "the books are whole" in home.manage("check_books")
 
 
 def test_a_fee_cover_is_paid_and_told_apart_and_never_counts(home: House) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import stripe
 
 from donations.processors.base import (
+    Asked,
     BadDelivery,
     Checkout,
     CheckoutOrder,
@@ -119,6 +120,18 @@ class StripeProcessor:
         if order.email:
             parameters["customer_email"] = order.email
         return parameters
+
+    def asked(self, parameters: Json) -> Asked:
+        """The sum of the lines, in their currency, for the gift or monthly gift that the metadata names."""
+        try:
+            prices = [(line["quantity"], line["price_data"]) for line in parameters["line_items"]]
+            (currency,) = {price["currency"].upper() for _, price in prices}
+            amount = sum(quantity * price["unit_amount"] for quantity, price in prices)
+            metadata = parameters["metadata"]
+            reference = metadata["recurring_gift" if parameters["mode"] == "subscription" else "gift"]
+            return Asked(reference, metadata["campaign"], amount, currency)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Malformed("these are not the parameters of a checkout") from error
 
     def create_checkout(self, parameters: Json, key: str) -> Checkout:
         """Create the session; the same key and parameters give the same session again."""

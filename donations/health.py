@@ -1,0 +1,104 @@
+"""Sole writer of check results and of alerts: what staff are told of the site's own health."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from donations import outbox
+from donations.models import Alert, CheckResult
+from donations.selectors.health import Trouble
+
+WORDS_KEPT = 5
+QUIET_FOR = timedelta(minutes=15)  # a trouble that comes and goes is one trouble, and one mail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a check found: how many findings, the first of them in words, and how much was looked at.
+
+    `unseen` counts what the processor has and we lack; `longest_gap` is of the check of deliveries alone.
+    """
+
+    findings: int
+    words: tuple[str, ...] = ()
+    checked: Mapping[str, int] = field(default_factory=dict)
+    unseen: int | None = None
+    longest_gap: timedelta | None = None
+
+
+# ---- checks
+
+
+def claim(kind: str, *, every: timedelta) -> bool:
+    """Whether this check is due and now ours: of several processes one runs it."""
+    now = timezone.now()
+    CheckResult.objects.get_or_create(kind=kind, defaults={"due_at": now})
+    # The condition decides between two processes: one of them changes the row.
+    return bool(CheckResult.objects.filter(kind=kind, due_at__lte=now).update(due_at=now + every))
+
+
+def keep(kind: str, result: Result) -> None:
+    """Store a check's result. `since` stays while the answer stays the same."""
+    now, is_equal = timezone.now(), not result.findings
+    with transaction.atomic():
+        row, _ = CheckResult.objects.select_for_update(no_key=True).get_or_create(kind=kind, defaults={"due_at": now})
+        if row.is_equal is not is_equal:
+            row.is_equal, row.since = is_equal, now
+        row.finished_at, row.findings, row.checked = now, result.findings, dict(result.checked)
+        row.words = "\n".join(result.words[:WORDS_KEPT])
+        row.unseen, row.longest_gap = result.unseen, result.longest_gap
+        row.save()
+
+
+# ---- alerts
+
+
+def note(troubles: Iterable[Trouble]) -> None:
+    """Begin an alert for each new trouble, and end those that were not there for a while; mail tells of both."""
+    now, standing = timezone.now(), {trouble.kind: trouble for trouble in troubles}
+    with transaction.atomic():
+        alerts = Alert.objects.select_for_update(no_key=True).filter(ended_at__isnull=True)
+        known = {alert.kind: alert for alert in alerts}
+        for kind in sorted(standing.keys() | known.keys()):
+            _note(known.get(kind), standing.get(kind), now)
+
+
+def _note(alert: Alert | None, trouble: Trouble | None, now: datetime) -> None:
+    if alert and trouble:
+        # In today's words: the numbers may have grown since it was mailed.
+        Alert.objects.filter(pk=alert.pk).update(
+            seen_at=now, words=trouble.words[:300], remedy=trouble.remedy[:300], path=trouble.path
+        )
+    elif trouble:
+        _begin(trouble, now)
+    elif alert and now - alert.seen_at >= QUIET_FOR:
+        Alert.objects.filter(pk=alert.pk).update(ended_at=now)
+        _mail(f"{alert.pk}:ended")
+
+
+def _begin(trouble: Trouble, now: datetime) -> None:
+    # Of two processes that see it at once, the table's constraint lets one begin it.
+    begun = Alert.objects.bulk_create(
+        [
+            Alert(
+                kind=trouble.kind,
+                words=trouble.words[:300],
+                remedy=trouble.remedy[:300],
+                path=trouble.path,
+                began_at=now,
+                seen_at=now,
+            )
+        ],
+        ignore_conflicts=True,
+    )
+    alert = Alert.objects.filter(kind=begun[0].kind, ended_at__isnull=True).get()
+    _mail(f"{alert.pk}:began")
+
+
+def _mail(subject: str) -> None:
+    if settings.STAFF_MAIL:
+        outbox.enqueue("alert", [subject])

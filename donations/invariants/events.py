@@ -1,0 +1,321 @@
+"""The inbox in itself, and that what was processed stands in the ledger."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from donations import processors
+from donations.invariants.findings import Finding, Tally, pages
+from donations.invariants.heard import Facts, facts_of
+from donations.invariants.movements import LASTING, SUBJECTS, Movement, movements
+from donations.models import Gift, InboxEvent, LedgerEntry
+from donations.processors.base import BadDelivery, Fact, Interpretation, Malformed, RefundChanged
+
+PAGE = 200  # rows: each may bring a body of 256 KB
+State = InboxEvent.State
+Origin = InboxEvent.Origin
+Key = tuple[str, str, str]
+NOTHING_TOLD = Interpretation(None, None)
+
+ASK_AGAIN = "Compare the row with a backup, or with the event in the processor’s dashboard."
+READ_AGAIN = "Replay the event in the admin."
+RESTORE = "Restore the row from a backup, then run manage.py rebuild."
+
+
+@dataclass
+class Event:
+    """An inbox row with what stands beside it."""
+
+    row: InboxEvent
+    facts: Facts
+    entries: dict[Key, LedgerEntry]
+    gifts: dict[str, Gift]
+    foreign: set[tuple[str, str]]
+    paid: dict[tuple[str, str], str]
+
+    @property
+    def key(self) -> str:
+        return f"inbox event {self.row.event_id}"
+
+    @property
+    def fact(self) -> Fact | None:
+        return self.facts.of_row.get(self.row.pk)
+
+    @property
+    def is_settled(self) -> bool:
+        return self.row.next_try_at is None
+
+    @cached_property
+    def told(self) -> Interpretation | None:
+        """What the body means, read anew; None where it is erased, or is not as its type promises."""
+        if self.row.body is None:
+            return None
+        try:
+            return processors.get(self.row.processor).interpret(bytes(self.row.body))
+        except (Malformed, KeyError):
+            return None
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing of its meaning was ever stored: it is new, malformed, or failed each time."""
+        row = self.row
+        return (row.livemode, row.created, row.facts, row.subject, row.payment) == (None, None, None, "", "")
+
+
+def check_events(tally: Tally) -> Iterator[Finding]:
+    """Every row of the inbox, against its body, its state and the ledger."""
+    for rows in pages(InboxEvent.objects.all(), PAGE):
+        tally["inbox events"] += len(rows)
+        for event in _page(rows):
+            for invariant in INVARIANTS:
+                for words, remedy in invariant(event):
+                    yield Finding(invariant=invariant.__name__, key=event.key, words=words, remedy=remedy)
+
+
+def _page(rows: list[InboxEvent]) -> list[Event]:
+    facts = facts_of(rows)
+    named = {str(getattr(fact, "gift", "")) for fact in facts.of_row.values()}
+    gifts = Gift.objects.in_bulk(({row.gift_reference for row in rows} | named) - {""})
+    entries = _entries(rows, facts)
+    refunded = {
+        row.payment
+        for row in rows
+        if row.state == State.FOREIGN and isinstance(facts.of_row.get(row.pk), RefundChanged)
+    }
+    foreign = InboxEvent.objects.filter(payment__in=refunded, state=State.FOREIGN, facts__isnull=True)
+    payments = set(foreign.values_list("processor", "payment"))
+    paid = _gifts_of_payments({row.payment for row in rows} - {""})
+    return [Event(row, facts, entries, gifts, payments, paid) for row in rows]
+
+
+def _gifts_of_payments(payments: set[str]) -> dict[tuple[str, str], str]:
+    """The gifts that these payments paid for."""
+    entries = LedgerEntry.objects.filter(
+        processor__in=processors.PROCESSORS, kind=LedgerEntry.Kind.GIFT, reference__in=payments
+    )
+    return {
+        (processor, payment): str(gift)
+        for processor, payment, gift in entries.values_list("processor", "reference", "gift_id")
+    }
+
+
+def _entries(rows: Iterable[InboxEvent], facts: Facts) -> dict[Key, LedgerEntry]:
+    """The entries that these rows' facts must have made, as far as they stand."""
+    wanted = {
+        (row.processor, movement.kind, movement.reference)
+        for row in rows
+        if (heard := facts.heard(row))
+        for movement in movements(heard)
+    }
+    # Named by all three, so that the unique index finds each.
+    standing = LedgerEntry.objects.filter(
+        processor__in={processor for processor, _, _ in wanted},
+        kind__in={kind for _, kind, _ in wanted},
+        reference__in={reference for _, _, reference in wanted},
+    )
+    return {(entry.processor, entry.kind, entry.reference): entry for entry in standing}
+
+
+# ---- the invariants: each tells what is wrong with an event, and the remedy
+
+Told = Iterator[tuple[str, str]]
+
+
+def body_is_as_received(event: Event) -> Told:
+    """The body's SHA-256 is the stored one, and its id and type are the row's; as long as the body stands."""
+    row = event.row
+    if row.body is None:
+        return
+    body = bytes(row.body)
+    if hashlib.sha256(body).digest() != bytes(row.body_sha256):
+        yield "its body is not the one that was received: the SHA-256 differs", ASK_AGAIN
+        return
+    if row.origin not in {Origin.DELIVERY, Origin.EVENTS_API}:
+        return
+    try:
+        envelope = processors.get(row.processor).envelope(body)
+    except KeyError:
+        yield f"there is no processor “{row.processor}”", ASK_AGAIN
+    except BadDelivery:
+        yield "its body is no event", ASK_AGAIN
+    else:
+        if (envelope.event_id, envelope.type) != (row.event_id, row.type):
+            yield f"its body is of {envelope.event_id}, {envelope.type}", ASK_AGAIN
+
+
+def facts_are_what_the_body_says(event: Event) -> Told:
+    """What is stored of an event's meaning is what its body says when it is read anew."""
+    row, told = event.row, event.told
+    if row.body is None or event.is_blank:
+        return
+    if told is None:
+        yield "its facts are stored, though its body cannot be read", ASK_AGAIN
+        return
+    if bool(row.facts) != (event.fact is not None):
+        yield "its facts cannot be read", READ_AGAIN
+        return
+    expected = None if row.state == State.WRONG_MODE else told.fact
+    stored = (row.livemode, row.created, row.subject, row.payment, event.fact)
+    if stored != (told.livemode, told.created, told.subject, told.payment, expected):
+        yield "its stored facts are not what its body says", READ_AGAIN
+
+
+def facts_agree_with_their_row(event: Event) -> Told:
+    """Where the body was erased, facts still agree with the columns beside them, and with their gift."""
+    row, fact = event.row, event.fact
+    if row.body is not None or not row.facts:
+        return
+    if fact is None:
+        yield "its facts cannot be read", ASK_AGAIN
+        return
+    beside = {"occurred_at": row.created, "payment": row.payment}
+    subject = SUBJECTS.get(type(fact))
+    if subject:
+        beside[subject] = row.subject
+    for name, value in beside.items():
+        if getattr(fact, name, value) != value:
+            yield f"its facts and its row disagree about {name}", ASK_AGAIN
+    gift = event.gifts.get(getattr(fact, "gift", row.gift_reference))
+    if gift and row.subject[:3] == (gift.checkout_id or "")[:3] and row.subject != gift.checkout_id:
+        yield "it is of another checkout than its gift", ASK_AGAIN
+    campaign = getattr(fact, "campaign", "")
+    if gift and campaign and campaign != gift.campaign_id and row.decision != "accept":
+        yield "its facts name another campaign than its gift", ASK_AGAIN
+
+
+def sightings_agree(event: Event) -> Told:
+    """Two sightings of one object tell the same of what cannot change."""
+    heard = event.facts.heard(event.row)
+    if heard is None:
+        return
+    for other in heard.alike:
+        if type(other) is not type(heard.fact):
+            continue
+        for name in LASTING.get(type(heard.fact), ()):
+            if getattr(other, name) != getattr(heard.fact, name):
+                yield f"it and another event of {event.row.subject} disagree about {name}", ASK_AGAIN
+                return
+
+
+def state_has_its_reason(event: Event) -> Told:
+    """What is settled says when; what was set aside says why; what was decided says by whom."""
+    row = event.row
+    if event.is_settled != (row.settled_at is not None):
+        yield "it is settled without a time, or has a time and is not settled", READ_AGAIN
+    is_well = row.state in {State.PROCESSED, State.NOTHING}
+    if event.is_settled and is_well == bool(row.reason):
+        yield f"it is {row.get_state_display()}, and its reason does not fit that", READ_AGAIN
+    if (row.decision == "dismiss") != (row.state == State.DISMISSED):
+        yield "it is dismissed without a decision, or decided and not dismissed", READ_AGAIN
+    if row.decision == "accept" and row.state not in {State.PROCESSED, State.READY, State.QUARANTINED}:
+        yield f"it was accepted, and is {row.get_state_display()}", READ_AGAIN
+    if bool(row.decision) != (row.decided_by_id is not None and row.decided_at is not None):
+        yield "a decision stands without who took it and when, or the other way round", ASK_AGAIN
+
+
+def state_fits_the_facts(event: Event) -> Told:
+    """A processed event has facts, one that needs nothing has none, one that is not ours is foreign."""
+    row = event.row
+    if row.state == State.READY:
+        return
+    if event.is_blank:
+        if not _may_be_blank(event):
+            yield f"it is {row.get_state_display()}, and nothing was stored of what it says", READ_AGAIN
+    elif not _state_fits(event):
+        yield f"it is {row.get_state_display()}, which is not what its facts come to", READ_AGAIN
+
+
+def _may_be_blank(event: Event) -> bool:
+    """Of what cannot be read, or failed each time, nothing is stored; other kinds of event may tell nothing."""
+    if event.row.state in {State.QUARANTINED, State.DISMISSED}:
+        return True
+    return event.row.state == State.NOTHING and (event.row.body is None or event.told == NOTHING_TOLD)
+
+
+def _state_fits(event: Event) -> bool:
+    row, told = event.row, event.told
+    match row.state:
+        case State.NOTHING:
+            return row.facts is None and not (told and told.foreign)
+        case State.FOREIGN:
+            if row.facts is not None:
+                return (row.processor, row.payment) in event.foreign
+            return told is None or told.foreign
+        case State.WRONG_MODE:
+            return row.facts is None and row.livemode != processors.get(row.processor).livemode
+        case _:
+            return row.facts is not None
+
+
+def processor_is_known(event: Event) -> Told:
+    """It came from a processor that this site has."""
+    if event.row.processor not in processors.PROCESSORS:
+        yield f"there is no processor “{event.row.processor}”", ASK_AGAIN
+
+
+def gift_is_the_right_one(event: Event) -> Told:
+    """An event is filed under the gift that its facts, or the payment that it is about, lead to; of our own mode."""
+    row, fact = event.row, event.fact
+    if row.state == State.READY:
+        return
+    if row.gift_reference not in _gifts_it_may_have(event, fact):
+        yield f"it is filed under the gift {row.gift_reference or '(none)'}, and is about another", READ_AGAIN
+    if row.state != State.PROCESSED:
+        return
+    gift = event.gifts.get(row.gift_reference)
+    if gift is None:
+        if row.gift_reference:
+            yield f"its gift {row.gift_reference} is not here", RESTORE
+    elif gift.livemode != row.livemode:
+        yield "its gift is of the other mode", ASK_AGAIN
+
+
+def _gifts_it_may_have(event: Event, fact: Fact | None) -> set[str]:
+    """The gift that its facts name, that its payment paid for, or whose movements it tells of.
+
+    None, where it tells of no gift; and where it waits or is quarantined, since the gift may not have been known.
+    """
+    row, heard = event.row, event.facts.heard(event.row)
+    if fact is None or heard is None:
+        return {row.gift_reference} if row.facts else {""}
+    told = [(row.processor, movement.kind, movement.reference) for movement in movements(heard)]
+    booked = {event.entries[key].gift_id or "" for key in told if key in event.entries}
+    leads = {getattr(fact, "gift", ""), event.paid.get((row.processor, row.payment), "")} | booked
+    tells_of_none = "" in booked or not any(hasattr(fact, name) for name in ("gift", "payment"))
+    return leads | {""} if tells_of_none or row.state != State.PROCESSED else leads - {""}
+
+
+def movements_are_booked(event: Event) -> Told:
+    """What a processed event's facts must have made stands in the ledger: same money, same gift."""
+    row = event.row
+    heard = event.facts.heard(row)
+    if row.state != State.PROCESSED or heard is None:
+        return
+    for movement in movements(heard):
+        entry = event.entries.get((row.processor, movement.kind, movement.reference))
+        if entry is None:
+            yield f"its {movement.kind} {movement.reference} is not in the ledger", RESTORE
+        else:
+            yield from _differences(event, movement, entry)
+
+
+def _differences(event: Event, movement: Movement, entry: LedgerEntry) -> Told:
+    told = (movement.amount, movement.currency, event.row.gift_reference, event.row.livemode)
+    booked = (entry.amount, entry.currency, entry.gift_id or "", entry.livemode)
+    for name, one, other in zip(("amount", "currency", "gift", "mode"), told, booked, strict=True):
+        if one != other:
+            yield f"it tells of a {name} of {one}, and {movement.kind} {movement.reference} has {other}", RESTORE
+
+
+INVARIANTS: tuple[Callable[[Event], Told], ...] = (
+    body_is_as_received,
+    facts_are_what_the_body_says,
+    facts_agree_with_their_row,
+    sightings_agree,
+    state_has_its_reason,
+    state_fits_the_facts,
+    processor_is_known,
+    gift_is_the_right_one,
+    movements_are_booked,
+)

@@ -1,0 +1,160 @@
+"""What is shown, and what the tables promise as wholes: totals, the bar, the dashboard, the file, keys and guards."""
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+
+from django.apps import apps
+from django.conf import settings
+from django.db import connection
+from django.db.models import Exists, ForeignKey, Model, OuterRef
+from django.utils import timezone
+
+from donations import exports, money, projections
+from donations.invariants.findings import Finding, Tally
+from donations.models import InboxEvent, LedgerEntry, MonthTotal, guards
+from donations.periods import Month
+from donations.selectors import bar, dashboard
+from donations.selectors.finance import ALL_GIFTS, Selection
+from donations.selectors.sums import GIFT_KINDS
+
+REBUILD = "Run manage.py rebuild: it makes states and totals anew from the ledger."
+CampaignMonthKey = tuple[str, str, str]
+
+
+def check_totals(tally: Tally) -> Iterator[Finding]:
+    """Stored totals and rollups are what the ledger adds up to, per campaign, month, mode and currency."""
+    tally["totals"] += MonthTotal.objects.count()
+    for drift in projections.total_drift():
+        words = f"{drift.table} has {drift.stored}, and the ledger comes to {drift.rebuilt}"
+        yield Finding(invariant="totals_are_what_the_ledger_says", key=drift.key, words=words, remedy=REBUILD)
+
+
+def check_guards(tally: Tally) -> Iterator[Finding]:
+    """The triggers that keep the ledger append-only stand."""
+    for name in guards.missing():
+        yield Finding(
+            invariant="ledger_is_append_only",
+            key=f"trigger {name}",
+            words="it does not stand: the ledger can be changed",
+            remedy="Run manage.py migrate, which puts it back, and find out who took it away.",
+        )
+
+
+# ---- identity
+
+
+UNIQUE = {
+    "one_entry_a_movement": (LedgerEntry, ("processor", "kind", "reference"), "TRUE"),
+    "one_gift_entry_a_gift": (LedgerEntry, ("gift",), f"kind IN {GIFT_KINDS}"),
+    "one_row_an_event": (InboxEvent, ("processor", "event_id"), "TRUE"),
+}
+
+
+def check_identity(tally: Tally) -> Iterator[Finding]:
+    """No movement, gift or event is there twice; read from the tables, since a broken index would hide it."""
+    for invariant, (model, columns, condition) in UNIQUE.items():
+        for row in _doubled(model, columns, condition):
+            yield Finding(
+                invariant=invariant,
+                key=" ".join(str(value) for value in row[:-1]),
+                words=f"it is there {row[-1]} times in {model._meta.db_table}",
+                remedy="Have the database’s indexes rebuilt (REINDEX), and compare both rows with a backup.",
+            )
+
+
+def _doubled(model: type[Model], columns: tuple[str, ...], condition: str) -> Iterable[tuple[object, ...]]:
+    names, without_index = ", ".join(columns), "" if connection.vendor == "postgresql" else "NOT INDEXED"
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT set_config('enable_indexscan', 'off', true)")
+            cursor.execute("SELECT set_config('enable_indexonlyscan', 'off', true)")
+        cursor.execute(
+            f"SELECT {names}, COUNT(*) FROM {model._meta.db_table} {without_index} WHERE {condition} "  # noqa: S608 (our own names)
+            f"GROUP BY {names} HAVING COUNT(*) > 1"
+        )
+        rows: list[tuple[object, ...]] = cursor.fetchall()
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT set_config('enable_indexscan', 'on', true)")
+            cursor.execute("SELECT set_config('enable_indexonlyscan', 'on', true)")
+    return rows
+
+
+def check_references(tally: Tally) -> Iterator[Finding]:
+    """Whatever a row belongs to is there: gifts of entries, events of entries, campaigns of totals, and so on."""
+    for model in apps.get_app_config("donations").get_models():
+        for field in model._meta.concrete_fields:
+            if isinstance(field, ForeignKey):
+                yield from _lost(model, field)
+
+
+def _lost(model: type[Model], field: "ForeignKey[object, object]") -> Iterator[Finding]:
+    target = field.remote_field.model._default_manager.filter(pk=OuterRef(field.attname))
+    rows = model._default_manager.filter(~Exists(target), **{f"{field.attname}__isnull": False})
+    for key, lost in rows.values_list("pk", field.attname).order_by():
+        yield Finding(
+            invariant="nothing_belongs_to_what_is_gone",
+            key=f"{model._meta.verbose_name} {key}",
+            words=f"its {field.name} {lost} is not here",
+            remedy="Restore the missing row from a backup.",
+        )
+
+
+# ---- one figure everywhere
+
+
+def check_figures(tally: Tally) -> Iterator[Finding]:
+    """Over each campaign month of the site's mode, bar, dashboard, its days, its tiers and finance's file agree."""
+    filed = _filed(tally)
+    totals = MonthTotal.objects.filter(livemode=settings.LIVEMODE).select_related("campaign")
+    stored = {(total.campaign_id, total.month, total.currency): total for total in totals}
+    for key in sorted(filed.keys() | stored.keys()):
+        shown = _shown(stored[key]) if key in stored else {"the totals": (0, 0)}
+        shown["finance’s file"] = filed[key]
+        if len(set(shown.values())) > 1:
+            words = ", ".join(f"{name}: {raised} of {gifts} gifts" for name, (raised, gifts) in shown.items())
+            yield Finding(
+                invariant="one_figure_everywhere", key=" ".join(key), words=f"{words} (minor units)", remedy=REBUILD
+            )
+
+
+def _filed(tally: Tally) -> defaultdict[CampaignMonthKey, tuple[int, int]]:
+    """Raised, minor units, and gifts that count, by campaign month, as finance's file of gifts adds up."""
+    raised: Counter[CampaignMonthKey] = Counter()
+    gifts: Counter[CampaignMonthKey] = Counter()
+    for row in csv.DictReader(_lines(exports.stream(ALL_GIFTS, Selection(livemode=settings.LIVEMODE)))):
+        key = (row["campaign"], row["campaign_month"], row["currency"])
+        counted = int(Decimal(row["counted"]).scaleb(money.exponent(row["currency"])))
+        raised[key] += counted
+        gifts[key] += counted > 0
+        tally["rows of finance’s file"] += 1
+    sums = {key: (raised[key], gifts[key]) for key in raised}
+    return defaultdict(lambda: (0, 0), sums)
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """The file's lines. No cell has a line break in it."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\r\n")
+        for line in lines:
+            yield line.decode()
+    if rest:
+        yield rest.decode()
+
+
+def _shown(total: MonthTotal) -> dict[str, tuple[int, int]]:
+    """Raised and gifts, by where they are shown. Bar and dashboard show the campaign's own currency."""
+    shown = {"the totals": (total.raised, total.gifts)}
+    if total.currency != total.campaign.currency:
+        return shown
+    month = Month.parse(total.month)
+    its_bar = bar.bar(total.campaign_id, month)
+    glance = dashboard.glance(campaign=total.campaign, month=month, livemode=settings.LIVEMODE, now=timezone.now())
+    shown["the bar"] = (its_bar.raised, its_bar.gifts)
+    shown["the dashboard"] = (glance.sums.raised, glance.sums.gifts)
+    shown["its days"] = (glance.days[-1] if glance.days else 0, total.gifts)
+    tiers = [tier for tier in glance.tiers if tier.amount != 0]
+    shown["its tiers"] = (sum(tier.raised for tier in tiers), sum(tier.supporters for tier in tiers))
+    return shown

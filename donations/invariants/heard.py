@@ -1,0 +1,53 @@
+"""What inbox rows say, and what others said of the same subject: read for a page of rows at once."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from donations.invariants.movements import Heard
+from donations.models import InboxEvent
+from donations.processors.base import Fact, fact_from_json
+
+State = InboxEvent.State
+Subject = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Facts:
+    """The facts of a page's rows by number, and of all processed rows of the same subjects."""
+
+    of_row: dict[int, Fact] = field(default_factory=dict)
+    of_subject: defaultdict[Subject, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+
+    def heard(self, row: InboxEvent) -> Heard | None:
+        """A row's fact among those of its subject; None without a fact that can be read."""
+        fact = self.of_row.get(row.pk)
+        if fact is None:
+            return None
+        alike = self.of_subject[row.processor, row.subject] if row.subject else []
+        return Heard(fact, tuple(alike) if fact in alike else (*alike, fact))
+
+
+def facts_of(rows: Iterable[InboxEvent]) -> Facts:
+    """Read what these rows and their like say."""
+    found = Facts()
+    subjects = set()
+    for row in rows:
+        fact = stored_fact(row)
+        if fact is not None:
+            found.of_row[row.pk] = fact
+            subjects.add(row.subject)
+    alike = InboxEvent.objects.filter(subject__in=subjects - {""}, state=State.PROCESSED, facts__isnull=False)
+    for row in alike.only("processor", "subject", "facts"):
+        fact = stored_fact(row)
+        if fact is not None:
+            found.of_subject[row.processor, row.subject].append(fact)
+    return found
+
+
+def stored_fact(row: InboxEvent) -> Fact | None:
+    """The fact that stands in a row; None where there is none, or none that can be read."""
+    try:
+        return fact_from_json(row.facts) if row.facts else None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None

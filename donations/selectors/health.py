@@ -1,0 +1,315 @@
+"""Whether the site is well: its inbox, its mail, its checks, and the troubles that need a person."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.contrib.admin.utils import quote
+from django.db import connection
+from django.db.models import Count, Min, Q
+from django.urls import reverse
+from django.utils import timezone
+
+from donations.models import Alert, CheckResult, InboxEvent, OutboxMessage, RefundRequest
+from donations.models.inbox import GAVE_UP, PAID_TWICE
+from donations.processors.base import KEY_LASTS
+from donations.selectors import refunds
+
+PATIENCE = timedelta(minutes=1)
+WRONG_MODE_LASTS = timedelta(days=1)
+MAIL_LASTS = timedelta(days=3)
+REFUND_PATIENCE = timedelta(hours=1)
+SHORTEST_SILENCE = timedelta(hours=1)
+SILENCE = 4  # times the longest usual one
+CHECKED_WITHIN = timedelta(hours=1)
+SEEN_LASTS = timedelta(seconds=100)  # somebody looks every minute, at least
+State = InboxEvent.State
+Kind = CheckResult.Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """The last result of a check; `is_equal` is None until it has run."""
+
+    finished_at: datetime | None = None
+    is_equal: bool | None = None
+    since: datetime | None = None
+    findings: int = 0
+    words: tuple[str, ...] = ()
+    unseen: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether what the processor tells us arrives, is made something of, and adds up. Times are UTC.
+
+    `wrong_mode_lately` are of the last day; mail that is unsure or failed is of the last three. `refunds_unanswered`
+    got no answer for an hour; `unanswered_refunds` are the gifts, one a refund, of those that are not sent again.
+    """
+
+    now: datetime
+    last_received: datetime | None
+    last_delivered: datetime | None
+    longest_gap: timedelta | None
+    oldest_unprocessed: datetime | None
+    unprocessed: int
+    waiting: int
+    quarantined: int
+    paid_twice: int
+    dead_letters: int
+    wrong_mode: int
+    wrong_mode_lately: int
+    mail_unsure: int
+    mail_failed: int
+    refunds_unanswered: int
+    unanswered_refunds: tuple[str, ...]
+    books: Check
+    reconcile: Check
+
+    def is_late(self) -> bool:
+        """Whether an event has lain unprocessed for longer than a minute."""
+        return self.oldest_unprocessed is not None and self.now - self.oldest_unprocessed > PATIENCE
+
+    def is_silent(self) -> bool:
+        """Whether deliveries have been away four times as long as they ever are, and an hour at least."""
+        if self.longest_gap is None or self.last_delivered is None:
+            return False
+        return self.now - self.last_delivered > max(SHORTEST_SILENCE, SILENCE * self.longest_gap)
+
+    def is_unchecked(self) -> bool:
+        """Whether the books were checked once, and not for an hour since."""
+        return self.books.finished_at is not None and self.now - self.books.finished_at > CHECKED_WITHIN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """What needs a person: in words without personal data, what to do, and where."""
+
+    kind: str
+    words: str
+    remedy: str
+    path: str
+
+    @property
+    def permission(self) -> str:
+        """The right that one needs where it is mended."""
+        for room in ("inboxevent", "outboxmessage", "gift"):
+            if self.path.startswith(reverse(f"admin:donations_{room}_changelist")):
+                return f"donations.view_{room}"
+        return "donations.view_monthtotal"
+
+
+def health() -> Health:
+    """The state of inbox, mail, refunds and checks, each found by an index of its own."""
+    now, alarms = timezone.now(), _alarms()
+    is_ready = Q(state=State.READY)
+    queue = InboxEvent.objects.filter(next_try_at__isnull=False).aggregate(
+        oldest=Min("received_at", filter=is_ready),
+        unprocessed=Count("id", filter=is_ready),
+        waiting=Count("id", filter=Q(state=State.WAITING)),
+    )
+    last_received, last_delivered = _last_events()
+    mail = _mail(now)
+    unanswered = list(refunds.unanswered(now=now, age=REFUND_PATIENCE).values_list("gift_id", "requested_at"))
+    checks = {row.kind: row for row in CheckResult.objects.all()}
+    deliveries = checks.get(Kind.DELIVERIES)
+    return Health(
+        now=now,
+        last_received=last_received,
+        last_delivered=last_delivered,
+        longest_gap=deliveries.longest_gap if deliveries else None,
+        oldest_unprocessed=queue["oldest"],
+        unprocessed=queue["unprocessed"],
+        waiting=queue["waiting"],
+        **alarms,
+        mail_unsure=mail["unsure"],
+        mail_failed=mail["failed"],
+        refunds_unanswered=len(unanswered),
+        unanswered_refunds=tuple(gift for gift, asked_at in unanswered if asked_at <= now - KEY_LASTS),
+        books=_check(checks.get(Kind.BOOKS)),
+        reconcile=_check(checks.get(Kind.RECONCILE)),
+    )
+
+
+def _last_events() -> tuple[datetime | None, datetime | None]:
+    """When the last event came, and the last one that the processor delivered: nearly always the same.
+
+    What staff enter tells nothing of whether the processor reaches us.
+    """
+    newest = InboxEvent.objects.order_by("-id").values_list("received_at", "origin")
+    last = newest.exclude(origin=InboxEvent.Origin.STAFF).first()
+    delivery = InboxEvent.Origin.DELIVERY
+    delivered = last if last is None or last[1] == delivery else newest.filter(origin=delivery).first()
+    return (last[0] if last else None, delivered[0] if delivered else None)
+
+
+MAIL = f"""
+SELECT state, COUNT(*) FROM {OutboxMessage._meta.db_table}
+WHERE state IN ('failed', 'unsure') AND next_try_at > %s GROUP BY state
+"""  # noqa: S608 (the only text put in is our own table name)
+
+
+def _mail(now: datetime) -> Counter[str]:
+    """Mail that was not sent, by state; in literal states, as SQLite takes the partial index for these alone."""
+    with connection.cursor() as cursor:
+        cursor.execute(MAIL, [connection.ops.adapt_datetimefield_value(now - MAIL_LASTS)])
+        return Counter(dict(cursor.fetchall()))
+
+
+def _check(row: CheckResult | None) -> Check:
+    if row is None:
+        return Check()
+    return Check(
+        finished_at=row.finished_at,
+        is_equal=row.is_equal,
+        since=row.since,
+        findings=row.findings,
+        words=tuple(row.words.splitlines()),
+        unseen=row.unseen,
+    )
+
+
+ALARMS = f"""
+SELECT
+  SUM(CASE WHEN state = 'quarantined' THEN 1 ELSE 0 END) AS quarantined,
+  SUM(CASE WHEN state = 'quarantined' AND reason LIKE '{PAID_TWICE}%%' THEN 1 ELSE 0 END) AS paid_twice,
+  SUM(CASE WHEN state = 'quarantined' AND reason LIKE '{GAVE_UP}%%' THEN 1 ELSE 0 END) AS dead_letters,
+  SUM(CASE WHEN state = 'wrong_mode' THEN 1 ELSE 0 END) AS wrong_mode,
+  SUM(CASE WHEN state = 'wrong_mode' AND received_at > %s THEN 1 ELSE 0 END) AS wrong_mode_lately
+FROM {InboxEvent._meta.db_table} WHERE state IN ('quarantined', 'wrong_mode')
+"""  # noqa: S608 (the only texts put in are our own table name and constants)
+
+
+def _alarms() -> dict[str, int]:
+    """How many rows are in each state that wants a person. SQLite takes the partial index for literal states alone."""
+    lately = connection.ops.adapt_datetimefield_value(timezone.now() - WRONG_MODE_LASTS)
+    with connection.cursor() as cursor:
+        cursor.execute(ALARMS, [lately])
+        names = [column[0] for column in cursor.description]
+        return {name: int(number or 0) for name, number in zip(names, cursor.fetchone(), strict=True)}
+
+
+# ---- what needs a person
+
+
+def troubles(health: Health) -> list[Trouble]:
+    """Everything that somebody has to look at, what matters most first."""
+    return [*_of_the_books(health), *_of_the_inbox(health), *_of_calls_and_mail(health)]
+
+
+def _of_the_books(health: Health) -> Iterator[Trouble]:
+    if health.books.is_equal is False or health.reconcile.is_equal is False:
+        number = health.books.findings + health.reconcile.findings
+        yield Trouble(
+            kind="books_unequal",
+            words=f"The books are not equal: {_count(number, 'finding')}.",
+            remedy="Read the findings on the health page; manage.py check_books prints all of them with what to do.",
+            path=reverse("staff-health"),
+        )
+
+
+def _of_the_inbox(health: Health) -> Iterator[Trouble]:
+    inbox = reverse("admin:donations_inboxevent_changelist")
+    others = health.quarantined - health.paid_twice
+    if others:
+        yield Trouble(
+            kind="quarantine",
+            words=f"{_count(others, 'event')} {_are(others)} in quarantine and not in the figures.",
+            remedy="Open the quarantine, and accept or dismiss each of them.",
+            path=f"{inbox}?state__exact=quarantined",
+        )
+    if health.paid_twice:
+        yield Trouble(
+            kind="paid_twice",
+            words=f"{_count(health.paid_twice, 'gift')} {_are(health.paid_twice)} paid twice.",
+            remedy="Refund the second payment in the processor’s dashboard and dismiss the event, or accept it.",
+            path=f"{inbox}?state__exact=quarantined",
+        )
+    if health.wrong_mode_lately:
+        yield Trouble(
+            kind="wrong_mode",
+            words=f"{_count(health.wrong_mode_lately, 'event')} of the other mode came within a day.",
+            remedy="Look at the mode of the webhook endpoint in the processor’s dashboard, and at the site’s key.",
+            path=f"{inbox}?state__exact=wrong_mode",
+        )
+
+
+def _of_calls_and_mail(health: Health) -> Iterator[Trouble]:
+    if health.is_silent():
+        yield Trouble(
+            kind="deliveries_silent",
+            words="The processor has told us nothing for longer than usual.",
+            remedy="Look in its dashboard whether the webhook endpoint is enabled, and which answers it got.",
+            path=reverse("staff-health"),
+        )
+    if health.mail_unsure:
+        yield Trouble(
+            kind="mail_unsure",
+            words=f"{_count(health.mail_unsure, 'message')} may or may not have been sent within three days.",
+            remedy="Look at the mail server’s log; the site never sends them again by itself.",
+            path=f"{reverse('admin:donations_outboxmessage_changelist')}?state__exact=unsure",
+        )
+    yield from _of_refunds(health)
+
+
+def _of_refunds(health: Health) -> Iterator[Trouble]:
+    """After an hour somebody may look; after 23, when they are not sent again, somebody has to."""
+    if health.unanswered_refunds:
+        number, gifts = len(health.unanswered_refunds), sorted(set(health.unanswered_refunds))
+        gift_page = reverse("admin:donations_gift_change", args=[quote(gifts[0])])
+        hours = int(KEY_LASTS.total_seconds()) // 3600
+        yield Trouble(
+            kind="refund_unanswered",
+            words=f"{_count(number, 'refund')} got no answer from the payment service for {hours} hours, "
+            f"and {_are(number)} not sent again.",
+            remedy=f"Look for {'it' if number == 1 else 'them'} there, and see the page of the gift for what to do.",
+            path=gift_page if len(gifts) == 1 else reverse("staff-health"),
+        )
+    elif health.refunds_unanswered:
+        number = health.refunds_unanswered
+        yield Trouble(
+            kind="refund_unanswered",
+            words=f"{_count(number, 'refund')} {_are(number)} without an answer from the processor for over an hour.",
+            remedy="Look in the processor’s dashboard whether it was made; the site asks again for 23 hours.",
+            path=reverse("staff-health"),
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def troubles_seen() -> list[Trouble]:
+    """The troubles that were there when somebody looked last: one row each, for pages that must cost little."""
+    seen = Alert.objects.filter(ended_at__isnull=True, seen_at__gt=timezone.now() - SEEN_LASTS).order_by("began_at")
+    return [Trouble(kind=alert.kind, words=alert.words, remedy=alert.remedy, path=alert.path) for alert in seen]
+
+
+def unanswered_refunds(now: datetime, most: int = 20) -> list[RefundRequest]:
+    """Refunds that the processor has not answered for an hour, the oldest first."""
+    return list(refunds.unanswered(now=now, age=REFUND_PATIENCE)[:most])
+
+
+# ---- how often the processor calls
+
+USUAL = timedelta(days=30)
+SHORTEST_SPAN = timedelta(days=1)  # of less than a day, nobody can say what is usual
+
+
+def longest_gap() -> timedelta | None:
+    """The longest time without a delivery in the 30 days up to the last one; None where they span less than a day."""
+    deliveries = InboxEvent.objects.filter(origin=InboxEvent.Origin.DELIVERY).order_by("id")
+    last = deliveries.values_list("received_at", flat=True).last()
+    if last is None:
+        return None
+    longest, first, before = timedelta(), None, None
+    for at in deliveries.filter(received_at__gte=last - USUAL).values_list("received_at", flat=True).iterator():
+        first = first or at
+        longest = max(longest, at - (before or at))
+        before = at
+    return longest if first and last - first >= SHORTEST_SPAN else None

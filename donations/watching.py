@@ -1,0 +1,53 @@
+"""Watch over the site: run the checks that are due, and tell staff of what needs a person.
+
+Called by Celery's beat, by the ticker where there is no Redis, and by `manage.py check_books`. Any number of processes
+may call it: each check is claimed by one.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+
+from donations import health, invariants
+from donations.health import Result
+from donations.invariants import Finding
+from donations.models import CheckResult
+from donations.selectors import health as wellbeing
+
+log = logging.getLogger(__name__)
+Kind = CheckResult.Kind
+BOOKS_EVERY = timedelta(minutes=10)
+DELIVERIES_EVERY = timedelta(hours=1)
+
+
+def check_books(tell: Callable[[Finding], object] | None = None) -> Result:
+    """Check every invariant now, tell each finding as it comes, and store the result that staff see."""
+    tally: Counter[str] = Counter()
+    number = 0
+    words: list[str] = []
+    for finding in invariants.check(tally):
+        number += 1
+        if len(words) < health.WORDS_KEPT:
+            words.append(str(finding))
+            log.error("the books are not equal: %s", finding)
+        if tell:
+            tell(finding)
+    result = Result(findings=number, words=tuple(words), checked=dict(tally))
+    health.keep(Kind.BOOKS, result)
+    return result
+
+
+def check_books_if_due() -> bool:
+    """Check the books unless that was done within ten minutes, or is being done; whether it was done now."""
+    if not health.claim(Kind.BOOKS, every=BOOKS_EVERY):
+        return False
+    check_books()
+    return True
+
+
+def look() -> None:
+    """Learn once an hour how often the processor calls, and begin and end alerts."""
+    if health.claim(Kind.DELIVERIES, every=DELIVERIES_EVERY):
+        health.keep(Kind.DELIVERIES, Result(findings=0, longest_gap=wellbeing.longest_gap()))
+    health.note(wellbeing.troubles(wellbeing.health()))

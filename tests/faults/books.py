@@ -1,0 +1,168 @@
+"""Small books with everything in them that can be booked, waits, or was decided about; made through the front door."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+from donations import inbox, processors, projections
+from donations.models import Campaign, Donor, Follower, Gift, GiftState, InboxEvent, RefundRequest
+from donations.processors.base import CheckoutOrder
+from tests.factories import (
+    Event,
+    checkout_event,
+    deliver,
+    event,
+    make_campaign,
+    make_gift,
+    make_staff,
+    refund_event,
+)
+
+BEGINS = datetime(2024, 10, 20, tzinfo=UTC)
+DAYS = 70
+
+
+def make_books(rng: random.Random, gifts: int = 40) -> None:
+    """Fill the empty database, the same for the same random choices."""
+    campaigns = [
+        make_campaign("general"),
+        make_campaign("water", currency="EUR", time_zone="Europe/Berlin"),
+        make_campaign("schools", currency="JPY", time_zone="Asia/Tokyo"),
+    ]
+    given = [_gift(rng, campaign) for _ in range(gifts) for campaign in [rng.choice(campaigns)]]
+    told = [told for gift in given for told in _life(rng, gift)]
+    rng.shuffle(told)
+    deliver(*told, *_strangers(rng, given))
+    inbox.drain()
+    _decide(rng)
+    _ask_for_refunds(rng)
+    _follow(campaigns)
+    _erase_some_bodies(rng)
+
+
+def _moment(rng: random.Random) -> datetime:
+    return BEGINS + timedelta(seconds=rng.randrange(DAYS * 86_400))
+
+
+def _gift(rng: random.Random, campaign: Campaign) -> Gift:
+    """As a reader's form begins it, with the parameters that the processor is asked with."""
+    tier = rng.choice(["500.00", "2500.00", "custom"])
+    amount, cover = rng.randrange(1000, 300_000), rng.choice([0, 0, rng.randrange(100, 999)])
+    gift = make_gift(campaign, amount, fee_cover=cover, tier=tier, reference=f"gift_{rng.getrandbits(80):020x}")
+    order = CheckoutOrder(
+        reference=gift.pk,
+        monthly=False,
+        campaign=campaign.pk,
+        campaign_name=campaign.name,
+        amount=amount,
+        fee_cover=cover,
+        currency=gift.currency,
+        email="",
+        success_url="http://testserver/",
+        cancel_url="http://testserver/",
+        expires_at=_moment(rng),
+    )
+    gift.checkout_parameters = processors.default().checkout_parameters(order)
+    gift.checkout_id = f"cs_test_{gift.pk[5:]}"
+    gift.save(update_fields=["checkout_parameters", "checkout_id"])
+    return gift
+
+
+# ---- what the processor tells of a gift
+
+
+def _life(rng: random.Random, gift: Gift) -> list[Event]:
+    at = _moment(rng)
+    kind = rng.choice(["paid"] * 6 + ["delayed", "awaiting", "failed", "expired", "pending", "other amount", "twice"])
+    paid = checkout_event(gift, at=at)
+    later = at + timedelta(days=rng.randrange(1, 20))
+    match kind:
+        case "paid":
+            return [paid, *_refunds(rng, gift, later)]
+        case "delayed":
+            settled = checkout_event(gift, "checkout.session.async_payment_succeeded", at=later)
+            return [checkout_event(gift, paid=False, at=at), settled]
+        case "awaiting":
+            return [checkout_event(gift, paid=False, at=at)]
+        case "failed":
+            failed = checkout_event(gift, "checkout.session.async_payment_failed", at=later, paid=False)
+            return [checkout_event(gift, paid=False, at=at), failed]
+        case "expired":
+            return [checkout_event(gift, "checkout.session.expired", at=at, paid=False)]
+        case "other amount":
+            return [checkout_event(gift, at=at, amount_total=gift.total + 100)]
+        case "twice":
+            return [paid, checkout_event(gift, at=later, payment=f"pi_second{gift.pk[5:]}")]
+        case _:
+            return []
+
+
+def _refunds(rng: random.Random, gift: Gift, at: datetime) -> list[Event]:
+    """Perhaps a refund in one or two sightings, perhaps one that comes back, perhaps a second one."""
+    told: list[Event] = []
+    for number in range(rng.choice([0, 0, 1, 1, 2])):
+        refund, amount = f"re_{number}{gift.pk[5:]}", rng.randrange(1, gift.total // 3)
+        created = at + timedelta(hours=number)
+        statuses = rng.choice([["succeeded"], ["pending", "succeeded"], ["succeeded", "failed"], ["pending"]])
+        told += [
+            refund_event(
+                gift,
+                amount,
+                refund=refund,
+                status=status,
+                kind="refund.created" if not step else "refund.updated",
+                created=created,
+                at=created + timedelta(hours=step),
+            )
+            for step, status in enumerate(statuses)
+        ]
+    return told
+
+
+def _strangers(rng: random.Random, given: list[Gift]) -> list[Event]:
+    """What is not ours, of the other mode, malformed, too early, or of no meaning for the books."""
+    unpaid = next(gift for gift in given)
+    foreign = event("checkout.session.completed", {"id": "cs_x", "mode": "payment", "payment_intent": "pi_x"})
+    wrong_mode = checkout_event(rng.choice(given))
+    wrong_mode["livemode"] = True
+    return [
+        foreign,
+        refund_event(unpaid, 100, payment="pi_x", refund="re_x"),
+        wrong_mode,
+        checkout_event(unpaid, amount_total="much"),
+        refund_event(unpaid, 100, payment="pi_early", refund="re_early"),
+        event("payout.paid", {"id": "po_1"}),
+        event("customer.created", {"id": "cus_1"}),
+    ]
+
+
+# ---- what people do
+
+
+def _decide(rng: random.Random) -> None:
+    staff = make_staff(superuser=True)
+    quarantined = InboxEvent.objects.filter(state="quarantined", facts__isnull=False).order_by("pk")
+    for position, row in enumerate(list(quarantined)):
+        if position % 3 == 0:
+            inbox.accept(row, user=staff, reason="the donor meant it")
+        elif position % 3 == 1:
+            inbox.dismiss(row, user=staff, reason="given back by hand")
+
+
+def _ask_for_refunds(rng: random.Random) -> None:
+    for state in GiftState.objects.filter(charged__gt=1000, refunded=0).order_by("pk")[:4]:
+        projections.reserve_refund(gift=state.pk, amount=500)
+        status = rng.choice(["sending", "accepted"])
+        RefundRequest.objects.create(
+            key=f"refund_{rng.getrandbits(128):032x}", gift_id=state.pk, amount=500, status=status
+        )
+
+
+def _follow(campaigns: list[Campaign]) -> None:
+    for number, campaign in enumerate(campaigns):
+        donor = Donor.objects.create(email=f"follower{number}@example.org")
+        projections.confirm_follower(Follower.objects.create(donor=donor, campaign=campaign, livemode=False))
+
+
+def _erase_some_bodies(rng: random.Random) -> None:
+    processed = list(InboxEvent.objects.filter(state="processed").order_by("pk").values_list("pk", flat=True))
+    InboxEvent.objects.filter(pk__in=rng.sample(processed, len(processed) // 5)).update(body=None)

@@ -1,0 +1,197 @@
+"""The invariants of the books: whole books have no finding, and each lie in them has one."""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from donations import inbox, invariants
+from donations.invariants import entries, events, gifts
+from donations.invariants.movements import MUST_MAKE
+from donations.models import (
+    DailyRollup,
+    Gift,
+    GiftState,
+    InboxEvent,
+    LedgerEntry,
+    MonthTotal,
+    RefundRequest,
+    guards,
+)
+from donations.processors.base import FACTS
+from tests.factories import checkout_event, confirm, deliver, make_campaign, make_gift
+from tests.faults.books import make_books
+from tests.faults.tampering import findings, switch_guards_off, taken_back
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def books(rng: random.Random) -> None:
+    """Books with everything in them, and their guards off."""
+    make_books(random.Random(7), gifts=25)
+    switch_guards_off()
+
+
+# ---- whole books
+
+
+def test_books_that_are_whole_have_no_finding(rng: random.Random) -> None:
+    make_books(rng)
+    tally: Counter[str] = Counter()
+    assert list(invariants.check(tally)) == []
+    assert tally["inbox events"] == InboxEvent.objects.count()
+    assert tally["entries"] == LedgerEntry.objects.count() > 10
+    assert tally["gifts"] == Gift.objects.count()
+
+
+def test_books_without_anything_have_no_finding() -> None:
+    assert list(invariants.check()) == []
+
+
+def test_books_stay_whole_while_events_wait_and_are_read_again() -> None:
+    campaign = make_campaign()
+    confirm(make_gift(campaign))
+    deliver(checkout_event(make_gift(campaign)))
+    assert list(invariants.check()) == []
+    inbox.replay(InboxEvent.objects.order_by("pk")[0])
+    assert list(invariants.check()) == []
+
+
+def test_every_kind_of_fact_says_what_it_must_have_made() -> None:
+    assert set(MUST_MAKE) == set(FACTS.values())
+
+
+# ---- each lie is found by the invariant that is about it
+
+Lie = Callable[[], Any]
+
+
+def first(model: Any, **values: Any) -> Any:
+    row = model.objects.filter(**values).order_by("pk").first()
+    assert row is not None, (model, values)
+    return row
+
+
+def changed(model: Any, where: dict[str, Any], **values: Any) -> Lie:
+    """One row of a table changed, past everything that would forbid it."""
+    return lambda: model.objects.filter(pk=first(model, **where).pk).update(**values)
+
+
+def body_gone_and_facts_changed() -> None:
+    row = first(InboxEvent, state="processed", facts__kind="paid")
+    InboxEvent.objects.filter(pk=row.pk).update(body=None, facts={**row.facts, "payment": "pi_other"})
+
+
+def another_sighting() -> None:
+    row = first(InboxEvent, state="processed", facts__kind="refund", facts__status="failed")
+    InboxEvent.objects.filter(pk=row.pk).update(body=None, facts={**row.facts, "amount": 1})
+
+
+def refund_entry_gone() -> None:
+    LedgerEntry.objects.filter(pk=first(LedgerEntry, kind="refund").pk)._raw_delete(using="default")
+
+
+def booked_a_week_later() -> None:
+    entry = first(LedgerEntry)
+    LedgerEntry.objects.filter(pk=entry.pk).update(booked_at=entry.booked_at + timedelta(days=7))
+
+
+PAID = {"state": "processed", "facts__kind": "paid"}
+GIFT = {"kind": "gift"}
+LIES: dict[str, Lie] = {
+    "body_is_as_received": changed(InboxEvent, PAID | {"body__isnull": False}, body=b"{}"),
+    "facts_are_what_the_body_says": changed(InboxEvent, PAID | {"body__isnull": False}, payment="pi_other"),
+    "facts_agree_with_their_row": body_gone_and_facts_changed,
+    "sightings_agree": another_sighting,
+    "state_has_its_reason": changed(InboxEvent, {"state": "quarantined"}, state="dismissed"),
+    "state_fits_the_facts": changed(InboxEvent, PAID, state="nothing"),
+    "processor_is_known": changed(InboxEvent, PAID, processor="other"),
+    "gift_is_the_right_one": changed(InboxEvent, PAID, gift_reference="gift_other"),
+    "movements_are_booked": refund_entry_gone,
+    "entry_is_told_of": changed(LedgerEntry, GIFT, inbox_event=None),
+    "entry_was_booked_in_time": booked_a_week_later,
+    "entry_is_like_its_gift": changed(LedgerEntry, GIFT, tier="other"),
+    "goal_amount_leaves_out_the_cover": changed(LedgerEntry, GIFT, goal_amount=1),
+    "gift_was_paid_as_asked": changed(Gift, {"state__status": "confirmed"}, amount=1),
+    "dates_are_of_the_zone": changed(LedgerEntry, GIFT, campaign_month="1999-01"),
+    "state_is_what_its_entries_say": changed(GiftState, {"status": "confirmed"}, counted=1),
+    "gift_is_as_it_was_asked": changed(Gift, {"state__isnull": True}, amount=1),
+    "refunds_requested_are_within_the_charge": changed(RefundRequest, {}, amount=1),
+    "totals_are_what_the_ledger_says": changed(MonthTotal, {"raised__gt": 0}, refunded=1),
+    "one_figure_everywhere": changed(DailyRollup, {"dimension": "all", "raised__gt": 0}, raised=1),
+    "nothing_belongs_to_what_is_gone": changed(LedgerEntry, GIFT, gift="gift_gone"),
+}
+
+
+@pytest.mark.usefixtures("books")
+@pytest.mark.parametrize("name", LIES)
+def test_each_lie_is_found_by_the_invariant_that_is_about_it(name: str) -> None:
+    assert list(findings()) == []
+    with taken_back():
+        LIES[name]()
+        found = list(findings())
+    assert name in {finding.invariant for finding in found}, found
+    assert all(finding.words and finding.remedy.endswith(".") for finding in found)
+
+
+def test_every_invariant_of_rows_has_its_lie() -> None:
+    named = {one.__name__ for room in (events, entries, gifts) for one in room.INVARIANTS}
+    # The database refuses a wrong sign; the next test lets one in.
+    assert named - LIES.keys() == {"signs_are_of_the_kind"}
+
+
+@pytest.mark.parametrize("fields", [{"kind": "refund"}, {"amount": 0}, {"kind": "gift", "settlement_amount": 5}])
+def test_a_sign_that_the_database_would_refuse_is_found_where_it_was_let_in(fields: dict[str, Any]) -> None:
+    confirm(make_gift(make_campaign()))
+    entry = LedgerEntry.objects.get()
+    for name, value in fields.items():
+        setattr(entry, name, value)
+    alone = entries.Entry(entry, None, "", None, None)
+    assert list(entries.signs_are_of_the_kind(alone)) != []
+
+
+def test_a_guard_that_is_gone_is_found() -> None:
+    switch_guards_off()
+    found = [finding.key for finding in invariants.check()]
+    assert found == [f"trigger {name}" for name in guards.missing()] != []
+
+
+def test_a_row_so_odd_that_a_check_fails_is_found_and_the_others_go_on() -> None:
+    campaign = make_campaign()
+    deliver(checkout_event(make_gift(campaign), paid=False))
+    inbox.drain()
+    InboxEvent.objects.update(facts={"kind": "checkout", "gift": 1})
+    found = {finding.key for finding in invariants.check()}
+    assert "the check itself" in found
+    assert len(found) > 1
+
+
+# ---- a running site
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_what_is_booked_meanwhile_raises_no_false_alarm() -> None:
+    campaign = make_campaign()
+    confirm(make_gift(campaign))
+    running = invariants.check(tally := Counter())
+
+    def book() -> None:
+        guards.install()
+        confirm(make_gift(campaign))
+        connection.close()
+
+    switch_guards_off()
+    next(running)  # a guard is missing: the snapshot was taken
+    thread = threading.Thread(target=book)
+    thread.start()
+    thread.join(10)
+    assert {finding.invariant for finding in running} == {"ledger_is_append_only"}
+    assert tally["entries"] == 1
+    assert LedgerEntry.objects.count() == 2

@@ -1,0 +1,291 @@
+"""Checks are run when they are due by one process, and staff are told of what needs them: once, and once it is over."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core import mail
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from donations import health, inbox, outbox, watching
+from donations.health import Result
+from donations.models import Alert, CheckResult, InboxEvent, MonthTotal, OutboxMessage, RefundRequest
+from donations.selectors import health as wellbeing
+from donations.tasks import check_books as check_books_task
+from donations.tasks import watch as watch_task
+from tests.factories import checkout_event, confirm, deliver, make_campaign, make_gift
+
+pytestmark = pytest.mark.django_db
+STAFF = ["desk@example.org", "finance@example.org"]
+
+
+@pytest.fixture(autouse=True)
+def staff_mail(settings: Any) -> None:
+    settings.STAFF_MAIL = STAFF
+
+
+def quarantine(amount: int = 1) -> None:
+    """A payment that was not what was asked."""
+    campaign = make_campaign(f"fund-{InboxEvent.objects.count()}", is_default=False)
+    confirm(make_gift(campaign), amount_total=amount)
+
+
+def settle_all() -> None:
+    InboxEvent.objects.filter(state="quarantined").update(state="dismissed")
+
+
+def let_pass(minutes: float) -> None:
+    for alert in Alert.objects.filter(ended_at__isnull=True):
+        Alert.objects.filter(pk=alert.pk).update(seen_at=alert.seen_at - timedelta(minutes=minutes))
+
+
+def mailed() -> list[str]:
+    outbox.send_due()
+    return [message.subject for message in mail.outbox]
+
+
+# ---- checks
+
+
+def test_of_two_processes_one_runs_a_check_that_is_due() -> None:
+    assert watching.check_books_if_due()
+    assert not watching.check_books_if_due()
+    CheckResult.objects.update(due_at=timezone.now())
+    assert watching.check_books_if_due()
+
+
+def test_since_stays_while_the_answer_stays() -> None:
+    health.keep("reconcile", Result(findings=0))
+    equal_since = CheckResult.objects.get().since
+    health.keep("reconcile", Result(findings=0, unseen=3))
+    assert (CheckResult.objects.get().since, CheckResult.objects.get().unseen) == (equal_since, 3)
+    health.keep("reconcile", Result(findings=2, words=("one", "two")))
+    row = CheckResult.objects.get()
+    assert (row.is_equal, row.findings, row.words) == (False, 2, "one\ntwo")
+    assert row.since is not None
+    assert row.since != equal_since
+
+
+def test_celery_does_both() -> None:
+    check_books_task()
+    watch_task()
+    assert set(CheckResult.objects.values_list("kind", flat=True)) == {"books", "deliveries"}
+
+
+# ---- what is a trouble
+
+
+def paid_twice() -> None:
+    gift = make_gift(make_campaign())
+    confirm(gift)
+    confirm(gift, payment="pi_second")
+
+
+def wrong_mode() -> None:
+    told = checkout_event(make_gift(make_campaign()))
+    told["livemode"] = True
+    deliver(told)
+    inbox.drain()
+
+
+def unequal_books() -> None:
+    confirm(make_gift(make_campaign()))
+    MonthTotal.objects.update(raised=1)
+    watching.check_books()
+
+
+def unequal_to_the_processor() -> None:
+    health.keep("reconcile", Result(findings=1, words=("a payment is missing",), unseen=1))
+
+
+def unsure_mail() -> None:
+    now = timezone.now()
+    OutboxMessage.objects.create(kind="receipt", subject_id="gift_x", state="unsure", next_try_at=now)
+
+
+def unanswered_refund() -> None:
+    gift = make_gift(make_campaign())
+    confirm(gift)
+    RefundRequest.objects.create(gift=gift, amount=1)
+    RefundRequest.objects.update(requested_at=timezone.now() - timedelta(hours=2))
+
+
+def silence() -> None:
+    told_at(timezone.now() - timedelta(days=4), *[timedelta(hours=hour) for hour in range(0, 60, 6)])
+
+
+def told_at(begin: Any, *after: timedelta) -> None:
+    """Deliveries at these times, the first at the beginning."""
+    for shift in after:
+        number = InboxEvent.objects.count()
+        InboxEvent.objects.create(
+            processor="stripe",
+            event_id=f"evt_{number}",
+            type="payout.paid",
+            received_at=begin + shift,
+            body_sha256=b"",
+            state="nothing",
+        )
+
+
+TROUBLES: dict[str, list[Callable[[], None]]] = {
+    "quarantine": [quarantine],
+    "paid_twice": [paid_twice],
+    "wrong_mode": [wrong_mode],
+    "books_unequal": [unequal_books, unequal_to_the_processor],
+    "mail_unsure": [unsure_mail],
+    "refund_unanswered": [unanswered_refund],
+    "deliveries_silent": [silence],
+}
+
+
+@pytest.mark.parametrize("kind, make", [(kind, make) for kind, makes in TROUBLES.items() for make in makes])
+def test_each_trouble_is_told_by_mail_with_what_to_do(kind: str, make: Callable[[], None]) -> None:
+    make()
+    watching.look()
+    alert = Alert.objects.get()
+    assert alert.kind == kind
+    outbox.send_due()
+    letter = next(letter for letter in mail.outbox if letter.to == STAFF)
+    assert letter.subject == f"[test] us: {alert.words}"
+    assert alert.remedy in letter.body
+    assert f"http://testserver{alert.path}" in letter.body
+    assert "reader@example.org" not in letter.body
+
+
+def test_a_well_site_has_no_trouble() -> None:
+    confirm(make_gift(make_campaign()))
+    watching.check_books()
+    watching.look()
+    assert not Alert.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "gaps, quiet, silent",
+    [
+        ([6, 6, 6, 6], 23, False),
+        ([6, 6, 6, 6], 25, True),
+        ([0.1] * 300, 0.9, False),
+        ([0.1] * 300, 1.1, True),
+        ([1, 1], 1000, False),  # of three hours, nobody can say what is usual
+    ],
+)
+def test_silence_is_four_times_the_longest_usual_gap_and_an_hour_at_least(
+    gaps: list[float], quiet: float, silent: bool
+) -> None:
+    moments = [sum(gaps[:number]) for number in range(len(gaps) + 1)]
+    begin = timezone.now() - timedelta(hours=moments[-1] + quiet)
+    told_at(begin, *[timedelta(hours=moment) for moment in moments])
+    watching.look()
+    assert wellbeing.health().is_silent() is silent
+
+
+def test_what_a_sweep_found_does_not_end_a_silence() -> None:
+    silence()
+    InboxEvent.objects.create(
+        processor="stripe",
+        event_id="sweep:x",
+        origin="sweep",
+        type="payout.paid",
+        received_at=timezone.now(),
+        body_sha256=b"",
+        state="nothing",
+    )
+    watching.look()
+    assert Alert.objects.get().kind == "deliveries_silent"
+
+
+# ---- one mail while it lasts, one when it is over
+
+
+def test_a_trouble_is_mailed_once_while_it_lasts_and_once_when_it_is_over() -> None:
+    quarantine()
+    watching.look()
+    assert mailed() == ["[test] us: 1 event is in quarantine and not in the figures."]
+    quarantine()
+    watching.look()
+    assert len(mailed()) == 1
+    assert Alert.objects.get().words == "2 events are in quarantine and not in the figures."
+    settle_all()
+    let_pass(16)
+    watching.look()
+    watching.look()
+    assert mailed()[1:] == ["[test] us: over: 2 events are in quarantine and not in the figures."]
+    assert Alert.objects.get().ended_at is not None
+
+
+def test_a_trouble_that_comes_and_goes_is_one_trouble() -> None:
+    for _ in range(3):
+        quarantine()
+        watching.look()
+        settle_all()
+        watching.look()
+    let_pass(14)
+    watching.look()
+    assert len(mailed()) == 1
+    assert Alert.objects.get().ended_at is None
+
+
+def test_a_trouble_that_comes_again_is_told_again() -> None:
+    for _ in range(2):
+        quarantine()
+        watching.look()
+        settle_all()
+        let_pass(16)
+        watching.look()
+    assert len(mailed()) == 4
+    assert Alert.objects.count() == 2
+
+
+def test_a_thousand_events_in_quarantine_are_one_mail() -> None:
+    now = timezone.now()
+    InboxEvent.objects.bulk_create(
+        InboxEvent(
+            processor="stripe", event_id=f"evt_q{n}", type="x", received_at=now, body_sha256=b"", state="quarantined"
+        )
+        for n in range(1000)
+    )
+    watching.look()
+    assert mailed() == ["[test] us: 1,000 events are in quarantine and not in the figures."]
+
+
+def test_without_an_address_of_staff_nothing_is_mailed_and_the_alert_stands(settings: Any) -> None:
+    settings.STAFF_MAIL = []
+    quarantine()
+    watching.look()
+    assert Alert.objects.get().kind == "quarantine"
+    assert not OutboxMessage.objects.exists()
+
+
+def test_an_address_that_was_taken_away_meanwhile_gets_nothing(settings: Any) -> None:
+    quarantine()
+    watching.look()
+    settings.STAFF_MAIL = []
+    assert mailed() == []
+    assert OutboxMessage.objects.get().state == "failed"
+
+
+# ---- the command
+
+
+def test_the_command_says_how_much_it_checked_and_keeps_the_result(capsys: pytest.CaptureFixture[str]) -> None:
+    confirm(make_gift(make_campaign()))
+    call_command("check_books")
+    assert "the books are whole. Looked at: 1 inbox events, 1 entries" in capsys.readouterr().out
+    result = CheckResult.objects.get(kind="books")
+    assert (result.is_equal, result.findings, result.checked["entries"]) == (True, 0, 1)
+
+
+def test_the_command_prints_each_finding_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    confirm(make_gift(make_campaign()))
+    MonthTotal.objects.update(raised=1)
+    with pytest.raises(CommandError, match="things are wrong with the books"):
+        call_command("check_books")
+    printed = capsys.readouterr().out
+    assert "totals_are_what_the_ledger_says" in printed
+    assert "Run manage.py rebuild" in printed
+    result = CheckResult.objects.get(kind="books")
+    assert (result.is_equal, result.findings) == (False, len(printed.splitlines()))
+    assert result.words.splitlines()[0] == printed.splitlines()[0]
