@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Sized
 from pathlib import Path
 
-from tests.faults.grown import grown, set_up
+from tests.faults.grown import grown, revive, set_up
 from tests.house import House, eventually
 from tests.services import Postgres, children
 
@@ -57,11 +57,7 @@ class Reaper:
         self.killed[kind] += 1
 
     def revive(self) -> None:
-        """A unit whose main process has ended is ended as a whole, and started again."""
-        for name, start in (("site", self.launch_site), ("worker", self.home.start_worker)):
-            if self.home.processes[name].poll() is not None:
-                self.home.stop(name, signal.SIGKILL)
-                start()
+        revive(self.home, {"site": self.launch_site, "worker": self.home.start_worker})
 
     def launch_site(self) -> None:
         self.heard_before = len(self.heard)

@@ -1,7 +1,8 @@
 """A house as in deploy/, for faults: granian with two workers, a Celery worker with beat inside, Redis, PostgreSQL."""
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +21,14 @@ def grown(folder: Path) -> Iterator[tuple[House, Postgres, Redis]]:
             yield home, database, broker
         finally:
             home.close()
+
+
+def revive(home: House, starts: dict[str, Callable[[], object]] | None = None) -> None:
+    """As a service manager does: a unit whose main process has ended is ended as a whole, and started again."""
+    for name, start in (starts or {"site": home.launch_site, "worker": home.start_worker}).items():
+        if home.processes[name].poll() is not None:
+            home.stop(name, signal.SIGKILL)
+            start()
 
 
 def quiet(home: House) -> None:
