@@ -114,8 +114,8 @@ def drain(*, seconds: float | None = None) -> int:
 
 
 def is_left_lying(age: timedelta) -> bool:
-    """Whether an event has been ready for longer than this: the workers are away."""
-    return InboxEvent.objects.filter(next_try_at__lt=timezone.now() - age, state=State.READY).exists()
+    """Whether an event, ready or waiting, has been due for longer than this: the workers are away."""
+    return InboxEvent.objects.filter(next_try_at__lt=timezone.now() - age).exists()
 
 
 def process_batch(limit: int = BATCH) -> int:

@@ -23,8 +23,8 @@ PATIENCE = 30.0
 class House:
     """A site with its own database, on its own ports. `site` and `sandbox` are base addresses."""
 
-    def __init__(self, folder: Path, *, database_url: str, redis_url: str = "") -> None:
-        self.folder, self.redis_url = folder, redis_url
+    def __init__(self, folder: Path, *, database_url: str, redis_url: str = "", workers: int = 1) -> None:
+        self.folder, self.redis_url, self.workers = folder, redis_url, workers
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         site_port, sandbox_port = free_port(), free_port()
         self.site, self.sandbox = f"http://127.0.0.1:{site_port}", f"http://127.0.0.1:{sandbox_port}"
@@ -55,8 +55,16 @@ class House:
             self.start_worker()
 
     def start_site(self) -> None:
-        options = "--interface wsgi --workers 1 --blocking-threads 4 --no-ws --log-level warning --host 127.0.0.1"
-        self._start("site", "granian", *options.split(), "--port", self.ports["site"], "supportsite.wsgi:application")
+        self.launch_site()
+        self.await_site()
+
+    def launch_site(self) -> None:
+        """Start it, and wait for nothing."""
+        options = f"--interface wsgi --workers {self.workers} --blocking-threads 4 --no-ws --log-level warning"
+        address = ("--host", "127.0.0.1", "--port", self.ports["site"])
+        self._start("site", "granian", *options.split(), *address, "supportsite.wsgi:application")
+
+    def await_site(self) -> None:
         self._await_answer(self.site + "/healthz")
 
     def start_sandbox(self) -> None:

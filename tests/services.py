@@ -107,6 +107,12 @@ class Server:
                 raise RuntimeError(f"{self.name} did not start:\n{self.log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.05)
 
+    def start_if_ended(self) -> None:
+        """As a service manager does where a server has ended by itself."""
+        if self.process is not None and self.process.poll() is not None:
+            self.process = None
+            self.start()
+
     def stop(self) -> None:
         """An orderly stop: connections are ended, data is written."""
         self._end(self.stop_signal)

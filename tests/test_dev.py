@@ -1,6 +1,7 @@
 """`./dev` as a newcomer meets it: what it says when something is missing, and what it leaves behind."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import psycopg
 import pytest
 import redis as redis_client
 
+from tests.faults.__main__ import NAMES as FAULTS
 from tests.services import free_port, postgres, redis
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -308,3 +310,36 @@ def test_a_misspelt_test_file_is_told(bare: Path) -> None:
         1,
         ["There is no tests/test_nothing.py: look at the names in tests/."],
     )
+
+
+def usage_and_commands() -> tuple[str, list[str]]:
+    """What `./dev help` says, and the commands that the script takes."""
+    source = (ROOT / "dev").read_text()
+    taken = re.search(r"^    (run(?: \| [a-z]+)+)\)$", source, re.MULTILINE)
+    assert taken
+    done = subprocess.run([ROOT / "dev", "help"], capture_output=True, text=True, check=True)
+    return done.stdout, taken[1].split(" | ")
+
+
+def test_help_names_every_command_and_every_fault() -> None:
+    usage, commands = usage_and_commands()
+    assert {"simulate", "faults"} < set(commands)
+    for command in commands:
+        assert re.search(rf"^  {command}\b", usage, re.MULTILINE), command
+    assert "|".join(FAULTS) in usage
+
+
+@pytest.mark.journey
+def test_a_fault_that_is_none_is_refused_and_the_others_are_named() -> None:
+    code, lines = dev(ROOT, "faults", "kills", "fire")
+    assert code == 2
+    assert lines[-1].endswith(f"there is no fault fire: they are {', '.join(FAULTS)}")
+
+
+@pytest.mark.journey
+def test_a_seed_makes_the_same_world_again() -> None:
+    command = [ROOT / "dev", "simulate", "--seed", "7", "--deliveries", "60"]
+    said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert "0 lost, 0 counted twice; 0 totals drifted" in said[0]
+    worlds = [re.findall("^(?:seed|what happened).*", text, re.MULTILINE) for text in said]
+    assert worlds[0] == worlds[1]

@@ -9,9 +9,11 @@ seed makes the same world: it differs only in what the site's own clock decides.
 import argparse
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 PROGRESS_EVERY = 100_000
@@ -20,27 +22,40 @@ IN_MEMORY = "/dev/shm"  # noqa: S108 (a folder of our own is made in it)
 
 def main() -> int:
     given = arguments()
-    from tests.services import free_port
+    from tests.services import free_port, postgres
 
-    port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=IN_MEMORY if Path(IN_MEMORY).is_dir() else None))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        server = stack.enter_context(postgres(fsync="off")) if given.postgres else None
+        database = server.url if server else f"sqlite:///{folder}/site.sqlite3"
+        return play_on(database, folder, free_port(), given)
+
+
+def play_on(database: str, folder: Path, port: int, given: argparse.Namespace) -> int:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     os.environ["STRIPE_API_BASE"] = f"http://127.0.0.1:{port}"
     os.environ["LOG_LEVEL"] = "CRITICAL"
-    os.environ.setdefault("DATABASE_URL", f"sqlite:///{folder}/site.sqlite3")
+    os.environ["DATABASE_URL"] = database
+    os.environ.pop("REDIS_URL", None)
     import django
 
     django.setup()
     from django.core.management import call_command
+    from django.db import connection
 
     call_command("migrate", verbosity=0)
-    return run(folder, port, given)
+    try:
+        return run(folder, port, given)
+    finally:
+        connection.close()
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev simulate", description="Play a world against the real code.")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--deliveries", type=int, default=5_000, help="how many at least (5,000)")
+    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL of its own, not on SQLite in memory")
     return parser.parse_args()
 
 

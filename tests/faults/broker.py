@@ -1,0 +1,94 @@
+"""Redis gone, hung and emptied under load: what it does to an acknowledgement's p99, and how soon all is drained after.
+
+    ./dev faults redis [--short]
+
+A round with Redis well and one with Redis in trouble take turns at the same rate of deliveries; compared are the
+medians of the rounds' p99. The house is as in deploy/.
+"""
+
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import redis as redis_client
+
+from tests.faults.grown import grown, revive, set_up
+from tests.services import Redis
+
+ROUNDS, SECONDS = 7, 10.0
+SHORT_ROUNDS, SHORT_SECONDS = 1, 6.0
+RATE = 60  # deliveries a second: a house with room to spare, where a slower answer is the fault's doing
+LONGEST_DRAIN = 10.0
+
+
+def flush(broker: Redis) -> None:
+    with redis_client.Redis.from_url(broker.url) as client:
+        client.flushall()
+
+
+def nothing(broker: Redis) -> None:
+    """An emptied Redis needs no mending."""
+
+
+Change = Callable[[Redis], object]
+TROUBLES: dict[str, tuple[Change, Change]] = {
+    "gone": (Redis.kill, Redis.start),
+    "hung": (Redis.pause, Redis.resume),
+    "emptied": (flush, nothing),
+}
+
+
+def main(words: list[str]) -> int:
+    rounds, seconds = (SHORT_ROUNDS, SHORT_SECONDS) if "--short" in words else (ROUNDS, SECONDS)
+    with tempfile.TemporaryDirectory() as folder, grown(Path(folder)) as (home, database, broker):
+        set_up(database.url)
+        from tests.faults.deliveries import Sender, deliveries, settled, verdict
+
+        count = int(len(TROUBLES) * rounds * 2 * seconds * RATE) + 10 * RATE
+        sender, slowest = Sender(home, deque(deliveries(count)), rate=RATE), 0.0
+        send(sender, 3)
+        for name, (break_it, mend_it) in TROUBLES.items():
+            well, broken, drained = [], [], []
+            for _ in range(rounds):
+                well.append(p99(send(sender, seconds)))
+                break_it(broker)
+                broken.append(p99(send(sender, seconds)))
+                mend_it(broker)
+                revive(home)  # Celery may end when its broker goes; a service manager starts it again
+                drained.append(settled())
+            slowest = max(slowest, *drained)
+            print(said(name, well, broken, drained), flush=True)
+        found = verdict(sender)
+        print(f"answers: {dict(sender.answers)}")
+        print(found)
+        return 0 if found.holds and slowest <= LONGEST_DRAIN and set(sender.answers) == {200} else 1
+
+
+def send(sender: "Sender", seconds: float) -> list[float]:  # type: ignore[name-defined]  # noqa: F821
+    """How many seconds each acknowledgement took, of a round."""
+    before = len(sender.seconds)
+    sender.start()
+    sender.stopping.wait(seconds)
+    sender.stop()
+    return list(sender.seconds[before:])
+
+
+def p99(seconds: list[float]) -> float:
+    """In milliseconds."""
+    return sorted(seconds)[int(len(seconds) * 0.99)] * 1000
+
+
+def said(name: str, well: list[float], broken: list[float], drained: list[float]) -> str:
+    ratio = median(broken) / median(well)
+    return (
+        f"Redis {name}: p99 {median(broken):.1f} ms beside {median(well):.1f} ms ({ratio - 1:+.1%}; {len(well)} rounds "
+        f"of each, {min(well):.1f} to {max(well):.1f} ms where it was well); "
+        f"drained {max(drained):.1f} s after its return at the latest"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
