@@ -9,6 +9,7 @@ from django.db import transaction
 from donations import inbox, projections
 from donations.models import Campaign, Gift, GiftState, InboxEvent, LedgerEntry, Lookup, MonthTotal
 from tests.factories import (
+    NOON,
     Event,
     checkout_event,
     confirm,
@@ -138,6 +139,31 @@ def test_a_dispute_waits_for_its_gift_and_is_woken_by_it(campaign: Campaign) -> 
     assert (disputes(), raised()) == ([BOTH[1]], 0)
 
 
+def test_what_a_dispute_waits_for_and_belongs_to_is_told(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    told(dispute_event(gift, TAKEN))
+    assert InboxEvent.objects.get().reason == "the payment that it disputes is not booked here"
+    confirm(gift)
+    assert set(InboxEvent.objects.values_list("gift_reference", "reason")) == {(gift.pk, "")}
+
+
+def test_a_part_of_what_is_disputed_may_be_withdrawn(paid: Gift) -> None:
+    told(dispute_event(paid, movement("txn_part", -30000), amount=50000))
+    assert (disputes(), raised()) == ([("dispute_withdrawn", "txn_part", -30000)], 20000)
+
+
+def test_the_smallest_unit_may_come_back_in_another_currency(paid: Gift) -> None:
+    taken, cent = movement("txn_taken", -50000, currency="eur"), movement("txn_cent", 1, currency="eur", at=JANUARY)
+    told(dispute_event(paid, taken, cent))
+    assert disputes() == [("dispute_reinstated", "txn_cent", 1), ("dispute_withdrawn", "txn_taken", -50000)]
+
+
+def test_a_fee_without_a_movement_is_no_measure_for_what_follows(paid: Gift) -> None:
+    fee = movement("txn_fee", 0, fee=1500, currency="eur", at=NOON)
+    assert told(dispute_event(paid, fee, movement("txn_taken", -46000, currency="eur", at=DECEMBER))) == ["processed"]
+    assert (disputes(), fees()) == ([BOTH[1]], [("txn_fee", -1500)])
+
+
 def test_a_dispute_in_another_currency_than_its_gift_is_quarantined(paid: Gift) -> None:
     assert told(dispute_event(paid, TAKEN, currency="eur")) == ["quarantined"]
     assert disputes() == []
@@ -155,7 +181,10 @@ def test_what_was_settled_in_another_currency_is_booked_in_the_gifts_with_the_se
 
 
 def test_a_return_without_its_withdrawal_in_another_currency_is_for_a_person(paid: Gift) -> None:
-    assert told(dispute_event(paid, movement("txn_returned", 46000, currency="eur"))) == ["quarantined"]
+    returned = dispute_event(paid, movement("txn_returned", 46000, currency="eur"))
+    assert told(returned) == ["quarantined"]
+    reason = "it returns money in another currency than the gift's, and tells no withdrawal"
+    assert InboxEvent.objects.get(event_id=returned["id"]).reason == reason
 
 
 def test_the_transactions_of_a_dispute_are_looked_up_once(paid: Gift) -> None:

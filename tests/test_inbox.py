@@ -820,6 +820,22 @@ def test_a_second_payment_that_is_kept_is_a_gift_of_its_own_once(campaign: Campa
     assert (total.raised, total.gifts, projections.drift()) == (100000, 2, [])
 
 
+def test_the_fee_cover_of_a_second_payment_that_is_kept_counts_toward_no_goal(
+    campaign: Campaign, finance: User
+) -> None:
+    inbox.accept(paid_twice(make_gift(campaign, 2500, fee_cover=106)), user=finance)
+    assert set(LedgerEntry.objects.values_list("amount", "goal_amount")) == {(2606, 2500)}
+    assert {(gift.amount, gift.fee_cover) for gift in Gift.objects.all()} == {(2500, 106)}
+    assert MonthTotal.objects.get().raised == 5000
+
+
+def test_a_second_payment_of_less_than_the_fee_cover_is_kept_as_it_is(campaign: Campaign, finance: User) -> None:
+    gift = make_gift(campaign, 2500, fee_cover=106)
+    inbox.accept(paid_twice(gift, amount_total=106), user=finance)
+    second = Gift.objects.exclude(pk=gift.pk).get()
+    assert (second.amount, second.fee_cover) == (106, 0)
+
+
 def test_the_donor_of_a_second_payment_that_is_kept_gets_its_receipt(campaign: Campaign, finance: User) -> None:
     donor = Donor.objects.create(email="first@example.org")
     inbox.accept(paid_twice(make_gift(campaign, donor=donor), customer_details=None), user=finance)

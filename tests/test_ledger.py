@@ -3,7 +3,7 @@
 import random
 import threading
 from collections.abc import Iterable
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -97,6 +97,29 @@ def test_a_refund_keeps_its_own_day_and_its_gifts_month(gift: Gift) -> None:
     december = datetime(2024, 12, 3, tzinfo=UTC)
     entry = movement(gift, "refund", -100, effective_at=december, campaign_month="2024-11")
     assert (entry.local_date, entry.campaign_month) == (date(2024, 12, 2), "2024-11")
+
+
+def test_an_entry_carries_what_it_was_given_and_nothing_else(campaign: Campaign) -> None:
+    told = {
+        "kind": "fee",
+        "processor": "stripe",
+        "reference": "txn_1",
+        "currency": "USD",
+        "amount": -30,
+        "livemode": True,
+    }
+    more = {"gift": "gift_1", "tier": "500", "goal_amount": 7, "campaign_month": "2024-10", "inbox_event_id": 5,
+            "settlement_currency": "EUR", "settlement_amount": -28}  # fmt: skip
+    place = {
+        "campaign": "general",
+        "effective_at": NOON,
+        "local_date": date(2024, 11, 18),
+        "time_zone": "America/New_York",
+    }
+    nothing = {"gift": None, "tier": "", "goal_amount": 0, "campaign_month": "2024-11", "inbox_event_id": None,
+               "settlement_currency": "", "settlement_amount": None}  # fmt: skip
+    assert asdict(ledger.entry(campaign=campaign, effective_at=NOON, **told, **more)) == told | more | place
+    assert asdict(ledger.entry(campaign=campaign, effective_at=NOON, **told)) == told | nothing | place
 
 
 def test_an_entry_is_never_changed_in_memory_either(gift: Gift) -> None:

@@ -1,5 +1,6 @@
 """Months in a time zone: half-open, with no gap or overlap in any zone, also where a first has no midnight or two."""
 
+import random
 import zoneinfo
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from donations import periods
 from donations.periods import Month
+from tests import almanac
 
 TICK = timedelta(microseconds=1)
 ZONES = sorted(zoneinfo.available_timezones())
@@ -209,6 +211,39 @@ def test_a_day_that_a_zone_skipped_begins_with_the_next_one() -> None:
 def test_a_day_whose_midnight_lies_within_a_jump_begins_with_the_jump() -> None:
     # From 23:30 to 00:30.
     assert periods.day_start(date(1919, 3, 31), "America/Toronto") == datetime(1919, 3, 31, 4, 30, tzinfo=UTC)
+
+
+# ---- an oracle written apart
+
+
+def test_the_oracle_reads_every_zone() -> None:
+    assert almanac.zones() == ZONES
+
+
+def test_months_begin_where_the_files_of_the_tz_database_say(rng: random.Random) -> None:
+    """A sample of months of every zone, and all of half a century near whose begin clocks are changed."""
+    odd = 0
+    for zone in ZONES:
+        near_changes = almanac.odd_months(zone, 1990, 2037)
+        sample = [(rng.randint(1990, 2037), rng.randint(1, 12)) for _ in range(6)]
+        odd += len(near_changes)
+        for year, number in [*sample, *near_changes]:
+            assert list(almanac.disagreements(zone, year, number)) == []
+    assert odd > 500
+
+
+@pytest.mark.parametrize(
+    ("zone", "year", "number", "start"),
+    [
+        ("America/New_York", 2037, 11, "2037-11-01T04:00:00Z"),
+        ("Asia/Kathmandu", 2024, 11, "2024-10-31T18:15:00Z"),
+        ("America/Asuncion", 2023, 10, "2023-10-01T04:00:00Z"),
+        ("America/Havana", 2020, 11, "2020-11-01T04:00:00Z"),
+        ("Pacific/Apia", 2012, 1, "2011-12-31T10:00:00Z"),
+    ],
+)
+def test_the_oracle_knows_what_was_reckoned_by_hand(zone: str, year: int, number: int, start: str) -> None:
+    assert datetime.fromtimestamp(almanac.start(zone, year, number), UTC) == datetime.fromisoformat(start)
 
 
 # ---- days

@@ -160,22 +160,29 @@ def _unknown_gift(books: Books, item: Item, fact: Paid) -> Gift | None:
 
 
 def _second_gift(books: Books, first: Gift, fact: Paid) -> Gift:
-    """A second payment that staff keep is a gift of its own; its reference follows from the payment's."""
-    second = _add_gift(books, first.campaign, monthly.gift_reference(fact.payment), fact, first.livemode, "paid twice")
+    """A second payment that staff keep is a gift of its own; its reference follows from the payment's.
+
+    It was made on the first one's terms: the same part of it is fee cover, and counts toward no goal.
+    """
+    reference, cover = monthly.gift_reference(fact.payment), first.fee_cover if fact.amount > first.fee_cover else 0
+    second = _add_gift(books, first.campaign, reference, fact, first.livemode, "paid twice", cover=cover)
     if first.donor_id:
         second.donor_id = first.donor_id
         second.save(update_fields=["donor"])
     return second
 
 
-def _add_gift(books: Books, campaign: Campaign, reference: str, fact: Paid, livemode: bool, source: str) -> Gift:
+def _add_gift(
+    books: Books, campaign: Campaign, reference: str, fact: Paid, livemode: bool, source: str, *, cover: int = 0
+) -> Gift:
     gift, _ = Gift.objects.get_or_create(
         pk=reference,
         defaults={
             "campaign": campaign,
             "tier": "custom",
             "currency": fact.currency,
-            "amount": fact.amount,
+            "amount": fact.amount - cover,
+            "fee_cover": cover,
             "source": source,
             "livemode": livemode,
             "processor": books.processor,

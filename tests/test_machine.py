@@ -1,0 +1,531 @@
+"""Money moves at the processor, its news arrive in any order, many times or late, and staff decide.
+
+After each batch the books are what a bookkeeper of our own makes of the same news, to the entry. `tests.bookkeeper`
+knows nothing of the code that is tested. What fails is shrunk to the shortest story that fails.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from itertools import count
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.utils import timezone
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, precondition, rule, run_state_machine_as_test
+
+from donations import inbox, projections, recurring
+from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, RecurringGift
+from tests import bookkeeper
+from tests.bookkeeper import (
+    Arrangement,
+    Arrived,
+    Aside,
+    Charge,
+    Fee,
+    Moved,
+    News,
+    NoMoney,
+    Payment,
+    Payout,
+    Refund,
+)
+from tests.factories import (
+    Event,
+    body_of,
+    charge_event,
+    checkout_event,
+    dispute_event,
+    invoice_event,
+    invoice_paid_event,
+    make_campaign,
+    make_gift,
+    make_recurring_gift,
+    make_staff,
+    monthly_checkout_event,
+    movement,
+    payout_event,
+    refund_event,
+    signature_of,
+    subscription_event,
+    transaction_event,
+)
+
+pytestmark = pytest.mark.django_db
+STORIES, STEPS = {"sqlite": 400, "postgresql": 100}, 50  # 20,000 steps on SQLite
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+# Moments, and the month that each of the campaigns' calendars shows: New York's and Berlin's.
+MOMENTS = {
+    "2024-11-18T12:00:00Z": ("2024-11", "2024-11"),
+    "2024-11-30T22:59:59Z": ("2024-11", "2024-11"),
+    "2024-11-30T23:00:00Z": ("2024-11", "2024-12"),
+    "2024-12-01T04:59:59Z": ("2024-11", "2024-12"),
+    "2024-12-01T05:00:00Z": ("2024-12", "2024-12"),
+    "2025-01-07T12:00:00Z": ("2025-01", "2025-01"),
+}
+CAMPAIGNS = {"general": ("USD", "America/New_York"), "berlin": ("EUR", "Europe/Berlin")}
+
+campaigns = st.sampled_from(list(CAMPAIGNS))
+moments = st.sampled_from(list(MOMENTS))
+amounts = st.integers(1, 5000)
+percents = st.integers(1, 100)
+positions = st.integers(0, 99)  # of a list, counted around
+
+
+def time_of(moment: str) -> datetime:
+    return datetime.fromisoformat(moment)
+
+
+def month_of(moment: str, campaign: str) -> str:
+    return MOMENTS[moment][list(CAMPAIGNS).index(campaign)]
+
+
+@dataclass
+class Said:
+    """An event that the processor has made; delivered or not yet."""
+
+    identity: str
+    body: bytes
+    news: News
+    delivered: bool = False
+
+
+@dataclass
+class Given:
+    """A refund as the processor has it."""
+
+    payment: str
+    amount: int
+    status: str
+
+
+@dataclass
+class Taken:
+    """A dispute as the processor has it: its movements on the balance, and what they are in the gift's currency."""
+
+    payment: str
+    amount: int
+    movements: list[Event]
+    moved: list[tuple[str, int, int]]
+
+
+class Books(RuleBasedStateMachine):
+    """One story; the database is as before when it ends."""
+
+    asked, delayed, paid = Bundle("asked"), Bundle("delayed"), Bundle("paid")
+    payments, refunds, disputes = Bundle("payments"), Bundle("refunds"), Bundle("disputes")
+    monthly, payouts = Bundle("monthly"), Bundle("payouts")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = count(1)
+        self.said: list[Said] = []
+        self.gifts: dict[str, Gift] = {}
+        self.arrangements: dict[str, RecurringGift] = {}
+        self.arrived: dict[str, Payment] = {}
+        self.given: dict[str, Given] = {}
+        self.taken: dict[str, Taken] = {}
+        self.states: dict[str, str] = {}
+        self.story = transaction.atomic()
+        self.story.__enter__()
+        self.campaigns = Campaign.objects.in_bulk()
+        self.staff = User.objects.get()
+
+    def name(self, prefix: str) -> str:
+        return f"{prefix}_{next(self.numbers)}"
+
+    def tell(self, event: Event, news: News) -> None:
+        self.said.append(Said(event["id"], body_of(event), news))
+
+    # ---- readers, one gift
+
+    @rule(target=asked, campaign=campaigns, amount=amounts, cover=st.sampled_from([0, 0, 3, 250]))
+    def ask(self, campaign: str, amount: int, cover: int) -> str:
+        name = self.name("gift")
+        self.gifts[name] = make_gift(self.campaigns[campaign], amount, fee_cover=cover, reference=name)
+        return name
+
+    def pay(self, gift: str, moment: str, amount: int, kind: str = "checkout.session.completed") -> str:
+        of = self.gifts[gift]
+        payment = self._payment(of.pk, of, moment, amount, of.fee_cover)
+        paid = {"payment": payment, "at": time_of(moment), "amount_total": amount, "customer_details": None}
+        self.tell(checkout_event(of, kind, **paid), Arrived(self.arrived[payment]))
+        return payment
+
+    def _payment(self, asked_for: str, of: Gift | RecurringGift, moment: str, amount: int, cover: int) -> str:
+        name, month = self.name("pi"), month_of(moment, of.campaign_id)
+        self.arrived[name] = Payment(name, asked_for, of.campaign_id, month, of.currency, amount, cover)
+        return name
+
+    @rule(targets=(payments, paid), gift=consumes(asked), moment=moments)
+    def pay_as_asked(self, gift: str, moment: str) -> str:
+        return self.pay(gift, moment, self.gifts[gift].total)
+
+    @rule(target=payments, payment=paid, moment=moments)
+    def pay_twice(self, payment: str, moment: str) -> str:
+        gift = self.arrived[payment].asked_for
+        return self.pay(gift, moment, self.gifts[gift].total)
+
+    @rule(targets=(payments, paid), gift=consumes(asked), moment=moments, amount=amounts)
+    def pay_something_else(self, gift: str, moment: str, amount: int) -> str:
+        return self.pay(gift, moment, self.gifts[gift].fee_cover + amount)
+
+    def _without_money(self, gift: str, moment: str, status: str, event: Event) -> None:
+        of = self.gifts[gift]
+        month = month_of(moment, of.campaign_id)
+        self.tell(event, NoMoney(gift, status, of.campaign_id, month, of.currency, of.amount))
+
+    @rule(target=delayed, gift=consumes(asked), moment=moments)
+    def pay_by_a_delayed_method(self, gift: str, moment: str) -> str:
+        event = checkout_event(self.gifts[gift], paid=False, at=time_of(moment), customer_details=None)
+        self._without_money(gift, moment, "awaiting", event)
+        return gift
+
+    @rule(targets=(payments, paid), gift=consumes(delayed), moment=moments)
+    def settle(self, gift: str, moment: str) -> str:
+        return self.pay(gift, moment, self.gifts[gift].total, "checkout.session.async_payment_succeeded")
+
+    @rule(gift=consumes(delayed), moment=moments)
+    def fail(self, gift: str, moment: str) -> None:
+        kind = "checkout.session.async_payment_failed"
+        self._without_money(gift, moment, "failed", checkout_event(self.gifts[gift], kind, at=time_of(moment)))
+
+    @rule(gift=consumes(asked), moment=moments)
+    def expire(self, gift: str, moment: str) -> None:
+        kind = "checkout.session.expired"
+        self._without_money(gift, moment, "expired", checkout_event(self.gifts[gift], kind, at=time_of(moment)))
+
+    # ---- monthly gifts
+
+    @rule(target=monthly, campaign=campaigns, amount=amounts, cover=st.sampled_from([0, 7]), begun=st.booleans())
+    def ask_monthly(self, campaign: str, amount: int, cover: int, begun: bool) -> str:
+        name = self.name("recurring")
+        made = make_recurring_gift(self.campaigns[campaign], amount, fee_cover=cover, reference=name)
+        self.arrangements[name] = made
+        kind = f"checkout.session.{'completed' if begun else 'expired'}"
+        self.tell(monthly_checkout_event(made, kind), Arrangement(name, "pending" if begun else "expired", None))
+        return name
+
+    @rule(name=monthly, status=st.sampled_from(bookkeeper.LIFE_OF_A_MONTHLY_GIFT[2:]), moment=moments)
+    def change_monthly(self, name: str, status: str, moment: str) -> None:
+        event = subscription_event(self.arrangements[name], status, at=time_of(moment))
+        self.tell(event, Arrangement(name, status, time_of(moment)))
+
+    @rule(target=payments, name=monthly, moment=moments, changed=st.sampled_from([0, 0, 100]), trouble=st.booleans())
+    def pay_an_invoice(self, name: str, moment: str, changed: int, trouble: bool) -> str:
+        of, invoice = self.arrangements[name], self.name("in")
+        payment = self._payment(name, of, moment, of.total + changed, 0 if changed else of.fee_cover)
+        told = {"invoice": invoice, "payment": payment, "at": time_of(moment), "amount_paid": of.total + changed}
+        self.tell(invoice_paid_event(of, **told), Arrived(self.arrived[payment]))
+        if trouble:
+            self.tell(invoice_event(of, "invoice.payment_failed", invoice=invoice), Aside("processed"))
+        self.tell(invoice_event(of, invoice=invoice), Aside("processed"))
+        return payment
+
+    # ---- refunds and disputes
+
+    @rule(target=refunds, payment=payments, percent=percents, moment=moments, at_once=st.booleans())
+    def refund(self, payment: str, percent: int, moment: str, at_once: bool) -> str:
+        """The processor gives back no more than what is left; of nothing, one that fails."""
+        given = sum(
+            r.amount for r in self.given.values() if r.payment == payment and r.status not in {"failed", "canceled"}
+        )
+        left, name = self.arrived[payment].amount - given, self.name("re")
+        status = "failed" if left <= 0 else "succeeded" if at_once else "pending"
+        self.given[name] = Given(payment, max(1, left * percent // 100), status)
+        self._tell_refund(name, moment, "refund.created")
+        return name
+
+    @rule(name=refunds, status=st.sampled_from(["succeeded", "failed", "canceled"]), moment=moments)
+    def end_refund(self, name: str, status: str, moment: str) -> None:
+        refund = self.given[name]
+        if (refund.status, status) in NEXT:
+            refund.status = status
+        # Else it is told again, as it is.
+        self._tell_refund(name, moment, "refund.failed" if refund.status == "failed" else "refund.updated")
+
+    def _tell_refund(self, name: str, moment: str, kind: str) -> None:
+        refund, payment = self.given[name], self.arrived[self.given[name].payment]
+        told = {"refund": name, "payment": payment.name, "status": refund.status, "kind": kind, "at": time_of(moment)}
+        event = refund_event(self._gift_like(payment), refund.amount, **told)
+        self.tell(event, Refund(name, payment.name, refund.amount, refund.status))
+
+    def _gift_like(self, payment: Payment) -> Gift:
+        return Gift(reference=f"gift_{payment.name[3:]}", campaign_id=payment.campaign, currency=payment.currency,
+                    amount=payment.amount, livemode=False)  # fmt: skip
+
+    @rule(
+        target=disputes, payment=payments, percent=st.integers(1, 150), fee=st.sampled_from([0, 1500]), moment=moments
+    )
+    def dispute(self, payment: str, percent: int, fee: int, moment: str) -> str:
+        amount = max(1, self.arrived[payment].amount * percent // 100)
+        taken = self.taken[name := self.name("du")] = Taken(payment, amount, [], [])
+        self._move(name, taken, -amount, fee, moment)
+        return name
+
+    def _move(self, name: str, taken: Taken, amount: int, fee: int, moment: str) -> None:
+        """All is settled in USD: what is in another currency, at 1.08."""
+        rate = Fraction(108, 100) if self.arrived[taken.payment].currency == "EUR" else Fraction(1)
+        settled, reference = round(amount * rate) or (1 if amount > 0 else -1), self.name("txn")
+        taken.movements.append(movement(reference, settled, fee=fee, at=time_of(moment), type="adjustment"))
+        taken.moved.append((reference, in_gifts_currency(taken, settled), fee))
+        event = dispute_event(self._gift_like(self.arrived[taken.payment]), *taken.movements, amount=taken.amount,
+                              id=name, payment_intent=taken.payment, at=time_of(moment))  # fmt: skip
+        self.tell(event, Moved(taken.payment, tuple(taken.moved)))
+
+    @rule(name=disputes, percent=percents, fee_too=st.booleans())
+    def reinstate(self, name: str, percent: int, fee_too: bool) -> None:
+        taken = self.taken[name]
+        back = -taken.moved[0][1] * percent // 100
+        # In time after the withdrawal, which is the measure of what comes later.
+        self._move(name, taken, max(1, back), -taken.moved[0][2] if fee_too else 0, list(MOMENTS)[-1])
+
+    # ---- the processor's own books
+
+    @rule(payment=payments, fee=st.sampled_from([0, 59]), payout=st.sampled_from(["", "po_carried"]))
+    def tell_the_fee(self, payment: str, fee: int, payout: str) -> None:
+        reference, of = f"txn_of_{payment}", self.arrived[payment]
+        if not any(isinstance(each.news, Fee) and each.news.transaction == reference for each in self.said):
+            gift = self._gift_like(of)
+            self.tell(charge_event(gift, reference, payment_intent=payment), Charge(payment))
+            self._tell_transaction(movement(reference, of.amount, fee=fee), payment, payout)
+
+    @rule(name=disputes, payout=st.sampled_from(["", "po_carried"]))
+    def tell_a_movement(self, name: str, payout: str) -> None:
+        self._tell_transaction(self.taken[name].movements[-1], self.taken[name].payment, payout)
+
+    def _tell_transaction(self, told: Event, payment: str, payout: str) -> None:
+        of = {**told, "source": {"id": "ch_1", "payment_intent": payment}}
+        self.tell(transaction_event(None, of, payout=payout), Fee(told["id"], payment, told["fee"]))
+
+    @rule(status=st.sampled_from(bookkeeper.LIFE_OF_A_PAYOUT), which=st.sampled_from(["po_1", "po_2"]))
+    def pay_out(self, which: str, status: str) -> None:
+        self.tell(payout_event(which, 5000, status=status, kind="payout.updated"), Payout(which, status))
+
+    # ---- what is not ours
+
+    @rule(gift=asked)
+    def pay_to_a_stranger(self, gift: str) -> None:
+        """Another shop on the same account; and its refund."""
+        payment = self.name("pi")
+        self.tell(checkout_event(self.gifts[gift], payment=payment, metadata={}), Aside("foreign"))
+        self.tell(refund_event(self.gifts[gift], 1, payment=payment), Aside("foreign"))
+
+    @rule(gift=asked)
+    def pay_in_the_other_mode(self, gift: str) -> None:
+        self.tell({**checkout_event(self.gifts[gift]), "livemode": True}, Aside("wrong_mode"))
+
+    # ---- deliveries, workers, staff
+
+    @precondition(lambda self: self.said)
+    @rule(some=st.lists(positions, min_size=1, max_size=12), size=st.sampled_from([0, 1, 3, 500]))
+    def deliver(self, some: list[int], size: int) -> None:
+        """Any of them, the latest being 0, also again; then a worker takes so many."""
+        for position in some:
+            self._deliver(self.said[-1 - position % len(self.said)])
+        if size:
+            self.process(size)
+
+    def _deliver(self, said: Said) -> None:
+        inbox.receive(processor="stripe", body=said.body, signature=signature_of(said.body))
+        said.delivered = True
+
+    @rule(size=st.sampled_from([1, 3, 500]))
+    def process(self, size: int) -> None:
+        if inbox.process_batch(limit=size):
+            self.compare()
+
+    @rule()
+    def let_time_pass(self) -> None:
+        """What waits is due."""
+        if InboxEvent.objects.filter(state="waiting").update(next_try_at=timezone.now()):
+            inbox.drain()
+            self.compare()
+
+    @rule()
+    def let_patience_end(self) -> None:
+        if InboxEvent.objects.filter(state="waiting").update(next_try_at=timezone.now(), waiting_since=LONG_AGO):
+            inbox.drain()
+            self.compare()
+
+    @precondition(lambda self: self.states)
+    @rule(position=positions)
+    def replay(self, position: int) -> None:
+        inbox.replay(self._row(sorted(self.states), position))
+        self.compare()
+
+    @precondition(lambda self: "quarantined" in self.states.values())
+    @rule(position=positions)
+    def accept(self, position: int) -> None:
+        self._accept(self._row(self._quarantined(), position))
+        self.compare()
+
+    @precondition(lambda self: "quarantined" in self.states.values())
+    @rule(position=positions)
+    def dismiss(self, position: int) -> None:
+        inbox.dismiss(self._row(self._quarantined(), position), user=self.staff, reason="not wanted")
+        self.compare()
+
+    def _quarantined(self) -> list[str]:
+        return sorted(identity for identity, state in self.states.items() if state == "quarantined")
+
+    def _row(self, some: list[str], position: int) -> InboxEvent:
+        return InboxEvent.objects.get(event_id=some[position % len(some)])
+
+    def _accept(self, row: InboxEvent) -> bool:
+        try:
+            inbox.accept(row, user=self.staff)
+        except inbox.CannotDecide:
+            return False
+        return True
+
+    # ---- the books
+
+    def compare(self) -> None:
+        """What stands in the books is what the bookkeeper makes of all that was processed."""
+        self.states = dict(fetch("SELECT event_id, state FROM donations_inboxevent"))
+        told = [said.news for said in self.said if self.states.get(said.identity) == "processed"]
+        entries = bookkeeper.ledger(told)
+        rows = fetch(
+            "SELECT kind, reference, amount, currency, goal_amount, campaign_month, gift FROM donations_ledgerentry"
+        )
+        owner = {reference: gift for kind, reference, *_, gift in rows if kind == "gift"}
+        payment_of = {gift: payment for payment, gift in owner.items()}
+        booked = {(k, r): bookkeeper.Entry(payment_of[gift], *rest) for k, r, *rest, gift in rows}
+        assert booked == entries
+        self._compare_gifts(told, entries, owner)
+
+    def _compare_gifts(self, told: list[News], entries: bookkeeper.Ledger, owner: dict[str, str]) -> None:
+        held = {payment: bookkeeper.held(entries, payment) for payment in owner}
+        states = {gift: (status, *sums) for gift, status, *sums in fetch(STATES)}
+        wanted = {gift: ("confirmed", h.charged, h.refunded, h.disputed, h.counted)
+                  for payment, gift in owner.items() if (h := held[payment])}  # fmt: skip
+        without = {gift: (of.status, 0, 0, 0, 0) for gift, of in bookkeeper.without_money(told).items()}
+        assert states == without | wanted
+        found = {tuple(row[:3]): dict(zip(bookkeeper.SUMS, row[3:], strict=True)) for row in fetch(MONTHS)}
+        shown = {key: sums for key, sums in found.items() if any(sums.values())}
+        assert shown == bookkeeper.months(told, held, set(wanted))
+
+    def teardown(self) -> None:
+        try:
+            # Not after a failure: it would be told instead of it.
+            if sys.exc_info()[0] is None:
+                self.settle_everything()
+        finally:
+            transaction.set_rollback(True)
+            self.story.__exit__(None, None, None)
+
+    def settle_everything(self) -> None:
+        """All is delivered; what still stands aside has its reason; staff accept what they can, and all is booked."""
+        for said in self.said:
+            if not said.delivered:
+                self._deliver(said)
+        self._wait()
+        for identity in self._left_aside():
+            inbox.replay(InboxEvent.objects.get(event_id=identity))
+        self._wait()
+        self._expect_reasons()
+        while sum(self._accept(row) for row in InboxEvent.objects.filter(state="quarantined").order_by("pk")):
+            self._wait()
+        self._expect_all_booked()
+
+    def _wait(self) -> None:
+        """Until nothing moves."""
+        inbox.drain()
+        waiting, before = InboxEvent.objects.filter(state="waiting"), -1
+        while (still := waiting.update(next_try_at=timezone.now())) and still != before:
+            before = still
+            inbox.drain()
+        self.compare()
+
+    def _left_aside(self) -> list[str]:
+        return sorted(identity for identity, state in self.states.items() if state in {"quarantined", "foreign"})
+
+    def _expect_reasons(self) -> None:
+        """Nothing is aside that could be booked, before staff accept anything more."""
+        booked = {said.news.payment.name for said in self._all("processed") if isinstance(said.news, Arrived)}
+        asked = {self.arrived[payment].asked_for for payment in booked}
+        dismissed = {said.news.name for said in self._all("dismissed") if isinstance(said.news, Refund)}
+        dismissed_of = {self.given[name].payment for name in dismissed}
+        for said in self.said:
+            news, state = said.news, self.states[said.identity]
+            if isinstance(news, Aside):
+                assert state in {news.state, "dismissed"}
+            elif isinstance(news, Arrived) and state == "quarantined":
+                of = self.gifts[news.payment.asked_for]
+                assert news.payment.asked_for in asked or news.payment.amount != of.total
+            elif payment := bookkeeper.about(news):
+                # A refund may be held up by one whose end was dismissed.
+                held_up = isinstance(news, Refund) and payment in dismissed_of
+                assert state in {"processed", "dismissed"} or payment not in booked or held_up
+            else:
+                assert state in {"processed", "dismissed"}
+
+    def _all(self, state: str) -> list[Said]:
+        return [said for said in self.said if self.states.get(said.identity) == state]
+
+    def _expect_all_booked(self) -> None:
+        """All is booked but what staff dismissed, and what belongs to it; and the whole is without drift."""
+        dismissed = {said.identity for said in self._all("dismissed")}
+        kept = [said.news for said in self.said if said.identity not in dismissed]
+        payments = {news.payment.name for news in kept if isinstance(news, Arrived)}
+        told = [news for news in kept if bookkeeper.about(news) in payments | {""}]
+        refunds_dismissed = {news.payment for said in self._all("dismissed") if isinstance(news := said.news, Refund)}
+        booked = set(LedgerEntry.objects.values_list("kind", "reference"))
+        assert booked ^ bookkeeper.ledger(told).keys() == set() or refunds_dismissed
+        assert dict(fetch("SELECT reference, status FROM donations_payout")) == bookkeeper.payouts(told)
+        monthly = dict.fromkeys(self.arrangements, "pending") | bookkeeper.arrangements(told)
+        assert dict(fetch("SELECT reference, status FROM donations_recurringgift")) == monthly
+        assert projections.drift() == []
+        assert recurring.drift() == []
+        connection.check_constraints()
+
+
+NEXT = {("pending", "succeeded"), ("pending", "failed"), ("pending", "canceled"), ("succeeded", "failed")}
+STATES = "SELECT gift_id, status, charged, refunded, disputed, counted FROM donations_giftstate"
+MONTHS = f"SELECT campaign_id, month, currency, {', '.join(bookkeeper.SUMS)} FROM donations_monthtotal"
+
+
+def in_gifts_currency(taken: Taken, settled: int) -> int:
+    """Of the disputed amount the part that this is of what was withdrawn, half a unit rounded away from zero."""
+    withdrawn = -taken.movements[0]["amount"]
+    part = Fraction(taken.amount * abs(settled), withdrawn) + Fraction(1, 2)
+    return int(part) if settled > 0 else -int(part)
+
+
+def fetch(sql: str) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+@pytest.fixture
+def house() -> Iterator[None]:
+    """What a story begins with. What is quarantined on purpose would fill the output of a failure."""
+    log = logging.getLogger("donations.inbox")
+    log.setLevel(logging.CRITICAL)
+    for slug, (currency, zone) in CAMPAIGNS.items():
+        make_campaign(slug, currency=currency, time_zone=zone)
+    make_staff()
+    yield
+    log.setLevel(logging.NOTSET)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("house")
+def test_the_books_are_right_after_every_step_of_any_story() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Books,
+        settings=settings(
+            max_examples=STORIES[connection.vendor], stateful_step_count=STEPS, suppress_health_check=list(HealthCheck)
+        ),
+    )
