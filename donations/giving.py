@@ -9,21 +9,33 @@ import logging
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.signing import BadSignature, Signer, TimestampSigner
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from donations import money, outbox, processors, projections
-from donations.models import Campaign, Donor, Follower, Gift, GiftState, OutboxMessage, RefundRequest
+from donations.models import (
+    Campaign,
+    Donor,
+    Follower,
+    Gift,
+    GiftState,
+    OutboxMessage,
+    RecurringGift,
+    RefundRequest,
+)
 from donations.models.gifts import new_refund_key
 from donations.processors.base import CheckoutOrder, ProcessorRefused, ProcessorUnavailable
 
 log = logging.getLogger(__name__)
+Asked: TypeAlias = Gift | RecurringGift
+KINDS: tuple[type[Asked], ...] = (Gift, RecurringGift)
 PAGE_LASTS = timedelta(days=1)
 CHECKOUT_LASTS = timedelta(hours=23)
 SHORTEST_CHECKOUT = timedelta(minutes=32)  # the processor wants 30 min at least
@@ -61,7 +73,10 @@ def page_id_of(token: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A reader's filled-in form. `amount` is minor units; `page` identifies the form as it was shown once."""
+    """A reader's filled-in form. `amount` is minor units; `page` identifies the form as it was shown once.
+
+    A `monthly` one asks for an arrangement, of which each month makes a gift.
+    """
 
     campaign: Campaign
     amount: int
@@ -72,42 +87,50 @@ class Intent:
     anonymous: bool
     source: str
     page: str
+    monthly: bool = False
+
+    @property
+    def kind(self) -> type[Asked]:
+        return RecurringGift if self.monthly else Gift
 
     def attempt(self, generation: int) -> str:
         """The same form with the same fields is the same attempt, until its checkout is over."""
         fields = [self.campaign.pk, self.amount, self.tier, self.email, self.name, self.message, self.anonymous]
+        fields += ["monthly"] if self.monthly else []
         return hashlib.sha256(json.dumps([self.page, generation, *fields]).encode()).hexdigest()
 
 
 def start_gift(intent: Intent) -> str:
-    """The address to send the reader to: the hosted page, or the thank-you page of a gift that is paid already.
+    """The address to send the reader to: the hosted page, or the thank-you page of what is paid already.
+
+    One-time and monthly gifts go the same way, and of all that one form asked for, one checkout is open in the end.
 
     Raises ProcessorUnavailable (the same call again makes no second checkout) or ProcessorRefused.
     """
-    gift = _gift_of(intent)
-    if _is_over_well(gift):
-        return thanks_url(gift)
-    if not gift.checkout_id:
-        _open_checkout(gift)
-    _supersede_others(gift)
-    return gift.checkout_url
+    asked = _asked_by(intent)
+    if _is_begun(asked):
+        return thanks_url(asked)
+    if not asked.checkout_id:
+        _open_checkout(asked)
+    _supersede_others(asked)
+    return asked.checkout_url
 
 
-def _gift_of(intent: Intent) -> Gift:
+def _asked_by(intent: Intent) -> Asked:
     """The gift of an attempt: the one of an earlier submission while its checkout lasts, else a new one."""
     for generation in range(MOST_ATTEMPTS):
         attempt = intent.attempt(generation)
-        gift = Gift.objects.filter(attempt=attempt).first() or _add_gift(intent, attempt)
-        if not _must_begin_anew(gift):
-            return gift
+        asked = intent.kind.objects.filter(attempt=attempt).first() or _add(intent, attempt)
+        if not _must_begin_anew(asked):
+            return asked
     raise ProcessorRefused("This form was sent too many times. Please open the page anew.", "too_many_attempts")
 
 
-def _add_gift(intent: Intent, attempt: str) -> Gift:
+def _add(intent: Intent, attempt: str) -> Asked:
     try:
         with transaction.atomic():
             donor = keep_donor(intent.email, intent.name) if intent.email else None
-            gift = Gift(
+            asked = intent.kind(
                 campaign=intent.campaign,
                 donor=donor,
                 tier=intent.tier,
@@ -123,12 +146,12 @@ def _add_gift(intent: Intent, attempt: str) -> Gift:
                 attempt=attempt,
                 checkout_expires_at=timezone.now().replace(microsecond=0) + CHECKOUT_LASTS,
             )
-            gift.checkout_parameters = processors.default().checkout_parameters(_order(gift, intent.email))
-            gift.save(force_insert=True)
-            return gift
+            asked.checkout_parameters = processors.default().checkout_parameters(_order(asked, intent.email))
+            asked.save(force_insert=True)
+            return asked
     except IntegrityError:
         # A second click got here first: its gift is the one.
-        return Gift.objects.get(attempt=attempt)
+        return intent.kind.objects.get(attempt=attempt)
 
 
 def keep_donor(email: str, name: str = "") -> Donor:
@@ -136,74 +159,93 @@ def keep_donor(email: str, name: str = "") -> Donor:
     return Donor.objects.get_or_create(email=email.lower(), defaults={"name": name})[0]
 
 
-def _order(gift: Gift, email: str) -> CheckoutOrder:
-    if gift.checkout_expires_at is None:
+def _order(asked: Asked, email: str) -> CheckoutOrder:
+    if asked.checkout_expires_at is None:
         raise ValueError("a checkout needs its end")
-    give = f"{settings.SITE_URL}/give/{gift.campaign_id}/"
-    choice = {"tier": gift.tier} if gift.tier != "custom" else {"tier": "custom", "amount": _typed(gift)}
+    give = f"{settings.SITE_URL}/give/{asked.campaign_id}/"
+    choice = {"frequency": "monthly"} if _is_monthly(asked) else {}
+    choice |= {"tier": asked.tier} if asked.tier != "custom" else {"tier": "custom", "amount": _typed(asked)}
     # The reader who goes back comes to the same form: what they send then closes this checkout.
-    choice["page"] = page_token(gift.page)
+    choice["page"] = page_token(asked.page)
     return CheckoutOrder(
-        reference=gift.pk,
-        monthly=False,
-        campaign=gift.campaign_id,
-        campaign_name=gift.campaign.name,
-        amount=gift.amount,
-        fee_cover=gift.fee_cover,
-        currency=gift.currency,
+        reference=asked.pk,
+        monthly=_is_monthly(asked),
+        campaign=asked.campaign_id,
+        campaign_name=asked.campaign.name,
+        amount=asked.amount,
+        fee_cover=asked.fee_cover,
+        currency=asked.currency,
         email=email,
-        success_url=thanks_url(gift),
+        success_url=thanks_url(asked),
         cancel_url=f"{give}?{urlencode(choice)}",
-        expires_at=gift.checkout_expires_at,
+        expires_at=asked.checkout_expires_at,
     )
 
 
-def _typed(gift: Gift) -> str:
-    return money.decimal_text(gift.amount, gift.currency)
+def _typed(asked: Asked) -> str:
+    return money.decimal_text(asked.amount, asked.currency)
 
 
-def _state(gift: Gift) -> str:
-    return GiftState.objects.filter(pk=gift.pk).values_list("status", flat=True).first() or "pending"
+def _is_monthly(asked: Asked) -> bool:
+    return isinstance(asked, RecurringGift)
 
 
-def _is_over_well(gift: Gift) -> bool:
-    return _state(gift) in {"confirmed", "awaiting"}
+# ---- where a checkout stands: it can be paid, it can't be paid any more, or what it asked for has begun
+
+NOT_YET = {"pending", "incomplete"}
+OVER = {"failed", "expired", "incomplete_expired", "canceled"}
 
 
-def _must_begin_anew(gift: Gift) -> bool:
-    """Whether this gift's checkout can't be paid any more and another must take its place."""
-    status = _state(gift)
-    if status in {"confirmed", "awaiting"}:
-        return False
-    left = (gift.checkout_expires_at or timezone.now()) - timezone.now()
-    too_late = left < (timedelta(minutes=1) if gift.checkout_id else SHORTEST_CHECKOUT)
-    return status in {"failed", "expired"} or gift.superseded_at is not None or too_late
+def _status(asked: Asked) -> str:
+    if isinstance(asked, RecurringGift):
+        return asked.status
+    return GiftState.objects.filter(pk=asked.pk).values_list("status", flat=True).first() or "pending"
 
 
-def _open_checkout(gift: Gift) -> None:
+def _is_begun(asked: Asked) -> bool:
+    return _status(asked) not in NOT_YET | OVER
+
+
+def _must_begin_anew(asked: Asked) -> bool:
+    """Whether this checkout can't be paid any more and another must take its place."""
+    status = _status(asked)
+    if status not in NOT_YET:
+        return status in OVER
+    left = (asked.checkout_expires_at or timezone.now()) - timezone.now()
+    too_late = left < (timedelta(minutes=1) if asked.checkout_id else SHORTEST_CHECKOUT)
+    return asked.superseded_at is not None or too_late
+
+
+def _open_checkout(asked: Asked) -> None:
     """Ask the processor for the hosted page, with the key and parameters that were saved."""
-    parameters: dict[str, Any] = gift.checkout_parameters or {}
+    parameters: dict[str, Any] = asked.checkout_parameters or {}
+    row = type(asked).objects.filter(pk=asked.pk)
     try:
-        checkout = processors.get(gift.processor).create_checkout(parameters, f"{gift.pk}-checkout")
+        checkout = processors.get(asked.processor).create_checkout(parameters, f"{asked.pk}-checkout")
     except ProcessorRefused as refusal:
-        log.warning("checkout of %s refused: %s", gift.pk, refusal.code)
-        Gift.objects.filter(pk=gift.pk).update(refusal=str(refusal)[:300])
+        log.warning("checkout of %s refused: %s", asked.pk, refusal.code)
+        row.update(refusal=str(refusal)[:300])
         raise
     except ProcessorUnavailable as fault:
-        log.warning("checkout of %s not opened: %s", gift.pk, fault)
+        log.warning("checkout of %s not opened: %s", asked.pk, fault)
         raise
-    gift.checkout_id, gift.checkout_url = checkout.checkout_id, checkout.url
-    Gift.objects.filter(pk=gift.pk).update(checkout_id=checkout.checkout_id, checkout_url=checkout.url, refusal="")
+    asked.checkout_id, asked.checkout_url = checkout.checkout_id, checkout.url
+    row.update(checkout_id=checkout.checkout_id, checkout_url=checkout.url, refusal="")
 
 
-def _supersede_others(gift: Gift) -> None:
+def _supersede_others(asked: Asked) -> None:
     """The reader came back and changed the form: what the same page opened before is closed (see close_superseded)."""
-    # Only what is older: of two requests at once, the one that changed the form last keeps its checkout.
-    others = Gift.objects.filter(page=gift.page, superseded_at__isnull=True).exclude(pk=gift.pk)
-    earlier = others.filter(created_at__lte=gift.created_at)
-    earlier.exclude(state__status__in=["confirmed", "awaiting", "failed", "expired"]).update(
-        superseded_at=timezone.now()
-    )
+    for kind in KINDS:
+        # Only what is older: of two requests at once, the one that changed the form last keeps its checkout.
+        earlier = _payable(kind).filter(page=asked.page, superseded_at__isnull=True, created_at__lte=asked.created_at)
+        earlier.exclude(pk=asked.pk).update(superseded_at=timezone.now())
+
+
+def _payable(kind: type[Asked]) -> QuerySet[Any]:
+    """Those whose checkout may still be paid."""
+    if kind is RecurringGift:
+        return RecurringGift.objects.filter(status__in=NOT_YET)
+    return Gift.objects.exclude(state__status__in=["confirmed", "awaiting", "failed", "expired"])
 
 
 def close_superseded(limit: int = 20) -> int:
@@ -211,34 +253,66 @@ def close_superseded(limit: int = 20) -> int:
 
     Apart from the reader's request, which waits for one call at most.
     """
-    superseded = Gift.objects.filter(superseded_at__isnull=False).exclude(checkout_url="")[:limit]
-    for gift in superseded:
+    return sum(_close_superseded(kind, limit) for kind in KINDS)
+
+
+def _close_superseded(kind: type[Asked], limit: int) -> int:
+    superseded = kind.objects.filter(superseded_at__isnull=False).exclude(checkout_url="")[:limit]
+    for asked in superseded:
         try:
-            processors.get(gift.processor).expire_checkout(gift.checkout_id or "")
+            processors.get(asked.processor).expire_checkout(asked.checkout_id or "")
         except ProcessorRefused as refusal:
-            log.info("checkout of %s was over already: %s", gift.pk, refusal.code)
+            log.info("checkout of %s was over already: %s", asked.pk, refusal.code)
         except ProcessorUnavailable:
             break
         # Without its address it isn't looked at again.
-        Gift.objects.filter(pk=gift.pk).update(checkout_url="")
+        kind.objects.filter(pk=asked.pk).update(checkout_url="")
     return len(superseded)
 
 
 # ---- the thank-you page's address
 
 
-def thanks_url(gift: Gift) -> str:
-    """The address of a gift's thank-you page; it names no one, and cannot be guessed."""
-    return f"{settings.SITE_URL}/thanks/{Signer(salt='donations.thanks').sign(gift.pk)}/"
+def thanks_url(asked: Asked) -> str:
+    """The address of a gift's thank-you page, or a monthly gift's; it names no one, and cannot be guessed."""
+    return f"{settings.SITE_URL}/thanks/{Signer(salt='donations.thanks').sign(asked.pk)}/"
 
 
-def gift_of_thanks(token: str) -> Gift | None:
-    """The gift of a thank-you page, or None for an address that we did not make."""
+def asked_of_thanks(token: str) -> Asked | None:
+    """The gift, or monthly gift, of a thank-you page, or None for an address that we did not make."""
     try:
         reference = Signer(salt="donations.thanks").unsign(token)
     except BadSignature:
         return None
+    if reference.startswith("recurring_"):
+        return RecurringGift.objects.select_related("campaign").filter(pk=reference).first()
     return Gift.objects.select_related("campaign", "state").filter(pk=reference).first()
+
+
+# ---- managing a monthly gift
+
+
+def recurring_of(token: str) -> RecurringGift | None:
+    """The monthly gift of the link in its mails, or None for a link that we did not make."""
+    try:
+        reference = Signer(salt="donations.manage").unsign(token)
+    except BadSignature:
+        return None
+    return RecurringGift.objects.select_related("campaign").filter(pk=reference).first()
+
+
+def portal_url(recurring: RecurringGift) -> str:
+    """The processor's page on which the donor changes the card or stops. It leads back to ours.
+
+    Raises ProcessorUnavailable or ProcessorRefused.
+    """
+    back = outbox.manage_url(recurring)
+    try:
+        return processors.get(recurring.processor).portal_url(recurring.subscription, back)
+    except ProcessorRefused as refusal:
+        # Nothing that the donor did: most often the portal was never switched on in the processor's dashboard.
+        log.error("portal of %s refused (is it switched on at the processor?): %s", recurring.pk, refusal.code)
+        raise
 
 
 # ---- following

@@ -98,6 +98,75 @@ def checkout_event(
     return event(kind, session, at=at, livemode=gift.livemode)
 
 
+def monthly_checkout_event(
+    recurring: RecurringGift, kind: str = "checkout.session.completed", *, at: datetime = NOON, **fields: Any
+) -> Event:
+    """What the processor tells of a monthly gift's checkout."""
+    session = {
+        "id": f"cs_test_{recurring.pk[10:]}",
+        "object": "checkout.session",
+        "mode": "subscription",
+        "metadata": {"recurring_gift": recurring.pk, "campaign": recurring.campaign_id},
+        "payment_status": "paid",
+        "subscription": f"sub_{recurring.pk[10:]}",
+        "customer_details": {"email": "reader@example.org", "name": "A Reader"},
+        **fields,
+    }
+    return event(kind, session, at=at, livemode=recurring.livemode)
+
+
+def subscription_event(
+    recurring: RecurringGift, status: str = "active", kind: str = "", *, at: datetime = NOON, **fields: Any
+) -> Event:
+    """What the processor tells of a monthly gift's arrangement."""
+    ended = {"ended_at": int(at.timestamp())} if status == "canceled" else {}
+    subscription = {
+        "id": f"sub_{recurring.pk[10:]}",
+        "object": "subscription",
+        "status": status,
+        "metadata": {"recurring_gift": recurring.pk},
+        **ended,
+        **fields,
+    }
+    kind = kind or f"customer.subscription.{'deleted' if ended else 'updated'}"
+    return event(kind, subscription, at=at, livemode=recurring.livemode)
+
+
+def invoice_event(
+    recurring: RecurringGift, kind: str = "invoice.paid", *, invoice: str = "in_1", at: datetime = NOON, **fields: Any
+) -> Event:
+    """What the processor tells of an invoice of a monthly gift."""
+    told = {
+        "id": invoice,
+        "object": "invoice",
+        "hosted_invoice_url": f"https://pay.example.org/{invoice}",
+        "parent": {
+            "subscription_details": {
+                "subscription": f"sub_{recurring.pk[10:]}",
+                "metadata": {"recurring_gift": recurring.pk},
+            }
+        },
+        **fields,
+    }
+    return event(kind, told, at=at, livemode=recurring.livemode)
+
+
+def invoice_paid_event(
+    recurring: RecurringGift, *, invoice: str = "in_1", payment: str = "", at: datetime = NOON, **fields: Any
+) -> Event:
+    """What the processor tells of a payment of an invoice: not whose it is."""
+    told = {
+        "id": f"inpay_{invoice}",
+        "object": "invoice_payment",
+        "invoice": invoice,
+        "amount_paid": recurring.total,
+        "currency": recurring.currency.lower(),
+        "payment": {"type": "payment_intent", "payment_intent": payment or f"pi_{invoice}"},
+        **fields,
+    }
+    return event("invoice_payment.paid", told, at=at, livemode=recurring.livemode)
+
+
 def refund_event(
     gift: Gift,
     amount: int,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from django.contrib.auth.models import User
@@ -16,9 +17,20 @@ from django.test import Client
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import giving, outbox, processors, projections
+from donations import giving, inbox, outbox, processors, projections
 from donations.giving import new_page
-from donations.models import Campaign, Donor, Follower, Gift, GiftState, MonthTotal, RefundRequest, Tier
+from donations.models import (
+    Campaign,
+    Donor,
+    Follower,
+    Gift,
+    GiftState,
+    MonthTotal,
+    RecurringGift,
+    RefundRequest,
+    Tier,
+)
+from tests.factories import deliver, invoice_event, invoice_paid_event, make_recurring_gift
 
 pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/give/general/"
@@ -227,6 +239,173 @@ def test_the_form_sets_no_cookie_and_asks_for_no_token(client: Client, campaign:
     assert answer.cookies == {}
     assert "csrfmiddlewaretoken" not in answer.text
     assert answer.headers["Cache-Control"] == "private, max-age=0"
+
+
+# ---- each month
+
+
+@pytest.fixture
+def monthly(campaign: Campaign) -> Campaign:
+    """The campaign with monthly tiers of 10 $ and 25 $."""
+    for amount in (10, 25):
+        Tier.objects.create(campaign=campaign, frequency="monthly", amount=Money(amount, "USD"))
+    return campaign
+
+
+def send_monthly(client: Client, page: str, **fields: str) -> Any:
+    """As a browser sends it: the choice that does not count comes along."""
+    return send(client, page, **({"frequency": "monthly", "monthly_tier": "1000"} | fields))
+
+
+def sent_to(processor: type[Answers]) -> dict[str, str]:
+    return dict(parse_qsl(processor.calls[-1][2]))
+
+
+def test_a_monthly_gift_is_a_subscription_of_the_amount_that_was_chosen(
+    client: Client, monthly: Campaign, processor: type[Answers]
+) -> None:
+    assert send_monthly(client, new_page(), email="reader@example.org").status_code == 303
+    recurring = RecurringGift.objects.get()
+    assert (recurring.amount, recurring.tier, recurring.status, Gift.objects.count()) == (1000, "10.00", "pending", 0)
+    fields = sent_to(processor)
+    assert fields["mode"] == "subscription"
+    assert fields["line_items[0][price_data][recurring][interval]"] == "month"
+    assert fields["line_items[0][price_data][unit_amount]"] == "1000"
+    assert fields["subscription_data[metadata][recurring_gift]"] == fields["client_reference_id"] == recurring.pk
+
+
+def test_a_monthly_form_sent_twice_or_come_back_to_leads_to_one_checkout(
+    client: Client, monthly: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    processor.status = 503
+    assert send_monthly(client, page, monthly_tier="custom", monthly_amount="12.50").status_code == 503
+    processor.status = 200
+    send_monthly(client, page, monthly_tier="custom", monthly_amount="12.50")
+    assert len({(key, body) for _, key, body in processor.calls}) == 1
+    back = (RecurringGift.objects.get().checkout_parameters or {})["cancel_url"]
+    form = client.get(back.removeprefix("http://testserver")).context["form"]
+    assert (form.is_monthly, form["monthly_tier"].value(), form["monthly_amount"].value()) == (True, "custom", "12.50")
+    send_monthly(client, form["page"].value(), monthly_tier="custom", monthly_amount="12.50")
+    assert (RecurringGift.objects.count(), len(processor.calls)) == (1, 2)
+
+
+@pytest.mark.parametrize("first", ["once", "monthly"])
+def test_who_changes_between_once_and_monthly_leaves_one_open_checkout(
+    client: Client, monthly: Campaign, processor: type[Answers], first: str
+) -> None:
+    page, second = new_page(), "once" if first == "monthly" else "monthly"
+    send_monthly(client, page, frequency=first)
+    processor.answer |= {"id": "cs_test_2"}
+    send_monthly(client, page, frequency=second)
+    assert (Gift.objects.count(), RecurringGift.objects.count()) == (1, 1)
+    assert (giving.close_superseded(), processor.calls[-1][0]) == (1, "/v1/checkout/sessions/cs_test_1/expire")
+    assert giving.close_superseded() == 0
+    processor.answer |= {"id": "cs_test_3"}
+    send_monthly(client, page, frequency=first)
+    assert processor.calls[-1][0] == "/v1/checkout/sessions", "the first was closed: it takes another"
+    assert (giving.close_superseded(), processor.calls[-1][0]) == (1, "/v1/checkout/sessions/cs_test_2/expire")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"monthly_tier": "0"}, "monthly_tier", "not offered"),
+        ({"monthly_tier": "50000"}, "monthly_tier", "not offered"),
+        ({"monthly_tier": ""}, "monthly_tier", "Choose an amount"),
+        ({"monthly_tier": "custom", "monthly_amount": "1.000"}, "monthly_amount", "two ways"),
+        ({"monthly_tier": "custom", "monthly_amount": "1" * 61}, "monthly_amount", "60"),
+        ({"monthly_amount": "30"}, "monthly_amount", "Which one is it?"),
+    ],
+)
+def test_what_is_wrong_with_a_monthly_choice_is_said_beside_it(
+    client: Client, monthly: Campaign, processor: type[Answers], fields: dict[str, str], field: str, words: str
+) -> None:
+    answer = send_monthly(client, new_page(), **fields)
+    assert (answer.status_code, answer.context["form"].errors.keys(), processor.calls) == (422, {field}, [])
+    assert words in answer.context["form"].errors[field][0]
+
+
+@pytest.mark.parametrize("frequency", ["", "once", "yearly"])
+def test_the_choice_that_does_not_count_is_passed_over(
+    client: Client, monthly: Campaign, processor: type[Answers], frequency: str
+) -> None:
+    odd = {"monthly_tier": "custom", "monthly_amount": "1.000" + "0" * 70}
+    assert send_monthly(client, new_page(), frequency=frequency, **odd).status_code == 303
+    assert (Gift.objects.get().amount, RecurringGift.objects.count()) == (50000, 0)
+    assert send_monthly(client, new_page(), tier="x" * 30, amount="1" * 70).status_code == 303
+    assert RecurringGift.objects.get().amount == 1000
+
+
+def test_a_campaign_without_monthly_tiers_takes_no_monthly_gifts(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    assert "frequency" not in client.get(f"{URL}?frequency=monthly").text
+    answer = send_monthly(client, new_page())
+    assert answer.status_code == 422
+    assert "takes no monthly gifts" in answer.text
+    assert RecurringGift.objects.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("link", "chosen"),
+    [
+        ("", (False, "50000", "1000")),
+        ("?frequency=monthly", (True, "50000", "1000")),
+        ("?frequency=monthly&tier=25.00", (True, "50000", "2500")),
+        ("?tier=2500.00", (False, "250000", "1000")),
+        ("?frequency=monthly&tier=2500.00", (True, "50000", "1000")),
+        ("?frequency=odd&tier=custom&amount=7", (False, "custom", "1000")),
+    ],
+)
+def test_a_link_may_choose_for_the_reader(
+    client: Client, monthly: Campaign, link: str, chosen: tuple[bool, str, str]
+) -> None:
+    page = client.get(URL + link).context
+    assert (page["form"].is_monthly, *(choice["chosen"] for choice in page["choices"])) == chosen
+
+
+def test_where_no_amount_is_offered_one_is_typed(client: Client, campaign: Campaign) -> None:
+    campaign.tiers.all().delete()
+    assert 'value="custom" checked' in client.get(URL).text
+
+
+def test_a_monthly_gift_that_has_begun_is_thanked_for_and_one_that_is_over_begins_anew(
+    client: Client, monthly: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    send_monthly(client, page)
+    RecurringGift.objects.update(status="active")
+    assert "/thanks/recurring_" in send_monthly(client, page).headers["Location"]
+    RecurringGift.objects.update(status="canceled")
+    processor.answer |= {"id": "cs_test_2"}
+    assert send_monthly(client, page).headers["Location"] == processor.answer["url"]
+    assert RecurringGift.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "Confirming your monthly gift"),
+        ({"checkout_expires_at": timezone.now() - timedelta(hours=1)}, "This checkout is over"),
+        ({"status": "expired"}, "has not begun"),
+        ({"status": "active", "heard_at": timezone.now()}, "Confirming your monthly gift"),
+        ({"status": "active", "heard_at": timezone.now() - timedelta(minutes=3)}, "on its way"),
+        ({"status": "past_due"}, "The first payment did not go through"),
+    ],
+)
+def test_a_monthly_gift_is_confirmed_when_its_first_gift_is(
+    client: Client, campaign: Campaign, fields: dict[str, Any], words: str
+) -> None:
+    recurring = make_recurring_gift(campaign, **fields)
+    address = giving.thanks_url(recurring).removeprefix("http://testserver")
+    assert words in client.get(address).text
+    deliver(invoice_event(recurring), invoice_paid_event(recurring))
+    inbox.drain()
+    assert "Your first monthly gift of 10 $ has arrived" in client.get(address).text
+
+
+# ---- refunds
 
 
 def a_confirmed_gift(campaign: Campaign) -> Gift:
