@@ -13,14 +13,22 @@ from djmoney.settings import CURRENCY_CHOICES
 from donations import campaigning, money
 from donations.admin.amounts import AmountField, read_amount, read_goal, typed_text
 from donations.charts import amount_text
-from donations.models import Campaign, CampaignMonth, Follower, Gift, Tier
+from donations.models import Campaign, CampaignMonth, Follower, Gift, RecurringGift, Tier
 from donations.models.campaigns import currency_of
 from donations.periods import Month
+
+# What stands in the way of deleting a campaign, in a word each.
+STANDING = (
+    (Gift, "the gifts"),
+    (RecurringGift, "the monthly gifts"),
+    (Follower, "the followers"),
+    (CampaignMonth, "the months’ goals"),
+)
 
 
 def is_raising(campaign: Campaign) -> bool:
     """Whether amounts in the campaign's currency stand already: gifts, followers counted with them, months' goals."""
-    return any(model.objects.filter(campaign=campaign).exists() for model in (Gift, Follower, CampaignMonth))
+    return any(model.objects.filter(campaign=campaign).exists() for model, _ in STANDING)
 
 
 class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class takes no parameters when it runs
@@ -177,7 +185,7 @@ class CampaignAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         standing = [
             f"{words} of {campaign}"
             for campaign in objs
-            for model, words in ((Gift, "the gifts"), (Follower, "the followers"), (CampaignMonth, "the months’ goals"))
+            for model, words in STANDING
             if model.objects.filter(campaign=campaign).exists()
         ]
         if standing:

@@ -21,6 +21,7 @@ from donations.models import (
     GiftState,
     InboxEvent,
     MonthTotal,
+    RecurringGift,
     Tier,
 )
 from donations.periods import Month
@@ -97,6 +98,19 @@ class FollowerLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Monthly:
+    """The campaign's monthly gifts as they stand now: how many are paid, and minor units a month without fee cover.
+
+    `failing` are past due or unpaid; `failing_amount` is what they would bring.
+    """
+
+    active: int = 0
+    amount: int = 0
+    failing: int = 0
+    failing_amount: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """Whether what the processor tells us arrives and is made something of."""
 
@@ -106,6 +120,7 @@ class Health:
     waiting: int
     quarantined: int
     wrong_mode: int
+    failing_monthly: int
 
     def is_late(self, *, now: datetime) -> bool:
         """Whether an event has lain unprocessed for longer than a minute."""
@@ -122,6 +137,7 @@ class Glance:
     elapsed: int
     goal: int
     sums: Sums
+    monthly: Monthly
     other_currencies: tuple[tuple[str, int], ...]
     days: tuple[int, ...]
     days_before: tuple[int, ...]
@@ -196,6 +212,7 @@ def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -
         elapsed=elapsed,
         goal=standings[-1].goal,
         sums=own,
+        monthly=_monthly(campaign=campaign, livemode=livemode),
         other_currencies=_other_currencies(totals=totals, month=month, currency=currency),
         days=_cumulative(by_day=by_day, month=month, upto=elapsed),
         days_before=_days_before(by_day=by_day, month=month.previous, zone=campaign.time_zone, now=now),
@@ -205,7 +222,31 @@ def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -
         latest_awaiting=_latest_awaiting(states),
         latest_refunds=_latest_refunds(states) if own.refunds else (),
         latest_followers=_latest_followers(Follower.objects.filter(confirmed_month=str(month), **of_mode)),
-        health=health(),
+        health=health(livemode=livemode),
+    )
+
+
+# ---- monthly gifts
+
+ACTIVE = (RecurringGift.Status.ACTIVE, RecurringGift.Status.TRIALING)
+
+
+def _monthly(*, campaign: Campaign, livemode: bool) -> Monthly:
+    """Sums over the arrangements that stand, from an index that has all of it."""
+    rows = RecurringGift.objects.filter(
+        campaign=campaign,
+        livemode__in=[livemode],
+        status__in=[*ACTIVE, *RecurringGift.FAILING],
+        currency=campaign.currency,
+    )
+    found = rows.order_by().values_list("status").annotate(number=Count("*"), amount=Sum("amount"))
+    active = [(number, amount) for status, number, amount in found if status in ACTIVE]
+    failing = [(number, amount) for status, number, amount in found if status in RecurringGift.FAILING]
+    return Monthly(
+        active=sum(number for number, _ in active),
+        amount=sum(amount for _, amount in active),
+        failing=sum(number for number, _ in failing),
+        failing_amount=sum(amount for _, amount in failing),
     )
 
 
@@ -392,8 +433,11 @@ def _latest_followers(followers: QuerySet[Follower]) -> tuple[FollowerLine, ...]
 # ---- health
 
 
-def health() -> Health:
-    """The state of the inbox: its queue, its alarms, and its last row, each by an index of its own."""
+def health(*, livemode: bool) -> Health:
+    """The state of the inbox: its queue, its alarms, and its last row, each by an index of its own.
+
+    And how many monthly gifts, of all campaigns in one mode, are past due or unpaid.
+    """
     is_ready = Q(state=State.READY)
     queue = InboxEvent.objects.filter(next_try_at__isnull=False).aggregate(
         oldest=Min("received_at", filter=is_ready),
@@ -408,6 +452,7 @@ def health() -> Health:
         waiting=queue["waiting"],
         quarantined=alarms[State.QUARANTINED],
         wrong_mode=alarms[State.WRONG_MODE],
+        failing_monthly=_failing_monthly(livemode=livemode),
     )
 
 
@@ -421,3 +466,15 @@ def _alarms() -> Counter[str]:
     with connection.cursor() as cursor:
         cursor.execute(ALARMS)
         return Counter(dict(cursor.fetchall()))
+
+
+FAILING = f"""
+SELECT COUNT(*) FROM {RecurringGift._meta.db_table} WHERE status IN ('past_due', 'unpaid') AND livemode = %s
+"""  # noqa: S608 (the only text put in is our own table name)
+
+
+def _failing_monthly(*, livemode: bool) -> int:
+    """By a partial index, too."""
+    with connection.cursor() as cursor:
+        cursor.execute(FAILING, [livemode])
+        return int(cursor.fetchone()[0])

@@ -158,6 +158,8 @@ def _cards(glance: Glance) -> Iterator[Card]:
     on_the_way = f"{_count(sums.awaiting_gifts, 'gift')}, not counted yet" if sums.awaiting_gifts else "no gifts"
     yield Card(name="Awaiting", value=amount_text(sums.awaiting, glance.currency), notes=(on_the_way,))
     yield _refunds_card(glance)
+    if glance.monthly.active or glance.monthly.failing:
+        yield _monthly_card(glance)
     yield Card(
         name="Followers",
         value=f"{sums.followers:,}",
@@ -218,6 +220,16 @@ def _refunds_card(glance: Glance) -> Card:
     if sums.disputed > 0:
         notes.append(f"and {amount_text(sums.disputed, glance.currency)} disputed")
     return Card(name="Refunds", value=amount_text(sums.refunded, glance.currency), notes=tuple(notes))
+
+
+def _monthly_card(glance: Glance) -> Card:
+    """What stands now, whichever month is shown."""
+    monthly = glance.monthly
+    notes = [f"{_count(monthly.active, 'monthly gift')}, as of now"]
+    if monthly.failing:
+        amount = amount_text(monthly.failing_amount, glance.currency)
+        notes.append(f"and {amount} past due or unpaid ({monthly.failing:,})")
+    return Card(name="Each month", value=amount_text(monthly.amount, glance.currency), notes=tuple(notes))
 
 
 def share_text(part: int, whole: int) -> str:
@@ -344,6 +356,8 @@ def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
     yield f"{health.waiting:,} waiting"
     yield f"{health.quarantined:,} quarantined"
     yield f"{health.wrong_mode:,} of the wrong mode"
+    if health.failing_monthly:
+        yield f"{_count(health.failing_monthly, 'monthly gift')} past due or unpaid"
 
 
 def _alarms(*, health: Health, now: datetime) -> Iterator[str]:
@@ -353,6 +367,12 @@ def _alarms(*, health: Health, now: datetime) -> Iterator[str]:
         yield (
             f"{_count(health.quarantined, 'event')} {verb} in quarantine and not in these figures: "
             "accept or dismiss each of them."
+        )
+    if health.failing_monthly:
+        verb = "is" if health.failing_monthly == 1 else "are"
+        yield (
+            f"{_count(health.failing_monthly, 'monthly gift')} {verb} past due or unpaid. "
+            "The donors were written to; a word from a person often helps."
         )
     if health.is_late(now=now):
         yield "Events have lain unprocessed for more than a minute: these figures lag behind. See that the workers run."
