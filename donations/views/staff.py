@@ -356,8 +356,6 @@ def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
     yield f"{health.waiting:,} waiting"
     yield f"{health.quarantined:,} quarantined"
     yield f"{health.wrong_mode:,} of the wrong mode"
-    if health.failing_monthly:
-        yield f"{_count(health.failing_monthly, 'monthly gift')} past due or unpaid"
 
 
 def _alarms(*, health: Health, now: datetime) -> Iterator[str]:
@@ -367,12 +365,6 @@ def _alarms(*, health: Health, now: datetime) -> Iterator[str]:
         yield (
             f"{_count(health.quarantined, 'event')} {verb} in quarantine and not in these figures: "
             "accept or dismiss each of them."
-        )
-    if health.failing_monthly:
-        verb = "is" if health.failing_monthly == 1 else "are"
-        yield (
-            f"{_count(health.failing_monthly, 'monthly gift')} {verb} past due or unpaid. "
-            "The donors were written to; a word from a person often helps."
         )
     if health.is_late(now=now):
         yield "Events have lain unprocessed for more than a minute: these figures lag behind. See that the workers run."
