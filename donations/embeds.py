@@ -1,4 +1,4 @@
-"""A bar as JSON, as a picture, and as what the pages' markup needs."""
+"""A bar as JSON, as a picture, as a page for a frame, and as what other pages' markup needs."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
+from django.template.loader import render_to_string
 from django.utils.html import format_html, format_html_join
 
 from donations import money
@@ -45,20 +46,39 @@ def meter(bar: Bar) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """What is served, and its ETag."""
+
+    body: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
-    """A bar in every shape that it is served in, and the ETag of all of them."""
+    """A bar in every shape that it is served in, and what other pages' markup needs of it."""
 
     context: dict[str, Any]
-    json: bytes
-    svg: bytes
-    etag: str
+    json: Shape
+    svg: Shape
+    page: Shape
 
 
 def rendered(bar: Bar) -> Rendered:
     """All shapes of a bar, made once while nothing changes."""
     shown = context(bar)
-    body = json.dumps(meter(bar), separators=(",", ":")).encode()
-    return Rendered(shown, body, picture(shown).encode(), f'"{hashlib.sha256(body).hexdigest()[:20]}"')
+    page = render_to_string("donations/embed.html", {"bar": shown, "livemode": settings.LIVEMODE})
+    return Rendered(
+        context=shown,
+        json=_shape(json.dumps(meter(bar), separators=(",", ":"))),
+        svg=_shape(picture(shown)),
+        page=_shape(page),
+    )
+
+
+def _shape(text: str) -> Shape:
+    """Each has a tag of its own: a new version of the site may draw the same figures otherwise."""
+    body = text.encode()
+    return Shape(body, f'"{hashlib.sha256(body).hexdigest()[:20]}"')
 
 
 def picture(shown: dict[str, Any]) -> str:

@@ -32,11 +32,11 @@ SMALLER = ", ".join(f"'{code}'" for code in sorted(money.ZERO_DECIMAL | money.TH
 THREE = ", ".join(f"'{code}'" for code in sorted(money.THREE_DECIMAL))
 
 
-def stream(file: File, selection: Selection) -> Iterator[bytes]:
-    """The file in chunks, its header first."""
+def stream(file: File, selection: Selection, *, newest: int | None = None) -> Iterator[bytes]:
+    """The file in chunks, its header first; of the entries up to the one numbered `newest`, or of all there are now."""
     yield _line([column.name for column in file.columns]).encode()
     write = _copy_page if connection.vendor == "postgresql" else _write_page
-    newest, after = finance.newest_entry(), None
+    newest, after = finance.newest_entry() if newest is None else newest, None
     # The first pages are small, so that the first rows are there at once.
     for size in chain(SIZES, repeat(SIZE)):
         with tempfile.TemporaryFile() as page:

@@ -5,12 +5,14 @@ from typing import Any
 
 from django import forms
 
-from donations import giving, money
+from donations import fees, giving, money
 from donations.models import Campaign, Tier
 
 LONGEST_EMAIL = 254
 CUSTOM = "custom"
 ONCE, MONTHLY = Tier.Frequency.ONCE, Tier.Frequency.MONTHLY
+NOTHING = re.compile(r"0+(\.0*)?", re.ASCII)
+TOO_LONG = {"max_length": "This is too long for an amount. Type it in digits."}
 SOURCE = re.compile(r"[A-Za-z0-9_-]{1,60}", re.ASCII)
 
 
@@ -18,14 +20,15 @@ class GiveForm(forms.Form):
     """The donation form of one campaign. After validation, `amount_minor` is what is given; 0 is to follow.
 
     One-time and monthly gifts each have a choice of their own, so that the page is whole without a script: `frequency`
-    says which of the two counts, and what stands in the other is passed over.
+    says which of the two counts, and what stands in the other is passed over. `fee_cover` is what is added to the gift
+    for the processor's fee, minor units.
     """
 
     frequency = forms.CharField(required=False)
     tier = forms.CharField(required=False, max_length=20)
-    amount = forms.CharField(required=False, max_length=60)
+    amount = forms.CharField(required=False, max_length=60, error_messages=TOO_LONG)
     monthly_tier = forms.CharField(required=False, max_length=20)
-    monthly_amount = forms.CharField(required=False, max_length=60)
+    monthly_amount = forms.CharField(required=False, max_length=60, error_messages=TOO_LONG)
     name = forms.CharField(
         required=False, max_length=100, error_messages={"max_length": "A name can have 100 characters at most."}
     )
@@ -37,6 +40,7 @@ class GiveForm(forms.Form):
     message = forms.CharField(
         required=False, max_length=500, error_messages={"max_length": "A message can have 500 characters at most."}
     )
+    cover = forms.BooleanField(required=False)
     anonymous = forms.BooleanField(required=False)
     source = forms.CharField(required=False)
     page = forms.CharField(required=False, max_length=200)
@@ -50,7 +54,8 @@ class GiveForm(forms.Form):
             ONCE: [tier for tier in tiers if tier.frequency == ONCE],
             MONTHLY: [tier for tier in tiers if tier.frequency == MONTHLY and tier.amount_minor],
         }
-        self.amount_minor = 0
+        self.formula = giving.fee_formula(campaign)
+        self.amount_minor = self.fee_cover = 0
         self.page_id = ""
 
     def clean(self) -> dict[str, Any]:
@@ -60,6 +65,8 @@ class GiveForm(forms.Form):
             self.add_error(None, "This campaign takes no monthly gifts at the moment. You can give once, below.")
         else:
             self._clean_choice(cleaned)
+        if not self.errors and self.amount_minor and cleaned.get("cover"):
+            self._clean_cover()
         if not self.errors and self.amount_minor == 0 and not cleaned.get("email"):
             self.add_error("email", "To follow us we need your email: we send a link to confirm it.")
         self.page_id = giving.page_id_of(cleaned.get("page", ""))
@@ -105,7 +112,7 @@ class GiveForm(forms.Form):
             try:
                 self.amount_minor = money.parse_amount(typed, self.campaign.currency)
             except money.AmountError as error:
-                self.add_error(amount_field, str(error))
+                self.add_error(amount_field, f"{error} {self._way_to_follow(typed)}".strip())
             return
         presets = {str(preset.amount_minor): preset.amount_minor for preset in self.offered}
         if tier not in presets:
@@ -121,6 +128,28 @@ class GiveForm(forms.Form):
     def offered(self) -> list[Tier]:
         """The tiers of the frequency that is chosen."""
         return self.tiers[MONTHLY if self.is_monthly else ONCE]
+
+    def _clean_cover(self) -> None:
+        """What is added is reckoned here alone: the page shows it, and sends no amount."""
+        currency = self.campaign.currency
+        if self.formula is None:
+            self.add_error(None, "We no longer ask you to add the fee. If that is right, press the button once more.")
+            return
+        self.fee_cover = fees.cover(self.amount_minor, currency, self.formula)
+        if self.amount_minor + self.fee_cover > money.MAXIMUM_MINOR:
+            total = money.format_minor(self.amount_minor + self.fee_cover, currency)
+            most = money.format_minor(money.MAXIMUM_MINOR, currency)
+            self.add_error(
+                "cover",
+                f"With the fee you would pay {total}, and {most} is the most that can be paid at once. "
+                "Choose a smaller amount, or leave the fee out.",
+            )
+
+    def _way_to_follow(self, typed: str) -> str:
+        """Who types 0 means the choice that asks for no money, where there is one."""
+        if not NOTHING.fullmatch(typed) or all(preset.amount_minor for preset in self.offered):
+            return ""
+        return f"To support us without paying, choose {money.format_minor(0, self.campaign.currency)} below."
 
     def _is_same(self, typed: str) -> bool:
         try:

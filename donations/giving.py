@@ -1,4 +1,4 @@
-"""What people ask for: to give, to follow, to have a refund. Money is booked by none of it; see `inbox`.
+"""What readers ask for: to give, to follow. Money is booked by none of it; see `inbox`.
 
 Every call to the processor is made outside a transaction, after its key and parameters were saved.
 """
@@ -7,19 +7,20 @@ import hashlib
 import json
 import logging
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.contrib.auth.models import User
 from django.core.signing import BadSignature, Signer, TimestampSigner
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from donations import money, outbox, processors, projections
+from donations import fees, money, outbox, processors, projections
+from donations.fees import Formula
 from donations.models import (
     Campaign,
     Donor,
@@ -28,10 +29,8 @@ from donations.models import (
     GiftState,
     OutboxMessage,
     RecurringGift,
-    RefundRequest,
 )
-from donations.models.gifts import new_refund_key
-from donations.processors.base import CheckoutOrder, ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import CheckoutOrder, ProcessorBusy, ProcessorRefused, ProcessorUnavailable
 
 log = logging.getLogger(__name__)
 Asked: TypeAlias = Gift | RecurringGift
@@ -39,12 +38,11 @@ KINDS: tuple[type[Asked], ...] = (Gift, RecurringGift)
 PAGE_LASTS = timedelta(days=1)
 CHECKOUT_LASTS = timedelta(hours=23)
 SHORTEST_CHECKOUT = timedelta(minutes=32)  # the processor wants 30 min at least
+LONGEST_OPENING = 3.0  # seconds: a reader waits 4 at most
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 MOST_CONFIRMATION_MAILS = 5
-MOST_ATTEMPTS = 20
-SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # longer than a call to the processor can take
-LONGEST_REFUND_WAIT = timedelta(hours=1)
-KEY_LASTS = timedelta(hours=23)  # the processor forgets a key after a day: the same refund could then be made twice
+PAID = ("confirmed", "awaiting")
+MOST_CHECKOUTS = 20  # that one form, as it was shown once, may start
 
 
 # ---- the form that was shown
@@ -68,14 +66,28 @@ def page_id_of(token: str) -> str:
         return ""
 
 
+def is_open_page(token: str) -> bool:
+    """Whether a reader may come back to the form of this token.
+
+    One that was paid is over: a reader who has its address from another would be thanked for that one's gift.
+    """
+    page = page_id_of(token)
+    return bool(page) and not any(_begun(kind).filter(page=page).exists() for kind in KINDS)
+
+
 # ---- giving
+
+
+class PageUsedUp(Exception):
+    """The form as it was shown has started as many checkouts as one may; a new page token starts others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A reader's filled-in form. `amount` is minor units; `page` identifies the form as it was shown once.
+    """A reader's filled-in form; `page` identifies the form as it was shown once.
 
-    A `monthly` one asks for an arrangement, of which each month makes a gift.
+    `amount`, and `fee_cover` which the reader adds to it, are minor units. A `monthly` one asks for an arrangement, of
+    which each month makes a gift.
     """
 
     campaign: Campaign
@@ -87,6 +99,7 @@ class Intent:
     anonymous: bool
     source: str
     page: str
+    fee_cover: int = 0
     monthly: bool = False
 
     @property
@@ -96,8 +109,14 @@ class Intent:
     def attempt(self, generation: int) -> str:
         """The same form with the same fields is the same attempt, until its checkout is over."""
         fields = [self.campaign.pk, self.amount, self.tier, self.email, self.name, self.message, self.anonymous]
+        fields += [self.fee_cover]
         fields += ["monthly"] if self.monthly else []
         return hashlib.sha256(json.dumps([self.page, generation, *fields]).encode()).hexdigest()
+
+
+def fee_formula(campaign: Campaign) -> Formula | None:
+    """What the processor keeps of a gift to this campaign; None where donors are not asked to add it."""
+    return fees.offered(settings.FEE_COVER, processor=processors.default().name, currency=campaign.currency)
 
 
 def start_gift(intent: Intent) -> str:
@@ -105,7 +124,7 @@ def start_gift(intent: Intent) -> str:
 
     One-time and monthly gifts go the same way, and of all that one form asked for, one checkout is open in the end.
 
-    Raises ProcessorUnavailable (the same call again makes no second checkout) or ProcessorRefused.
+    Raises ProcessorUnavailable (the same call again makes no second checkout), ProcessorRefused or PageUsedUp.
     """
     asked = _asked_by(intent)
     if _is_begun(asked):
@@ -118,12 +137,21 @@ def start_gift(intent: Intent) -> str:
 
 def _asked_by(intent: Intent) -> Asked:
     """The gift of an attempt: the one of an earlier submission while its checkout lasts, else a new one."""
-    for generation in range(MOST_ATTEMPTS):
+    for generation in range(MOST_CHECKOUTS):
         attempt = intent.attempt(generation)
-        asked = intent.kind.objects.filter(attempt=attempt).first() or _add(intent, attempt)
+        asked = intent.kind.objects.filter(attempt=attempt).first()
+        if asked is None:
+            _ensure_room(intent.page)
+            asked = _add(intent, attempt)
         if not _must_begin_anew(asked):
             return asked
-    raise ProcessorRefused("This form was sent too many times. Please open the page anew.", "too_many_attempts")
+    raise PageUsedUp
+
+
+def _ensure_room(page: str) -> None:
+    """Of several requests at once, a few may pass: the limit keeps a flood away, and counts no money."""
+    if sum(kind.objects.filter(page=page).count() for kind in KINDS) >= MOST_CHECKOUTS:
+        raise PageUsedUp
 
 
 def _add(intent: Intent, attempt: str) -> Asked:
@@ -136,6 +164,7 @@ def _add(intent: Intent, attempt: str) -> Asked:
                 tier=intent.tier,
                 currency=intent.campaign.currency,
                 amount=intent.amount,
+                fee_cover=intent.fee_cover,
                 public_name=intent.name,
                 message=intent.message,
                 anonymous=intent.anonymous,
@@ -167,6 +196,8 @@ def _order(asked: Asked, email: str) -> CheckoutOrder:
     choice |= {"tier": asked.tier} if asked.tier != "custom" else {"tier": "custom", "amount": _typed(asked)}
     # The reader who goes back comes to the same form: what they send then closes this checkout.
     choice["page"] = page_token(asked.page)
+    if asked.fee_cover:
+        choice["cover"] = "on"
     return CheckoutOrder(
         reference=asked.pk,
         monthly=_is_monthly(asked),
@@ -206,6 +237,13 @@ def _is_begun(asked: Asked) -> bool:
     return _status(asked) not in NOT_YET | OVER
 
 
+def _begun(kind: type[Asked]) -> QuerySet[Any]:
+    """Those that were paid, or are being paid."""
+    if kind is RecurringGift:
+        return RecurringGift.objects.exclude(status__in=NOT_YET | OVER)
+    return Gift.objects.filter(state__status__in=PAID)
+
+
 def _must_begin_anew(asked: Asked) -> bool:
     """Whether this checkout can't be paid any more and another must take its place."""
     status = _status(asked)
@@ -227,10 +265,23 @@ def _open_checkout(asked: Asked) -> None:
         row.update(refusal=str(refusal)[:300])
         raise
     except ProcessorUnavailable as fault:
+        if isinstance(fault, ProcessorBusy) and _is_opened_by_another(asked):
+            return
         log.warning("checkout of %s not opened: %s", asked.pk, fault)
         raise
     asked.checkout_id, asked.checkout_url = checkout.checkout_id, checkout.url
     row.update(checkout_id=checkout.checkout_id, checkout_url=checkout.url, refusal="")
+
+
+def _is_opened_by_another(asked: Asked) -> bool:
+    """Wait for the first of two clicks: it is opening this checkout now, and browsers show the second one's answer."""
+    end = time.monotonic() + LONGEST_OPENING
+    while time.monotonic() < end:
+        asked.refresh_from_db(fields=["checkout_id", "checkout_url"])
+        if asked.checkout_id:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _supersede_others(asked: Asked) -> None:
@@ -245,7 +296,7 @@ def _payable(kind: type[Asked]) -> QuerySet[Any]:
     """Those whose checkout may still be paid."""
     if kind is RecurringGift:
         return RecurringGift.objects.filter(status__in=NOT_YET)
-    return Gift.objects.exclude(state__status__in=["confirmed", "awaiting", "failed", "expired"])
+    return Gift.objects.exclude(state__status__in=[*PAID, *OVER])
 
 
 def close_superseded(limit: int = 20) -> int:
@@ -350,98 +401,3 @@ def follower_of(token: str) -> Follower | None:
 def confirm_follower(follower: Follower) -> None:
     """Count a follower as a supporter of this month, once."""
     projections.confirm_follower(follower)
-
-
-# ---- refunds
-
-
-class RefundRefused(Exception):
-    """A refund that can't be asked for; its text says why and what to do."""
-
-
-class AskedAlready(RefundRefused):
-    """A refund that was asked for before under the same key: by the first press of the button. `first` is that one."""
-
-    def __init__(self, first: RefundRequest) -> None:
-        super().__init__("This refund was asked for already. Nothing was asked for a second time.")
-        self.first = first
-
-
-def request_refund(*, gift: Gift, amount: int, reason: str, user: User | None, key: str = "") -> RefundRequest:
-    """Ask the processor to give back `amount` minor units. The ledger changes when its event comes.
-
-    Of two calls with one `key` the first alone asks; the other raises AskedAlready. Raises RefundRefused.
-    A processor that doesn't answer leaves the request open; it is sent again, with its own key.
-    """
-    if amount <= 0:
-        raise RefundRefused("Give an amount above zero.")
-    key = key or new_refund_key()
-    try:
-        with transaction.atomic():
-            # Its unique key decides between two at once: the second waits here until the first is committed.
-            request = RefundRequest.objects.create(
-                key=key,
-                gift=gift,
-                amount=amount,
-                reason=reason[:200],
-                requested_by=user,
-                next_try_at=timezone.now() + SHORTEST_REFUND_WAIT,
-            )
-            if not projections.reserve_refund(gift=gift.pk, amount=amount):
-                raise RefundRefused("That is more than is left of this gift: look at the refunds that were asked for.")
-    except IntegrityError:
-        first = asked_already(key)
-        if first is None:
-            raise
-        raise AskedAlready(first) from None
-    send_refund(request)
-    return request
-
-
-def asked_already(key: str) -> RefundRequest | None:
-    """The refund that was asked for under this key."""
-    return RefundRequest.objects.filter(key=key).first()
-
-
-def send_refund(request: RefundRequest) -> None:
-    """Send a request with the key that it was saved with; safe to repeat. Raises RefundRefused."""
-    payment = GiftState.objects.values_list("payment", flat=True).get(pk=request.gift_id)
-    try:
-        refund_id = processors.get(request.gift.processor).refund(payment, request.amount, request.key)
-    except ProcessorUnavailable as fault:
-        log.warning("refund %s not sent: %s", request.key, fault)
-        RefundRequest.objects.filter(pk=request.pk).update(error=str(fault)[:300])
-        return
-    except ProcessorRefused as refusal:
-        projections.release_refund(request=request, status="refused", error=str(refusal))
-        raise RefundRefused(f"The payment service refused it: {refusal.reader_text}") from refusal
-    RefundRequest.objects.filter(pk=request.pk, status="sending").update(
-        status="accepted", refund_id=refund_id, error=""
-    )
-
-
-def send_refunds_again(limit: int = 20) -> int:
-    """Send requests that the processor didn't answer, each ever later; how many were sent by this call."""
-    now = timezone.now()
-    due = RefundRequest.objects.select_related("gift").filter(
-        status="sending", next_try_at__lte=now, requested_at__gt=now - KEY_LASTS
-    )
-    sent = 0
-    for request in due.order_by("next_try_at")[:limit]:
-        if not _claim(request):
-            continue
-        sent += 1
-        try:
-            send_refund(request)
-        except RefundRefused as refusal:
-            log.warning("refund %s: %s", request.key, refusal)
-    return sent
-
-
-def _claim(request: RefundRequest) -> bool:
-    """Take it for ourselves until its next try: in one minute, and as late again as it is old, up to an hour."""
-    now = timezone.now()
-    wait = min(LONGEST_REFUND_WAIT, max(SHORTEST_REFUND_WAIT, now - request.requested_at))
-    # The condition decides between two processes: one of them changes the row.
-    free = RefundRequest.objects.filter(pk=request.pk, status="sending", next_try_at__lte=now)
-    return bool(free.update(next_try_at=now + wait))

@@ -6,7 +6,8 @@ nobody's address. They decide nothing about money.
 `Finance` answers for the books: the ledger, the quarantine, refunds and files. It sees donors, since a refund or a
 disputed payment begins with a donor's letter. It changes no campaign.
 
-A group is given its rights when it is made. What an operator adds or takes away afterwards stays.
+A group is given its rights when it is made. What an operator adds or takes away afterwards stays; the rights that a
+later version brings are given once, by its migration.
 A group that is gone, renamed ones included, is made again by the next migrate: one that is not wanted is kept empty.
 """
 
@@ -46,9 +47,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
         # Refunds: to ask for one, and to see those that were asked for.
         "view_refundrequest",
         "add_refundrequest",
+        # Offline gifts and adjustments: to see them, to enter one, and to approve or reject a colleague's.
+        "view_offlinerequest",
+        "add_offlinerequest",
+        "change_offlinerequest",
         # Files: to download one, which is recorded, and to see who downloaded which.
         "view_exportrecord",
         "add_exportrecord",
+        # Closed months: to close one, which stays, and to see what was closed by whom.
+        "view_monthstatement",
+        "add_monthstatement",
     ),
 }
 

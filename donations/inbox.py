@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -50,6 +51,53 @@ ON CONFLICT (processor, event_id) DO NOTHING
 INSERT_APART = INSERT.replace("%s", "%b")
 
 
+# ---- what no delivery brought: found at the processor, or told by staff
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event to be put in. `origin` is one of InboxEvent.Origin, `body` what `processor` can interpret."""
+
+    processor: str
+    origin: str
+    event_id: str
+    type: str
+    body: bytes
+
+
+PUT = (
+    *("processor", "event_id", "origin", "type", "received_at", "body", "body_sha256", "state", "next_try_at"),
+    *("attempts", "reason", "subject", "payment", "gift_reference", "decision", "decision_reason"),
+)
+
+
+def put(*, processor: str, origin: str, event_id: str, type: str, body: bytes) -> bool:  # noqa: A002 (the field's name)
+    """Store an event that no delivery brought; False where it stands already. Inside or outside a transaction."""
+    return bool(put_many([NewEvent(processor=processor, origin=origin, event_id=event_id, type=type, body=body)]))
+
+
+def put_many(events: Iterable[NewEvent]) -> list[NewEvent]:
+    """Store many at once, and return those that are new. It takes no more than a statement for each thousand."""
+    by_key = {(event.processor, event.event_id): event for event in events}
+    now = timezone.now()
+    # Keys in one order: two who put the same events wait for one another and never deadlock.
+    rows = [_put_row(by_key[key], now) for key in sorted(by_key)]
+    unless_there = "ON CONFLICT (processor, event_id) DO NOTHING RETURNING processor, event_id"
+    return [by_key[key] for key in bulk.insert(InboxEvent, PUT, rows, then=unless_there)]
+
+
+def _put_row(event: NewEvent, now: datetime) -> list[Any]:
+    digest = hashlib.sha256(event.body).digest()
+    told = [event.processor, event.event_id, event.origin, event.type, now, event.body, digest]
+    return [*told, State.READY.value, now, 0, "", "", "", "", "", ""]
+
+
+def book_now(*, processor: str, event_id: str) -> None:
+    """Process this event in the caller's transaction, once. Raises CannotBook unless it is in the books then."""
+    row = InboxEvent.objects.filter(processor=processor, event_id=event_id).only("pk").get()
+    _book_or_refuse(row.pk)
+
+
 # ---- draining
 
 
@@ -89,7 +137,10 @@ def process_batch(limit: int = BATCH) -> int:
 def _claim(limit: int) -> list[InboxEvent]:
     """Due rows, locked until the batch ends; rows that another worker holds are passed over, not waited for."""
     due = InboxEvent.objects.filter(next_try_at__lte=timezone.now()).order_by("next_try_at", "id")
-    return list(due.select_for_update(skip_locked=True, no_key=True)[:limit])
+    rows = list(due.select_for_update(skip_locked=True, no_key=True)[:limit])
+    # One processor's at a time: gifts and totals are locked in one order a processor, and an adjustment by staff may
+    # be of any processor's gift. The others are next.
+    return [row for row in rows if row.processor == rows[0].processor]
 
 
 def _process_alone(identity: int) -> None:
@@ -262,7 +313,7 @@ def accept(event: InboxEvent, *, user: User, reason: str = "") -> None:
 
 
 class CannotBook(Exception):
-    """An event that cannot be booked though staff accept it; its text says why."""
+    """An event that a person wants booked and that cannot be; its text says why."""
 
 
 def _book_or_refuse(identity: int) -> None:
@@ -273,7 +324,7 @@ def _book_or_refuse(identity: int) -> None:
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:
-        log.exception("event %d was accepted and failed", identity)
+        log.exception("event %d was to be booked at once and failed", identity)
         raise CannotBook(_failure_text(error)) from error
     row.refresh_from_db(fields=["state", "reason"])
     if row.state != State.PROCESSED:

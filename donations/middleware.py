@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Callable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from csp.constants import HEADER
 from csp.middleware import CSPMiddleware
@@ -21,11 +21,13 @@ class TrustedProxies:
         """Set REMOTE_ADDR and the scheme to what the last trusted proxy says."""
         chain = request.META.pop("HTTP_X_FORWARDED_FOR", "")
         scheme = request.META.pop("HTTP_X_FORWARDED_PROTO", "")
-        if self.networks and self._trusted(request.META.get("REMOTE_ADDR", "")):
+        request.META["REMOTE_ADDR"] = _plain(request.META.get("REMOTE_ADDR", ""))
+        if self.networks and self._trusted(request.META["REMOTE_ADDR"]):
             if scheme in {"http", "https"}:
                 request.META["wsgi.url_scheme"] = scheme
                 request.environ["wsgi.url_scheme"] = scheme  # type: ignore[attr-defined]
-            strangers = [name.strip() for name in chain.split(",") if not self._trusted(name.strip())]
+            named = [_plain(name.strip()) for name in chain.split(",") if name.strip()]
+            strangers = [name for name in named if not self._trusted(name)]
             if strangers:
                 request.META["REMOTE_ADDR"] = strangers[-1]
         return self.get_response(request)
@@ -36,6 +38,16 @@ class TrustedProxies:
         except ValueError:
             return False
         return any(place in network for network in self.networks)
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address as such: a server that listens on IPv6 writes it as ::ffff:203.0.113.7."""
+    if ":" not in address:
+        return address
+    try:
+        return str(IPv6Address(address).ipv4_mapped or address)
+    except ValueError:
+        return address
 
 
 class ContentSecurityPolicy(CSPMiddleware):
@@ -58,4 +70,18 @@ class Utf8Alone:
             if request.method not in {"GET", "HEAD"}:
                 return HttpResponse("Send it as UTF-8.\n", status=415, content_type="text/plain")
             request.encoding = "utf-8"
+        return self.get_response(request)
+
+
+class BoundedBodies:
+    """Refuse a body that is larger than any form of ours: Django would take in a file that nobody asked for."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """413, unread. What tells no length is not read by anything behind us."""
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        if length.isascii() and length.isdigit() and int(length[:20]) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            return HttpResponse("This is more than the site takes at once.\n", status=413, content_type="text/plain")
         return self.get_response(request)

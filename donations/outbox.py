@@ -168,10 +168,16 @@ def _follow(message: OutboxMessage) -> EmailMessage:
 def _receipt(message: OutboxMessage) -> EmailMessage:
     related = ("donor", "campaign", "state", "recurring_gift")
     gift = Gift.objects.select_related(*related).get(pk=message.subject_id)
-    paid = money.format_minor(gift.state.charged, gift.currency)
     manage = manage_url(gift.recurring_gift) if gift.recurring_gift else ""
-    context = {"campaign": gift.campaign, "gift": gift, "paid": paid, "manage": manage}
+    context = {"campaign": gift.campaign, "gift": gift, "manage": manage, **_paid(gift)}
     return _mail("receipt", _address(gift.donor), context)
+
+
+def _paid(gift: Gift) -> dict[str, str]:
+    """What was paid, in words; of a gift with a fee cover the two parts, as the ledger tells them apart."""
+    charged, given = gift.state.charged, max(0, gift.state.charged - gift.fee_cover)
+    parts = {"given": given, "cover": charged - given} if gift.fee_cover else {}
+    return {name: money.format_minor(minor, gift.currency) for name, minor in {"paid": charged, **parts}.items()}
 
 
 def _invoice_trouble(message: OutboxMessage) -> EmailMessage:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
@@ -45,6 +46,8 @@ MONTH_SUMS = (
     "followers",
 )
 DAY_SUMS = ("raised", "gifts")
+LEDGER_SUMS = ("raised", "gifts", "charged", "refunded", "refunds", "disputed")
+AWAITING_SUMS = ("awaiting", "awaiting_gifts")
 MONTH_KEY = ("campaign_id", "month", "livemode", "currency")
 DAY_KEY = (*MONTH_KEY, "day", "dimension", "value")
 STATE_FIELDS = [
@@ -60,7 +63,7 @@ _state_values = attrgetter(*STATE_KEPT)
 # Read by rebuild() and drift(): what the ledger says of each gift, of each month and of each day.
 GIFT_SQL = f"""
 SELECT gift AS gift_id, campaign AS campaign_id, livemode, campaign_month, local_date, confirmed_at, payment, tier,
-  currency, charged, refunded, disputed,
+  currency, charged, refunded, disputed, adjusted, goal,
   {COUNTED} AS counted
 FROM (
   SELECT gift, campaign, livemode,
@@ -75,32 +78,48 @@ FROM (
 ) sums WHERE charged > 0
 """  # noqa: S608 (the only text put in is our own table name)
 
-MONTH_SQL = f"""
-SELECT campaign_id, month, livemode, currency, SUM(raised) AS raised, SUM(gifts) AS gifts, SUM(charged) AS charged,
-  SUM(refunded) AS refunded, SUM(refunds) AS refunds, SUM(disputed) AS disputed, SUM(awaiting) AS awaiting,
-  SUM(awaiting_gifts) AS awaiting_gifts, SUM(followers) AS followers
-FROM (
-  SELECT campaign_id, campaign_month AS month, livemode, currency, counted AS raised,
-    CASE WHEN counted > 0 THEN 1 ELSE 0 END AS gifts, charged, refunded,
-    CASE WHEN refunded > 0 THEN 1 ELSE 0 END AS refunds, disputed, 0 AS awaiting, 0 AS awaiting_gifts, 0 AS followers
-  FROM ({GIFT_SQL}) confirmed
-  UNION ALL
-  SELECT campaign_id, campaign_month, livemode, currency, 0, 0, 0, 0, 0, 0, awaiting, 1, 0
-  FROM {GiftState._meta.db_table} WHERE status = 'awaiting'
-  UNION ALL
-  SELECT f.campaign_id, f.confirmed_month, f.livemode, c.default_goal_currency, 0, 0, 0, 0, 0, 0, 0, 0, 1
-  FROM {Follower._meta.db_table} f JOIN {Campaign._meta.db_table} c ON c.slug = f.campaign_id
-  WHERE f.confirmed_at IS NOT NULL
-) parts GROUP BY campaign_id, month, livemode, currency
+# Nine gifts in ten have no entry but their own and fees, and count what that entry says. So the whole ledger is added
+# up by that alone, and what the others count less is taken away: they are few, and an index of their own leads to them.
+CHANGED = f"SELECT gift FROM {LedgerEntry._meta.db_table} WHERE kind NOT IN ('gift', 'offline_gift', 'fee')"  # noqa: S608
+COUNTED_SQL = f"""
+SELECT campaign AS campaign_id, campaign_month AS month, livemode, currency, local_date AS day, tier,
+  SUM(goal_amount) AS raised, SUM(CASE WHEN goal_amount > 0 THEN 1 ELSE 0 END) AS gifts, SUM(amount) AS charged,
+  0 AS refunded, 0 AS refunds, 0 AS disputed
+FROM {LedgerEntry._meta.db_table} WHERE kind IN {GIFT_KINDS}
+GROUP BY campaign, campaign_month, livemode, currency, local_date, tier
+UNION ALL
+SELECT campaign_id, campaign_month, livemode, currency, local_date, tier, SUM(counted - goal),
+  SUM(CASE WHEN counted > 0 THEN 1 ELSE 0 END - CASE WHEN goal > 0 THEN 1 ELSE 0 END), 0,
+  SUM(refunded), SUM(CASE WHEN refunded > 0 THEN 1 ELSE 0 END), SUM(disputed)
+FROM ({GIFT_SQL.replace("WHERE gift IS NOT NULL", f"WHERE gift IN ({CHANGED})")}) changed
+GROUP BY campaign_id, campaign_month, livemode, currency, local_date, tier
 """  # noqa: S608
 
-DAILY_SQL = f"""
-SELECT campaign_id, campaign_month AS month, livemode, currency, local_date AS day, dimension,
-  CASE WHEN dimension = 'tier' THEN tier ELSE '' END AS value,
-  SUM(counted) AS raised, SUM(CASE WHEN counted > 0 THEN 1 ELSE 0 END) AS gifts
-FROM ({GIFT_SQL}) confirmed CROSS JOIN (SELECT 'all' AS dimension UNION ALL SELECT 'tier') dimensions
-GROUP BY campaign_id, campaign_month, livemode, currency, local_date, dimension,
-  CASE WHEN dimension = 'tier' THEN tier ELSE '' END
+OWN_ENTRY = (
+    f"SELECT 1 FROM {LedgerEntry._meta.db_table} WHERE gift = {GiftState._meta.db_table}.gift_id "  # noqa: S608
+    f"AND kind IN {GIFT_KINDS}"
+)
+_made = {"status": "'confirmed'", "awaiting": "0"}
+_stored, _excluded = (
+    ", ".join(f"{where}.{name}" for name in STATE_KEPT[1:]) for where in (GiftState._meta.db_table, "excluded")
+)
+# "WHERE TRUE" lets SQLite tell ON CONFLICT from a join's ON.
+CONFIRMED_STATES = f"""
+INSERT INTO {GiftState._meta.db_table} ({", ".join(STATE_COLUMNS)})
+SELECT {", ".join(_made.get(name, name) for name in STATE_KEPT)}, 0 FROM ({GIFT_SQL}) made WHERE TRUE
+{OVER_THE_OLD}
+WHERE ({_stored}) {{unequal}} ({_excluded})
+"""  # noqa: S608
+
+AWAITING_SQL = f"""
+SELECT campaign_id, campaign_month AS month, livemode, currency, SUM(awaiting) AS awaiting, COUNT(*) AS awaiting_gifts
+FROM {GiftState._meta.db_table} WHERE status = 'awaiting' GROUP BY campaign_id, campaign_month, livemode, currency
+"""  # noqa: S608
+
+FOLLOWERS_SQL = f"""
+SELECT f.campaign_id, f.confirmed_month AS month, f.livemode, c.default_goal_currency AS currency, COUNT(*) AS followers
+FROM {Follower._meta.db_table} f JOIN {Campaign._meta.db_table} c ON c.slug = f.campaign_id
+WHERE f.confirmed_at IS NOT NULL GROUP BY f.campaign_id, f.confirmed_month, f.livemode, c.default_goal_currency
 """  # noqa: S608
 
 MonthKey = tuple[str, str, bool, str]
@@ -221,6 +240,7 @@ def _sums(references: list[str]) -> dict[str, dict[str, Any]]:
             charged=Sum("amount", filter=is_gift, default=0),
             refunds=Sum("amount", filter=Q(kind__in=["refund", "refund_reversal"]), default=0),
             disputes=Sum("amount", filter=Q(kind__in=["dispute_withdrawn", "dispute_reinstated"]), default=0),
+            adjusted=Sum("amount", filter=Q(kind="adjustment"), default=0),
             payment=Min("reference", filter=is_gift),
             month=Min("campaign_month", filter=is_gift),
             day=Min("local_date", filter=is_gift),
@@ -246,6 +266,7 @@ def _state(gift: Gift, before: GiftState | None, sums: dict[str, Any] | None, ne
         state.campaign_month, state.local_date = sums["month"], sums["day"]
         state.payment, state.confirmed_at = sums["payment"], sums["confirmed_at"]
         state.charged, state.refunded, state.disputed = sums["charged"], -sums["refunds"], -sums["disputes"]
+        state.adjusted = sums["adjusted"]
         state.counted = max(0, min(sums["goal"], sums["held"]))
         return state
     heard = news.status if news else Status.PENDING.value
@@ -307,8 +328,9 @@ def reserve_refund(*, gift: str, amount: int) -> bool:
         GiftState.objects.filter(
             pk=gift,
             status=Status.CONFIRMED,
-            refund_requested__lte=F("charged") - amount,
-            refunded__lte=F("charged") - amount,
+            # What staff gave back by hand (an adjustment, negative) is not given back again.
+            refund_requested__lte=F("charged") + F("adjusted") - amount,
+            refunded__lte=F("charged") + F("adjusted") - amount,
         ).update(refund_requested=F("refund_requested") + amount)
     )
 
@@ -341,57 +363,81 @@ class Drift:
 
 def rebuild() -> None:
     """Make every state and total anew from the ledger, the processed facts and the followers, in one transaction."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         if connection.vendor == "postgresql":
-            cursor.execute(
-                f"LOCK TABLE {GiftState._meta.db_table}, {MonthTotal._meta.db_table}, {DailyRollup._meta.db_table} "
-                "IN EXCLUSIVE MODE"
-            )
+            tables = ", ".join(model._meta.db_table for model in (GiftState, MonthTotal, DailyRollup))
+            bulk.run(f"LOCK TABLE {tables} IN EXCLUSIVE MODE", [])
         _rebuild_states()
-        MonthTotal.objects.all().delete()
-        DailyRollup.objects.all().delete()
-        now = connection.ops.adapt_datetimefield_value(timezone.now())
-        month_columns = ", ".join((*MONTH_KEY, *MONTH_SUMS))
-        cursor.execute(
-            f"INSERT INTO {MonthTotal._meta.db_table} ({month_columns}, changed_at) "  # noqa: S608 (our own names)
-            f"SELECT {month_columns}, %s FROM ({MONTH_SQL}) rebuilt",
-            [now],
-        )
-        day_columns = ", ".join((*DAY_KEY, *DAY_SUMS))
-        cursor.execute(
-            f"INSERT INTO {DailyRollup._meta.db_table} ({day_columns}) SELECT {day_columns} FROM ({DAILY_SQL}) rebuilt"  # noqa: S608 (our own names)
-        )
+        rebuild_totals()
+
+
+def rebuild_totals() -> None:
+    """Make every total and rollup anew from the ledger, the states and the followers, in the caller's transaction."""
+    sums = _all_sums()
+    MonthTotal.objects.all().delete()
+    DailyRollup.objects.all().delete()
+    sums.write()
 
 
 def drift() -> list[Drift]:
     """Where what is stored differs from what the ledger says. Zero rows that nothing contributes to are no drift."""
-    return (
-        _state_drift()
-        + _table_drift(MonthTotal, MONTH_KEY, MONTH_SUMS, MONTH_SQL)
-        + _table_drift(DailyRollup, DAY_KEY, DAY_SUMS, DAILY_SQL)
-    )
+    return [*_state_drift(), *total_drift()]
 
 
-def _table_drift(model: Any, key: tuple[str, ...], sums: tuple[str, ...], rebuilt_sql: str) -> list[Drift]:
-    columns = ", ".join((*key, *sums))
-    stored = _rows(f"SELECT {columns} FROM {model._meta.db_table}", key)  # noqa: S608 (our own names)
-    rebuilt = _rows(f"SELECT {columns} FROM ({rebuilt_sql}) rebuilt", key)  # noqa: S608 (our own names)
-    nothing = dict.fromkeys(sums, 0)
+def total_drift() -> list[Drift]:
+    """Where stored totals and rollups differ from what the ledger, the states and the followers say."""
+    sums = _all_sums()
     return [
-        Drift(model._meta.db_table, str(where), stored.get(where), rebuilt.get(where))
-        for where in sorted(stored.keys() | rebuilt.keys(), key=str)
-        if stored.get(where, nothing) != rebuilt.get(where, nothing)
+        *_table_drift(MonthTotal, MONTH_KEY, MONTH_SUMS, sums.months),
+        *_table_drift(DailyRollup, DAY_KEY, DAY_SUMS, sums.days),
     ]
 
 
-def _rows(sql: str, key: tuple[str, ...]) -> dict[tuple[str, ...], dict[str, int]]:
+def _all_sums() -> Deltas:
+    """Every sum from nothing: the ledger is read once, and its few groups are added up to months and days."""
+    sums = Deltas()
+    for row in _rows(COUNTED_SQL):
+        month = _month_key(row)
+        _accumulate(sums.months[month], Counter({name: row[name] for name in LEDGER_SUMS}), 1)
+        for dimension, value in (("all", ""), ("tier", row["tier"])):
+            day = sums.days[(*month, _day(row["day"]), dimension, value)]
+            _accumulate(day, Counter({name: row[name] for name in DAY_SUMS}), 1)
+    for row in _rows(AWAITING_SQL):
+        _accumulate(sums.months[_month_key(row)], Counter({name: row[name] for name in AWAITING_SUMS}), 1)
+    for row in _rows(FOLLOWERS_SQL):
+        _accumulate(sums.months[_month_key(row)], Counter(followers=row["followers"]), 1)
+    return sums
+
+
+def _month_key(row: dict[str, Any]) -> MonthKey:
+    return (row["campaign_id"], row["month"], bool(row["livemode"]), row["currency"])
+
+
+def _day(value: date | str) -> date:
+    """SQLite hands dates over as text."""
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
+def _rows(sql: str) -> list[dict[str, Any]]:
     with connection.cursor() as cursor:
         cursor.execute(sql)
         names = [column[0] for column in cursor.description]
-        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    return {
-        tuple(_plain(row[name]) for name in key): {n: int(v) for n, v in row.items() if n not in key} for row in rows
+        return [_whole(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+
+
+def _table_drift(
+    model: Any, key: tuple[str, ...], sums: tuple[str, ...], rebuilt: dict[Any, Counter[str]]
+) -> list[Drift]:
+    stored = {
+        row[: len(key)]: dict(zip(sums, row[len(key) :], strict=True)) for row in model.objects.values_list(*key, *sums)
     }
+    made = {where: {name: counted[name] for name in sums} for where, counted in rebuilt.items()}
+    nothing = dict.fromkeys(sums, 0)
+    return [
+        Drift(model._meta.db_table, str(tuple(map(_plain, where))), stored.get(where), made.get(where))
+        for where in sorted(stored.keys() | made.keys(), key=str)
+        if stored.get(where, nothing) != made.get(where, nothing)
+    ]
 
 
 def _plain(value: Any) -> str:
@@ -426,24 +472,26 @@ def _parts(references: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _rebuild_states() -> None:
-    rebuilt = {state.pk: state for state in _rebuilt_states()}
-    # In parts: a statement takes so many parameters and no more.
-    for some in _parts(set(GiftState.objects.values_list("pk", flat=True)) - rebuilt.keys()):
-        GiftState.objects.filter(pk__in=some).delete()
-    _store(list(rebuilt.values()))
+    """Confirmed states by one statement, which writes those alone that differ; then those that entries do not make."""
+    unequal = "IS DISTINCT FROM" if connection.vendor == "postgresql" else "IS NOT"
+    bulk.run(CONFIRMED_STATES.format(unequal=unequal), [])
+    bulk.run(f"DELETE FROM {GiftState._meta.db_table} WHERE NOT EXISTS ({OWN_ENTRY})", [])  # noqa: S608 (our own names)
+    for some in _parts_of(_unconfirmed_states()):
+        _store(some)
+
+
+def _parts_of(states: Iterable[GiftState]) -> Iterator[list[GiftState]]:
+    """In parts: a statement takes so many parameters and no more."""
+    waiting = iter(states)
+    while some := list(islice(waiting, PART)):
+        yield some
 
 
 def _rebuilt_states() -> Iterable[GiftState]:
     """Every gift's state from nothing: entries first, then the facts of checkouts that moved no money."""
-    confirmed = set()
-    with connection.cursor() as cursor:
-        cursor.execute(GIFT_SQL)
-        names = [column[0] for column in cursor.description]
-        for row in cursor.fetchall():
-            state = _state_from_row(dict(zip(names, row, strict=True)))
-            confirmed.add(state.pk)
-            yield state
-    yield from _unconfirmed_states(confirmed)
+    for row in _rows(GIFT_SQL):
+        yield _state_from_row(row)
+    yield from _unconfirmed_states()
 
 
 def _state_from_row(row: dict[str, Any]) -> GiftState:
@@ -453,16 +501,18 @@ def _state_from_row(row: dict[str, Any]) -> GiftState:
     if isinstance(row["confirmed_at"], str):
         row["confirmed_at"] = datetime.fromisoformat(row["confirmed_at"]).replace(tzinfo=UTC)
     row["livemode"] = bool(row["livemode"])
+    del row["goal"]
     return GiftState(status=Status.CONFIRMED, **_whole(row))
 
 
-def _unconfirmed_states(confirmed: set[str]) -> Iterable[GiftState]:
+def _unconfirmed_states() -> Iterator[GiftState]:
     heard: dict[str, list[CheckoutNews]] = defaultdict(list)
     events = InboxEvent.objects.filter(state="processed", facts__kind="checkout").exclude(gift_reference="")
     for facts in events.values_list("facts", flat=True).iterator():
-        if facts and facts["gift"] not in confirmed:
+        if facts:
             occurred_at = datetime.fromisoformat(facts["occurred_at"])
             heard[facts["gift"]].append(CheckoutNews(facts["gift"], facts["status"], occurred_at))
     for some in _parts(heard):
-        for gift in Gift.objects.filter(pk__in=some).select_related("campaign"):
+        gifts = Gift.objects.filter(pk__in=some).exclude(entries__kind__in=LedgerEntry.GIFT_KINDS)
+        for gift in gifts.select_related("campaign"):
             yield _state(gift, None, None, max(heard[gift.pk], key=_weight))

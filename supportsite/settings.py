@@ -55,6 +55,15 @@ AMOUNT_STYLE = text("AMOUNT_STYLE", "suffix")
 if AMOUNT_STYLE not in {"suffix", "locale"}:
     raise ImproperlyConfigured('AMOUNT_STYLE is "suffix" (2,500 $) or "locale" (as the language writes it).')
 
+# Above it, whole units of a campaign's currency, a second person approves what staff enter by hand.
+APPROVAL_LIMIT_TEXT = text("APPROVAL_LIMIT", "10000")
+if not (APPROVAL_LIMIT_TEXT.isascii() and APPROVAL_LIMIT_TEXT.isdigit() and len(APPROVAL_LIMIT_TEXT) <= 12):
+    raise ImproperlyConfigured(
+        f"APPROVAL_LIMIT is {APPROVAL_LIMIT_TEXT}: write whole units of currency in digits, such as 10000; "
+        "0 has everything approved by a second person."
+    )
+APPROVAL_LIMIT = int(APPROVAL_LIMIT_TEXT)
+
 # ---- the processor
 
 STRIPE_API = "https://api.stripe.com"
@@ -66,6 +75,11 @@ if SANDBOX and not DEBUG and not flag("SANDBOX"):
     )
 STRIPE_API_BASE = text("STRIPE_API_BASE", "http://127.0.0.1:8001" if SANDBOX else STRIPE_API).rstrip("/")
 STRIPE_SECRET_KEY = STRIPE_SECRET_KEY or "sk_test_sandbox"
+if not STRIPE_SECRET_KEY.startswith(("sk_test_", "rk_test_", "sk_live_", "rk_live_")):
+    raise ImproperlyConfigured(
+        "STRIPE_SECRET_KEY is no secret key: one begins with sk_live_ or sk_test_, a restricted one with rk_live_ or "
+        "rk_test_. It is in the processor's dashboard, under API keys."
+    )
 LIVEMODE = STRIPE_SECRET_KEY.startswith(("sk_live_", "rk_live_"))
 if LIVEMODE and STRIPE_API_BASE != STRIPE_API:
     raise ImproperlyConfigured(
@@ -77,6 +91,8 @@ if not STRIPE_WEBHOOK_SECRETS:
 STRIPE_CHECKOUT_ORIGINS = texts("STRIPE_CHECKOUT_ORIGINS") or (
     [origin(STRIPE_API_BASE)] if SANDBOX else ["https://checkout.stripe.com", "https://billing.stripe.com"]
 )
+# Read strictly when the application starts; see `donations.fees`.
+FEE_COVER = text("FEE_COVER")
 
 # ---- Django
 
@@ -93,6 +109,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "donations.middleware.TrustedProxies",
+    "donations.middleware.BoundedBodies",
     "donations.middleware.Utf8Alone",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -144,6 +161,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 
 # ---- the database
 
@@ -249,7 +267,8 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": text("LOG_LEVEL", "INFO")},
-    "loggers": {"stripe": {"level": "WARNING"}},
+    # Django's own handler would write each of its lines a second time.
+    "loggers": {"stripe": {"level": "WARNING"}, "django": {"handlers": []}},
 }
 if DEBUG:
     ALLOWED_HOSTS = ALLOWED_HOSTS or ["127.0.0.1", "localhost", "[::1]"]

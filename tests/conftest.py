@@ -8,6 +8,13 @@ import hypothesis
 import pytest
 from django.db import connection
 
+MADE_TO_BE_FLUSHED = {
+    "postgresql": [
+        "DROP TRIGGER ledger_no_truncate ON donations_ledgerentry",
+        "DROP TRIGGER statements_no_truncate ON donations_monthstatement",
+    ],
+    "sqlite": ["DROP TRIGGER ledger_no_delete", "DROP TRIGGER statements_no_delete"],
+}
 IN_CI = os.environ.get("CI") == "true"
 
 # No database of failures: what a run found stands in its output, and repeats with its seed.
@@ -36,18 +43,16 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture(autouse=True)
 def ledger_can_be_flushed(request: pytest.FixtureRequest) -> Generator[None]:
-    """After a test that commits, its tables are emptied, which the ledger forbids; the flush puts the guard back."""
+    """After a test that commits, its tables are emptied, which some forbid; the flush puts the guards back."""
     marker = request.node.get_closest_marker("django_db")
     commits = bool(marker and marker.kwargs.get("transaction"))
     if commits:
         request.getfixturevalue("transactional_db")
     yield
     if commits:
-        guard = (
-            "ledger_no_truncate ON donations_ledgerentry" if connection.vendor == "postgresql" else "ledger_no_delete"
-        )
         with connection.cursor() as cursor:
-            cursor.execute(f"DROP TRIGGER {guard}")
+            for statement in MADE_TO_BE_FLUSHED[connection.vendor]:
+                cursor.execute(statement)
 
 
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

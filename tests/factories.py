@@ -194,6 +194,79 @@ def refund_event(
     return event(kind, told, at=at or created, livemode=gift.livemode)
 
 
+def movement(transaction: str, amount: int, *, fee: int = 0, at: datetime = NOON, **fields: Any) -> Event:
+    """A balance transaction, minor units of the settlement's currency, signed."""
+    return {
+        "id": transaction,
+        "object": "balance_transaction",
+        "type": "charge",
+        "amount": amount,
+        "fee": fee,
+        "net": amount - fee,
+        "currency": "usd",
+        "exchange_rate": None,
+        "created": int(at.timestamp()),
+        "available_on": int(at.timestamp()) + 2 * 86_400,
+        "source": None,
+        **fields,
+    }
+
+
+def dispute_event(
+    gift: Gift,
+    *movements: Event,
+    amount: int = 0,
+    status: str = "needs_response",
+    kind: str = "charge.dispute.updated",
+    at: datetime = NOON,
+    **fields: Any,
+) -> Event:
+    """What the processor tells of a dispute: all that it has moved so far."""
+    told = {
+        "id": f"du_{gift.pk[5:]}",
+        "object": "dispute",
+        "amount": amount or gift.total,
+        "currency": gift.currency.lower(),
+        "payment_intent": f"pi_{gift.pk[5:]}",
+        "reason": "fraudulent",
+        "status": status,
+        "balance_transactions": list(movements),
+        **fields,
+    }
+    return event(kind, told, at=at, livemode=gift.livemode)
+
+
+def charge_event(gift: Gift, transaction: str | None, kind: str = "charge.updated", **fields: Any) -> Event:
+    """What the processor tells of a gift's charge."""
+    told = {"id": f"ch_{gift.pk[5:]}", "object": "charge", "payment_intent": f"pi_{gift.pk[5:]}", **fields}
+    return event(kind, {**told, "balance_transaction": transaction}, livemode=gift.livemode)
+
+
+def transaction_event(gift: Gift | None, told: Event, *, payout: str = "", livemode: bool = False) -> Event:
+    """A balance transaction that was asked for; of a gift's charge, or of none."""
+    source = {"id": f"ch_{gift.pk[5:]}", "payment_intent": f"pi_{gift.pk[5:]}"} if gift else told["source"]
+    around = event("sweep.balance_transaction", {**told, "source": source}, livemode=livemode)
+    around["data"]["payout"] = payout or None
+    return around
+
+
+def payout_event(payout: str, amount: int, *, status: str = "paid", kind: str = "payout.paid", **fields: Any) -> Event:
+    """What the processor tells of a payout, minor units of its currency."""
+    told = {
+        "id": payout,
+        "object": "payout",
+        "amount": amount,
+        "currency": "usd",
+        "status": status,
+        "automatic": True,
+        "created": int(NOON.timestamp()),
+        "arrival_date": int(NOON.timestamp()) + 2 * 86_400,
+        "reconciliation_status": "in_progress",
+        **fields,
+    }
+    return event(kind, told)
+
+
 def body_of(told: Event) -> bytes:
     """An event as the bytes that are delivered."""
     return json.dumps(told, indent=2).encode()

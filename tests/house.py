@@ -38,6 +38,7 @@ class House:
             "STRIPE_API_BASE": self.sandbox,
             "STRIPE_CHECKOUT_ORIGINS": self.sandbox,
             "STRIPE_WEBHOOK_SECRETS": "whsec_journeys",
+            "FEE_COVER": "stripe=2.9%+0.30",
             "PYTHONUNBUFFERED": "1",
         }
         self.client = httpx.Client(base_url=self.site, timeout=20, trust_env=False)

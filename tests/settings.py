@@ -26,6 +26,8 @@ for name in (
     "EMAIL_URL",
     "MAIL_FROM",
     "LOG_LEVEL",
+    "FEE_COVER",
+    "APPROVAL_LIMIT",
 ):
     os.environ.pop(name, None)
 
@@ -35,6 +37,8 @@ from supportsite.settings import *  # noqa: E402, F403
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}  # noqa: F405
 STATIC_ROOT = None  # type: ignore[assignment]
 WHITENOISE_USE_FINDERS = True
+# Looked for when they are asked for: every new client of a test would list them all.
+WHITENOISE_AUTOREFRESH = True
 
 # The real hashers are slow on purpose; no test is about them.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import inbox, processors, projections
+from donations import closing, inbox, processors, projections
 from donations.admin import amounts, reading
 from donations.admin.refunds import RefundForm
 from donations.models import (
@@ -38,6 +38,7 @@ from donations.models import (
     RefundRequest,
     Tier,
 )
+from donations.periods import Month
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from tests import factories
 from tests.factories import (
@@ -221,6 +222,11 @@ DOORS: list[tuple[str, int, int, int, int]] = [
     (f"{ROOM}/exportrecord/add/", 403, 403, 403, 403),
     (f"{ROOM}/exportrecord/RECORD/change/", 403, 200, 403, 200),
     (f"{ROOM}/exportrecord/RECORD/delete/", 403, 403, 403, 403),
+    (f"{ROOM}/monthstatement/", 403, 200, 403, 200),
+    (f"{ROOM}/monthstatement/add/", 403, 403, 403, 403),
+    (f"{ROOM}/monthstatement/close/", 403, 200, 403, 200),
+    (f"{ROOM}/monthstatement/STATEMENT/change/", 403, 200, 403, 200),
+    (f"{ROOM}/monthstatement/STATEMENT/delete/", 403, 403, 403, 403),
     ("/admin/auth/user/", 403, 403, 403, 200),
     ("/admin/auth/group/", 403, 403, 403, 200),
     ("/staff/general/2024-11/", 200, 200, 403, 200),
@@ -242,6 +248,7 @@ def test_each_door_opens_to_those_who_may(
         "FOLLOWER": follower.pk,
         "MESSAGE": OutboxMessage.objects.values_list("pk", flat=True)[0],
         "RECORD": record.pk,
+        "STATEMENT": closing.close(campaign=gift.campaign, month=Month(2024, 10), user=make_staff()).pk,
     }
     people = (manager, finance, client_of(), superuser)
     strangers = (Client(), client_of("Finance", "Campaign managers", staff=False))
@@ -725,6 +732,67 @@ def test_a_gift_of_the_other_mode_is_not_refunded_with_this_key(finance: Client,
     assert ask(finance, gift, "1").status_code == 422
 
 
+@pytest.fixture
+def unanswered(gift: Gift) -> RefundRequest:
+    """A refund of 100 $ that the payment service did not answer, so long ago that it is not sent again."""
+    assert projections.reserve_refund(gift=gift.pk, amount=10000)
+    asked = RefundRequest.objects.create(gift=gift, amount=10000)
+    RefundRequest.objects.update(requested_at=timezone.now() - timedelta(hours=23))
+    return asked
+
+
+def give_up(asked: RefundRequest) -> str:
+    return page(asked.gift, f"refund/{asked.pk}/give-up")
+
+
+def test_a_refund_without_an_answer_is_told_on_its_gift_with_what_to_do(
+    finance: Client, gift: Gift, unanswered: RefundRequest
+) -> None:
+    shown = words(finance.get(page(gift)))
+    assert "no answer for 23 hours, and not sent again" in shown
+    assert "Look for it in the payment service’s dashboard" in shown
+    assert give_up(unanswered) in finance.get(page(gift)).content.decode()
+    RefundRequest.objects.update(requested_at=timezone.now() - timedelta(hours=22))
+    assert "no answer" not in words(finance.get(page(gift)))
+
+
+def test_a_refund_that_is_not_at_the_processor_is_given_up_and_can_be_asked_for_anew(
+    finance: Client, gift: Gift, unanswered: RefundRequest, processor: list[tuple[str, int, str]]
+) -> None:
+    for _ in range(2):
+        answer = finance.post(give_up(unanswered), follow=True)
+        assert answer.redirect_chain == [(page(gift), 302)]
+    unanswered.refresh_from_db()
+    assert unanswered.status == "given_up"
+    assert GiftState.objects.get().refund_requested == 0
+    assert [entry.change_message for entry in LogEntry.objects.all()] == ["Gave up a refund of 100\u00a0$."]
+    assert ask(finance, gift, "500").status_code == 302
+
+
+def test_a_refund_that_was_given_up_and_comes_all_the_same_is_booked_once(
+    finance: Client, gift: Gift, unanswered: RefundRequest
+) -> None:
+    finance.post(give_up(unanswered))
+    deliver(refund_event(gift, 10000, metadata={"request": unanswered.key}))
+    inbox.drain()
+    state = GiftState.objects.get()
+    assert (state.refunded, state.refund_requested, state.counted) == (10000, 0, 40000)
+    assert "400 $ can be given back" in words(finance.get(page(gift, "refund")))
+    assert projections.drift() == []
+
+
+def test_only_an_unanswered_refund_is_given_up_and_by_finance_alone(
+    finance: Client, manager: Client, gift: Gift, unanswered: RefundRequest, campaign: Campaign
+) -> None:
+    assert manager.post(give_up(unanswered)).status_code == 403
+    assert finance.get(give_up(unanswered)).status_code == 405
+    assert finance.post(page(make_gift(campaign), f"refund/{unanswered.pk}/give-up")).status_code == 404
+    RefundRequest.objects.update(requested_at=timezone.now())
+    assert "is still being sent" in words(finance.post(give_up(unanswered), follow=True))
+    assert RefundRequest.objects.get().status == "sending"
+    assert not LogEntry.objects.exists()
+
+
 def test_an_unknown_gift_has_no_refund_page(finance: Client, campaign: Campaign) -> None:
     assert finance.get(f"{ROOM}/gift/gift_nothing/refund/").status_code == 404
 
@@ -1055,6 +1123,8 @@ def test_a_month_gets_a_goal_and_marks(manager: Client, campaign: Campaign) -> N
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
+        ({"goal": ""}, "This field is required"),
+        ({"month": ""}, "This field is required"),
         ({"goal": "-1"}, "cannot be read as an amount"),
         ({"goal": "1.005"}, "2 digits after the point"),
         ({"month": "2024-13"}, "Write a month like 2024-11"),
@@ -1072,6 +1142,8 @@ def test_a_month_that_cannot_be_is_refused_in_words(
     answer = manager.post(f"{ROOM}/campaignmonth/add/", sent)
     assert answer.status_code == 200
     assert said in words(answer)
+    errors = answer.context["adminform"].form.errors
+    assert [len(texts) for texts in errors.values()] == [1], errors
     assert not CampaignMonth.objects.exists()
 
 

@@ -1,15 +1,16 @@
 """What the books make of facts: refunds and reversals in any order, their dates, and states that never go back."""
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
-from donations import giving, inbox, projections
+from donations import inbox, projections, refunding
 from donations.models import (
     Campaign,
     CampaignMonth,
@@ -425,7 +426,7 @@ def test_a_refund_of_our_own_is_known_by_its_event_where_the_answer_was_lost(
     assert told(refund_event(paid, 20000, refund="re_1", status=status, metadata={"request": KEY})) == ["processed"]
     assert refunded(paid, asked) == ("accepted", "re_1", "", 20000)
     assert asked.next_try_at <= timezone.now()
-    assert giving.send_refunds_again() == 0
+    assert refunding.send_refunds_again() == 0
 
 
 @pytest.mark.parametrize("status", ["failed", "canceled"])
@@ -445,3 +446,28 @@ def test_a_refund_that_somebody_else_made_is_not_taken_for_ours(
 ) -> None:
     told(refund_event(paid, 20000, refund="re_1", metadata=metadata))
     assert refunded(paid, asked) == ("sending", "", "timed out", 20000)
+
+
+# ---- in a large inbox
+
+
+def test_a_large_batch_finds_earlier_events_by_an_index(campaign: Campaign) -> None:
+    plans: list[str] = []
+
+    def explain(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("SELECT") and "donations_inboxevent" in sql:
+            execute(f"EXPLAIN {'QUERY PLAN ' * (connection.vendor == 'sqlite')}{sql}", params, many, context)
+            plans.append("\n".join(str(row[-1]) for row in context["cursor"].fetchall()))
+        return execute(sql, params, many, context)
+
+    gifts = [make_gift(campaign) for _ in range(101)]  # PostgreSQL looks into a list of up to 100 by itself
+    deliver(*(checkout_event(gift) for gift in gifts))
+    deliver(*(refund_event(gift, 100, payment=f"pi_not_here{place}") for place, gift in enumerate(gifts)))
+    if connection.vendor == "postgresql":
+        connection.cursor().execute("SET LOCAL enable_seqscan = off")  # the table is too small to be worth an index
+    with connection.execute_wrapper(explain):
+        inbox.drain()
+    found = [re.search(r"inbox_\w+", plan) for plan in plans]
+    assert [index and index[0] for index in found] == [
+        "inbox_queue", "inbox_by_subject", "inbox_by_payment", "inbox_by_payment", "inbox_queue"
+    ]  # fmt: skip

@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
 from django.db import connection, transaction
 from django.http import HttpResponse
@@ -15,7 +16,7 @@ from django.utils import timezone
 from djmoney.money import Money
 
 from donations import ledger, projections
-from donations.models import Campaign, CampaignMonth, Donor, Follower, Gift, GiftState, InboxEvent, Tier
+from donations.models import Campaign, CampaignMonth, Donor, Follower, Gift, GiftState, InboxEvent, RefundRequest, Tier
 from donations.periods import Month
 from donations.selectors import dashboard
 from donations.views import staff
@@ -214,8 +215,48 @@ def test_the_latest_of_each_kind(campaign: Campaign, manager: Client) -> None:
     assert "Anonymous Other amount · confirmed 1,500 $" in page
     assert "Bea" not in page
     assert "Latest awaiting Dora Other amount · awaiting 700 $" in page
-    assert "Latest refunds Cleo Other amount · partly refunded 40 $ of 100 $ given 18 Nov, 07:00" in page
+    assert "Latest refunds Cleo Other amount · partly refunded 40 $ of 100 $ 18 Nov, 07:00" in page
     assert "Latest followers Eve" in page
+
+
+def refund(gift: Gift, amount: int, reference: str, *, at: datetime, kind: str = "refund") -> None:
+    """A later movement of a gift, booked as the inbox books one."""
+    entry = ledger.entry(
+        campaign=gift.campaign,
+        processor="stripe",
+        kind=kind,
+        reference=reference,
+        gift=gift.pk,
+        tier=gift.tier,
+        currency=gift.currency,
+        amount=-amount if kind == "refund" else amount,
+        effective_at=at,
+        campaign_month="2024-11",
+        livemode=False,
+    )
+    with transaction.atomic():
+        ledger.post([entry])
+        projections.apply(gifts=[gift])
+
+
+@pytest.mark.usefixtures("at_the_middle")
+def test_the_newest_refund_stands_first_whenever_its_gift_was_given(campaign: Campaign, manager: Client) -> None:
+    early, late = (
+        give(campaign, 10_000, public_name=name, at=MIDDLE - timedelta(days=days))
+        for name, days in (("Ada", 9), ("Bea", 2))
+    )
+    refund(late, 2_000, "re_1", at=MIDDLE - timedelta(days=1))
+    refund(early, 3_000, "re_2", at=MIDDLE)
+    refund(early, 1_000, "re_3", at=MIDDLE - timedelta(days=3))
+    came_back = MIDDLE - timedelta(hours=1)
+    refund(late, 500, "re_4", at=came_back)
+    refund(late, 500, "re_4", at=came_back, kind="refund_reversal")
+    lines = read(manager).partition("Latest refunds ")[2].partition(" Latest followers")[0]
+    assert lines == (
+        "Ada Other amount · partly refunded 30 $ of 100 $ 18 Nov, 07:00 "
+        "Bea Other amount · partly refunded 20 $ of 100 $ 17 Nov, 07:00 "
+        "Ada Other amount · partly refunded 10 $ of 100 $ 15 Nov, 07:00"
+    )
 
 
 @pytest.mark.usefixtures("at_the_middle")
@@ -355,7 +396,8 @@ def test_a_healthy_inbox_warns_of_nothing(campaign: Campaign, manager: Client) -
     receive(3, age=timedelta(minutes=2))
     receive(2, state="waiting", age=timedelta(hours=2))
     page = read(manager)
-    assert "Last event 2 hours ago · nothing unprocessed · 2 waiting · 0 quarantined · 0 of the wrong mode." in page
+    assert "Last event 2 hours ago · nothing unprocessed · 2 waiting · 0 quarantined · 0 of the wrong mode" in page
+    assert "0 refunds unanswered." in page
     assert 'class="alarm"' not in manager.get(NOVEMBER).content.decode()
 
 
@@ -365,7 +407,7 @@ def test_quarantine_is_told_in_words(campaign: Campaign, manager: Client) -> Non
     receive(1, state="wrong_mode")
     page = read(manager)
     assert "2 events are in quarantine and not in these figures" in page
-    assert "2 quarantined · 1 of the wrong mode." in page
+    assert "2 quarantined · 1 of the wrong mode ·" in page
     assert "Open the quarantine" not in page
 
 
@@ -376,6 +418,24 @@ def test_a_minute_unprocessed_is_late(campaign: Campaign, manager: Client, secon
     page = read(manager)
     assert "1 unprocessed, the oldest for 1 minute" in page
     assert ("these figures lag behind" in page) is late
+
+
+@pytest.mark.usefixtures("at_the_middle")
+def test_a_refund_without_an_answer_for_a_day_is_told_with_a_way_on(campaign: Campaign, manager: Client) -> None:
+    asked = RefundRequest.objects.create(gift=give(campaign, 10_000), amount=4_000)
+    RefundRequest.objects.update(requested_at=MIDDLE - timedelta(hours=22, minutes=59))
+    assert "0 refunds unanswered." in read(manager)
+    RefundRequest.objects.update(requested_at=MIDDLE - timedelta(hours=23))
+    page = read(manager)
+    assert "1 refund unanswered." in page
+    assert "1 refund got no answer from the payment service for 23 hours, and is not sent again" in page
+    gift_page = f"/admin/donations/gift/{quote(asked.gift_id)}/change/"
+    assert gift_page not in manager.get(NOVEMBER).content.decode()
+    assert gift_page in alarm(client_of("view_monthtotal", "view_gift"))
+
+
+def alarm(client: Client) -> str:
+    return client.get(NOVEMBER).content.decode().partition('class="alarm"')[2].partition("</section>")[0]
 
 
 # ---- links for those who may follow them
@@ -432,7 +492,7 @@ def test_a_thousand_gifts_cost_the_queries_of_ten(
         dashboard.glance(campaign=campaign, month=Month.parse("2024-11"), livemode=False, now=MIDDLE).sums.gifts == 1000
     )
     assert queries(manager) == with_ten
-    with django_assert_max_num_queries(20):
+    with django_assert_max_num_queries(21):
         manager.get(NOVEMBER)
 
 
@@ -467,11 +527,13 @@ def book(campaign: Campaign, gifts: list[Gift]) -> None:
 
 
 @pytest.mark.usefixtures("at_the_middle")
-def test_no_query_reads_the_ledger(campaign: Campaign, manager: Client) -> None:
+def test_no_query_reads_more_of_the_ledger_than_the_latest_refunds(campaign: Campaign, manager: Client) -> None:
     give(campaign, 1000, refund=500)
     with CaptureQueriesContext(connection) as captured:
         manager.get(NOVEMBER)
-    assert not [query for query in captured if "donations_ledgerentry" in query["sql"]]
+    [refunds] = [query["sql"] for query in captured if "donations_ledgerentry" in query["sql"]]
+    assert "kind = 'refund'" in refunds
+    assert f"LIMIT {dashboard.LATEST}" in refunds
 
 
 @pytest.mark.sqlite
@@ -489,8 +551,12 @@ def test_every_query_finds_its_rows_by_an_index(campaign: Campaign) -> None:
     with connection.execute_wrapper(explain):
         dashboard.glance(campaign=campaign, month=Month.parse("2024-11"), livemode=False, now=MIDDLE)
     states = [plan for plan in plans if "donations_giftstate" in plan]
-    assert len(states) == 3
-    assert all("states_of_a_month (campaign_id=? AND livemode=? AND campaign_month=?" in plan for plan in states)
+    of_the_month = [plan for plan in states if "states_of_a_month" in plan]
+    assert (len(of_the_month), len(states)) == (2, 3)
+    assert all("states_of_a_month (campaign_id=? AND livemode=? AND campaign_month=?" in plan for plan in of_the_month)
+    refunds = [plan for plan in plans if "donations_ledgerentry" in plan]
+    assert any("refunds_of_a_month (campaign=? AND livemode=? AND campaign_month=?" in plan for plan in refunds)
+    assert [plan for plan in plans if "refunds_unanswered (requested_at<?" in plan]
     assert any("COVERING INDEX recurring_sums" in plan for plan in plans)
     assert any("INDEX recurring_in_trouble (livemode=?)" in plan for plan in plans)
     # The newest event is the one scan: by the primary key, from its end, of one row.

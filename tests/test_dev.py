@@ -105,6 +105,13 @@ def test_no_python_at_all_is_said(bare: Path, programs: Path) -> None:
     assert "Python 3.11 or newer is needed, and there is none" in lines[0]
 
 
+def test_a_named_python_that_is_not_there_is_said_and_no_other_taken(bare: Path) -> None:
+    code, lines = dev(bare, "run", "--port", str(free_port()), PYTHON="/nowhere/python3")
+    assert (code, len(lines)) == (1, 1)
+    assert "there is none at /nowhere/python3" in lines[0]
+    assert not (bare / ".venv").exists()
+
+
 @pytest.mark.parametrize("module", ["venv", "ensurepip"])
 def test_a_python_without_venv_is_named_with_the_package_to_install(bare: Path, programs: Path, module: str) -> None:
     fake_python(programs, f'sys.modules["{module}"] = None')

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -55,6 +56,16 @@ def test_every_shape_is_framed_cached_and_compared_alike(client: Client, path: s
     for month in ("2024-13", "2024-1", "november", "", "٢٠٢٤-١١", "2024-11\n"):
         assert client.get(f"/embed/v1/{path}", {"month": month}).status_code == 400
     assert client.post(f"/embed/v1/{path}").status_code == 405
+
+
+def test_a_page_whose_style_sheets_moved_is_sent_anew_though_its_figures_stand(client: Client, settings: Any) -> None:
+    page, told = client.get(f"/embed/v1/meter{MONTH}"), client.get(f"/embed/v1/meter.json{MONTH}")
+    settings.STATIC_URL = "/static/moved/"
+    METERS.kept.clear()
+    again = client.get(f"/embed/v1/meter{MONTH}", headers={"If-None-Match": page.headers["ETag"]})
+    assert (again.status_code, "/static/moved/donations/meter.css" in again.text) == (200, True)
+    again = client.get(f"/embed/v1/meter.json{MONTH}", headers={"If-None-Match": told.headers["ETag"]})
+    assert again.status_code == 304
 
 
 def test_any_site_may_frame_the_bar_and_none_the_form(client: Client) -> None:

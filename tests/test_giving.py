@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,7 +18,7 @@ from django.test import Client
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import giving, inbox, outbox, processors, projections
+from donations import giving, inbox, outbox, processors, projections, refunding
 from donations.giving import new_page
 from donations.models import (
     Campaign,
@@ -30,7 +31,15 @@ from donations.models import (
     RefundRequest,
     Tier,
 )
-from tests.factories import deliver, invoice_event, invoice_paid_event, make_recurring_gift
+from tests.factories import (
+    checkout_event,
+    confirm,
+    deliver,
+    invoice_event,
+    invoice_paid_event,
+    make_recurring_gift,
+)
+from tests.sandbox import eventually, sandbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/give/general/"
@@ -92,6 +101,31 @@ def test_a_form_sent_twice_leads_to_one_gift_and_one_checkout(
     assert (Gift.objects.count(), len(processor.calls)) == (1, 1)
 
 
+def test_a_double_click_at_a_slow_processor_leads_twice_to_one_checkout(
+    campaign: Campaign, settings: Any, tmp_path: Path
+) -> None:
+    page, answers = new_page(), []
+
+    def click() -> None:
+        answers.append(send(Client(), page))
+        connection.close()
+
+    with sandbox(tmp_path) as box:
+        settings.STRIPE_API_BASE = box.url
+        processors.get.cache_clear()
+        # The second call comes while the first is being answered, and is told so.
+        box.control("trouble", mode="slow", seconds=1, calls=1)
+        first = threading.Thread(target=click)
+        first.start()
+        eventually(Gift.objects.exists)
+        click()
+        first.join()
+        processors.get.cache_clear()
+        assert [answer.status_code for answer in answers] == [303, 303]
+        assert answers[0].headers["Location"] == answers[1].headers["Location"]
+        assert len(box.listed("checkout/sessions")) == 1
+
+
 def test_a_retry_sends_the_same_parameters_with_the_same_key(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:
@@ -116,6 +150,26 @@ def test_a_changed_form_is_a_new_gift_and_the_old_checkout_is_closed(
     assert giving.close_superseded() == 0
 
 
+def test_a_checkout_whose_answer_was_lost_is_reused_or_ends_without_a_trace_in_the_sums(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page, processor.status = new_page(), 503
+    send(client, page)
+    lost = Gift.objects.get()
+    processor.status = 200
+    assert send(client, page, tier="250000").status_code == 303
+    # Nobody knows its address, so nobody can pay it, and there is none to close; the processor lets it expire.
+    assert giving.close_superseded() == 0
+    deliver(checkout_event(lost, "checkout.session.expired", paid=False))
+    inbox.drain()
+    assert GiftState.objects.get(pk=lost).status == "expired"
+    assert not MonthTotal.objects.exclude(raised=0, awaiting=0).exists()
+    processor.answer |= {"id": "cs_test_3"}
+    # And the first form, sent once more, is a gift of its own with a key of its own.
+    assert send(client, page).status_code == 303
+    assert [key.partition("-")[0] == lost.pk for _, key, _ in processor.calls] == [True, False, False]
+
+
 def test_who_goes_back_without_paying_comes_to_the_same_form(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:
@@ -125,6 +179,19 @@ def test_who_goes_back_without_paying_comes_to_the_same_form(
     form = client.get(parameters["cancel_url"].removeprefix("http://testserver"))
     assert send(client, form.context["form"]["page"].value()).status_code == 303
     assert Gift.objects.count() == 1
+
+
+def test_an_address_that_was_passed_on_leads_nobody_to_a_gift_that_another_paid(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    send(client, new_page())
+    gift = Gift.objects.get()
+    address = (gift.checkout_parameters or {})["cancel_url"].removeprefix("http://testserver")
+    confirm(gift)
+    processor.answer |= {"id": "cs_test_2", "url": "https://checkout.example/cs_test_2"}
+    form = client.get(address).context["form"]
+    assert send(client, form["page"].value()).headers["Location"] == processor.answer["url"]
+    assert Gift.objects.count() == 2
 
 
 def test_from_the_page_of_trouble_back_to_the_form_nothing_is_lost(
@@ -149,6 +216,44 @@ def test_an_address_that_the_processor_refuses_is_said_beside_it(
     answer = send(client, new_page(), email="reader@example.invalid")
     assert answer.status_code == 422
     assert set(answer.context["form"].errors) == {"email"}
+
+
+@pytest.mark.parametrize("address", ["/", "/give/"])
+def test_the_short_address_takes_along_what_it_was_asked_with(client: Client, campaign: Campaign, address: str) -> None:
+    assert client.get(address).headers["Location"] == URL
+    assert client.get(f"{address}?source=article&tier=2500.00").headers["Location"] == (
+        f"{URL}?source=article&tier=2500.00"
+    )
+
+
+def test_one_page_starts_so_many_checkouts_and_then_asks_for_one_more_press(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    for number in range(giving.MOST_CHECKOUTS):
+        processor.answer |= {"id": f"cs_test_{number}"}
+        assert send(client, page, tier="custom", amount=str(10 + number)).status_code == 303
+    for _ in range(2):
+        refused = send(client, page, tier="custom", amount="9", name="Kept name")
+        assert refused.status_code == 422
+    assert "press the button once more" in refused.text
+    assert "Kept name" in refused.text
+    assert len(processor.calls) == giving.MOST_CHECKOUTS
+    again = refused.context["form"]["page"].value()
+    processor.answer |= {"id": "cs_test_again"}
+    assert send(client, again, tier="custom", amount="9", name="Kept name").status_code == 303
+
+
+def test_the_last_checkout_of_a_used_up_page_still_opens(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    for number in range(giving.MOST_CHECKOUTS):
+        processor.answer |= {"id": f"cs_test_{number}"}
+        send(client, page, tier="custom", amount=str(10 + number))
+    last = send(client, page, tier="custom", amount=str(9 + giving.MOST_CHECKOUTS))
+    assert last.status_code == 303
+    assert Gift.objects.count() == giving.MOST_CHECKOUTS
 
 
 def test_a_form_is_read_and_sent_and_nothing_else(client: Client, campaign: Campaign) -> None:
@@ -198,7 +303,18 @@ def test_an_amount_longer_than_the_field_is_refused_in_one_sentence(client: Clie
     answer = client.post(URL, {"page": new_page(), "tier": "custom", "amount": "1" * 61})
     assert answer.status_code == 422
     assert answer.context["form"].errors.keys() == {"amount"}
-    assert len(answer.context["form"].errors["amount"]) == 1
+    [said] = answer.context["form"].errors["amount"]
+    assert said.startswith("This is too long for an amount.")
+
+
+@pytest.mark.parametrize("typed", ["0", "0.00"])
+def test_who_types_nothing_is_led_to_the_choice_that_asks_for_no_money(
+    client: Client, campaign: Campaign, typed: str
+) -> None:
+    way = "To support us without paying, choose 0 $ below."
+    assert way in send(client, new_page(), tier="custom", amount=typed).context["form"].errors["amount"][0]
+    campaign.tiers.filter(amount=0).delete()
+    assert way not in send(client, new_page(), tier="custom", amount=typed).text
 
 
 def test_a_page_of_another_site_cannot_send_the_form(client: Client, campaign: Campaign) -> None:
@@ -314,7 +430,7 @@ def test_who_changes_between_once_and_monthly_leaves_one_open_checkout(
         ({"monthly_tier": "50000"}, "monthly_tier", "not offered"),
         ({"monthly_tier": ""}, "monthly_tier", "Choose an amount"),
         ({"monthly_tier": "custom", "monthly_amount": "1.000"}, "monthly_amount", "two ways"),
-        ({"monthly_tier": "custom", "monthly_amount": "1" * 61}, "monthly_amount", "60"),
+        ({"monthly_tier": "custom", "monthly_amount": "1" * 61}, "monthly_amount", "too long for an amount"),
         ({"monthly_amount": "30"}, "monthly_amount", "Which one is it?"),
     ],
 )
@@ -387,17 +503,20 @@ def test_a_monthly_gift_that_has_begun_is_thanked_for_and_one_that_is_over_begin
     ("fields", "words"),
     [
         ({}, "Confirming your monthly gift"),
-        ({"checkout_expires_at": timezone.now() - timedelta(hours=1)}, "This checkout is over"),
+        ({"checkout_expires_at": timedelta(hours=-1)}, "This checkout is over"),
         ({"status": "expired"}, "has not begun"),
-        ({"status": "active", "heard_at": timezone.now()}, "Confirming your monthly gift"),
-        ({"status": "active", "heard_at": timezone.now() - timedelta(minutes=3)}, "on its way"),
+        ({"status": "active", "heard_at": timedelta(0)}, "Confirming your monthly gift"),
+        ({"status": "active", "heard_at": timedelta(minutes=-3)}, "on its way"),
         ({"status": "past_due"}, "The first payment did not go through"),
     ],
 )
 def test_a_monthly_gift_is_confirmed_when_its_first_gift_is(
     client: Client, campaign: Campaign, fields: dict[str, Any], words: str
 ) -> None:
-    recurring = make_recurring_gift(campaign, **fields)
+    # Ages count from the test's own moment, not from when the tests were collected.
+    now = timezone.now()
+    moments = {name: now + value for name, value in fields.items() if isinstance(value, timedelta)}
+    recurring = make_recurring_gift(campaign, **{**fields, **moments})
     address = giving.thanks_url(recurring).removeprefix("http://testserver")
     assert words in client.get(address).text
     deliver(invoice_event(recurring), invoice_paid_event(recurring))
@@ -428,10 +547,10 @@ def a_confirmed_gift(campaign: Campaign) -> Gift:
 def test_refunds_never_ask_for_more_than_was_charged(campaign: Campaign, processor: type[Answers]) -> None:
     gift, user = a_confirmed_gift(campaign), User.objects.create_user("finance")
     processor.answer = {"id": "re_1", "object": "refund"}
-    giving.request_refund(gift=gift, amount=30000, reason="asked", user=user)
-    with pytest.raises(giving.RefundRefused):
-        giving.request_refund(gift=gift, amount=20001, reason="asked", user=user)
-    giving.request_refund(gift=gift, amount=20000, reason="asked", user=user)
+    refunding.request_refund(gift=gift, amount=30000, reason="asked", user=user)
+    with pytest.raises(refunding.RefundRefused):
+        refunding.request_refund(gift=gift, amount=20001, reason="asked", user=user)
+    refunding.request_refund(gift=gift, amount=20000, reason="asked", user=user)
     assert GiftState.objects.get().refund_requested == 50000
 
 
@@ -439,8 +558,8 @@ def test_a_refused_refund_frees_what_it_had_set_aside(campaign: Campaign, proces
     gift = a_confirmed_gift(campaign)
     processor.status = 400
     processor.answer = {"error": {"type": "invalid_request_error", "code": "charge_already_refunded", "message": "no"}}
-    with pytest.raises(giving.RefundRefused):
-        giving.request_refund(gift=gift, amount=30000, reason="", user=None)
+    with pytest.raises(refunding.RefundRefused):
+        refunding.request_refund(gift=gift, amount=30000, reason="", user=None)
     assert GiftState.objects.get().refund_requested == 0
     assert RefundRequest.objects.get().status == "refused"
 
@@ -450,13 +569,13 @@ def test_a_refund_that_got_no_answer_is_sent_again_with_its_own_key(
 ) -> None:
     gift = a_confirmed_gift(campaign)
     processor.status = 503
-    giving.request_refund(gift=gift, amount=30000, reason="", user=None)
+    refunding.request_refund(gift=gift, amount=30000, reason="", user=None)
     assert RefundRequest.objects.get().status == "sending"
     processor.status, processor.answer = 200, {"id": "re_1", "object": "refund"}
     let_pass(timedelta(hours=24))
-    assert giving.send_refunds_again() == 0, "the processor may have forgotten the key: it could be refunded twice"
+    assert refunding.send_refunds_again() == 0, "the processor may have forgotten the key: it could be refunded twice"
     RefundRequest.objects.update(requested_at=timezone.now() - timedelta(minutes=2))
-    assert giving.send_refunds_again() == 1
+    assert refunding.send_refunds_again() == 1
     assert RefundRequest.objects.get().status == "accepted"
     assert len({key for _, key, _ in processor.calls}) == 1
 
@@ -469,33 +588,33 @@ def let_pass(span: timedelta) -> None:
 def test_a_refund_that_gets_no_answer_is_sent_ever_later(campaign: Campaign, processor: type[Answers]) -> None:
     gift = a_confirmed_gift(campaign)
     processor.status = 503
-    giving.request_refund(gift=gift, amount=30000, reason="", user=None)
+    refunding.request_refund(gift=gift, amount=30000, reason="", user=None)
     waits = []
     for _ in range(9):
         wait = RefundRequest.objects.get().next_try_at - timezone.now()
         waits.append(wait.total_seconds() / 60)
         let_pass(wait - timedelta(seconds=2))
-        assert giving.send_refunds_again() == 0
+        assert refunding.send_refunds_again() == 0
         let_pass(timedelta(seconds=3))
-        assert giving.send_refunds_again() == 1
+        assert refunding.send_refunds_again() == 1
     assert waits == pytest.approx([1, 1, 2, 4, 8, 16, 32, 60, 60], rel=0.1)
 
 
 def test_refunds_that_cannot_be_sent_do_not_hold_up_others(campaign: Campaign, processor: type[Answers]) -> None:
     processor.status = 503
     for _ in range(3):
-        giving.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
+        refunding.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
     let_pass(timedelta(minutes=1))
-    assert [giving.send_refunds_again(limit=2) for _ in range(3)] == [2, 1, 0]
+    assert [refunding.send_refunds_again(limit=2) for _ in range(3)] == [2, 1, 0]
 
 
 def test_a_refund_is_asked_for_once_under_one_key(campaign: Campaign, processor: type[Answers]) -> None:
     gift = a_confirmed_gift(campaign)
     processor.answer = {"id": "re_1", "object": "refund"}
     key = "refund_" + "a" * 32
-    first = giving.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
-    with pytest.raises(giving.AskedAlready) as again:
-        giving.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
+    first = refunding.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
+    with pytest.raises(refunding.AskedAlready) as again:
+        refunding.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
     assert again.value.first == first
     assert (GiftState.objects.get().refund_requested, len(refund_calls(processor))) == (10000, 1)
 
@@ -535,9 +654,9 @@ def test_two_presses_at_the_same_moment_ask_for_one_refund(campaign: Campaign, p
         key = f"refund_{number:032}"
 
         def press(gift: Gift = gift, key: str = key) -> None:
-            giving.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
+            refunding.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
 
-        assert [type(error) for error in at_once(*[press] * 4)] == [giving.AskedAlready] * 3
+        assert [type(error) for error in at_once(*[press] * 4)] == [refunding.AskedAlready] * 3
         assert refund_calls(processor).count(key) == 1
         assert GiftState.objects.get(pk=gift.pk).refund_requested == 10000
 
@@ -546,11 +665,11 @@ def test_two_presses_at_the_same_moment_ask_for_one_refund(campaign: Campaign, p
 def test_processes_that_send_again_at_once_send_each_refund_once(campaign: Campaign, processor: type[Answers]) -> None:
     processor.status = 503
     for _ in range(4):
-        giving.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
+        refunding.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
     let_pass(timedelta(minutes=2))
     processor.calls.clear()
     processor.status, processor.answer = 200, {"id": "re_1", "object": "refund"}
-    assert at_once(*[giving.send_refunds_again] * 4) == []
+    assert at_once(*[refunding.send_refunds_again] * 4) == []
     sent = refund_calls(processor)
     assert (len(sent), len(set(sent))) == (4, 4)
 
@@ -579,3 +698,156 @@ def test_a_slow_first_press_does_not_close_the_checkout_of_the_second(
     giving._supersede_others(first)
     second.refresh_from_db()
     assert second.superseded_at is None
+
+
+# ---- the fee cover
+
+FORMULA = "stripe=2.9%+0.30"
+
+
+def test_the_server_reckons_the_fee_cover_whatever_the_browser_sends(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    assert send(client, new_page(), cover="on", fee_cover="1").status_code == 303
+    gift = Gift.objects.get()
+    assert (gift.amount, gift.fee_cover, gift.total, gift.tier) == (50000, 1524, 51524, "500.00")
+    sent = processor.calls[0][2].replace("%5B", "[").replace("%5D", "]")
+    assert "[unit_amount]=50000" in sent
+    assert "[unit_amount]=1524" in sent
+
+
+def test_ticked_or_not_is_another_attempt_and_the_same_again_is_not(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    page = new_page()
+    for number, fields in enumerate(({}, {"cover": "on"}, {"cover": "on"})):
+        processor.answer |= {"id": f"cs_test_{min(number, 1)}"}
+        assert send(client, page, **fields).status_code == 303
+    assert sorted(Gift.objects.values_list("fee_cover", flat=True)) == [0, 1524]
+    assert len(processor.calls) == 2
+    assert Gift.objects.get(fee_cover=0).superseded_at is not None
+
+
+def test_who_comes_back_finds_the_box_as_they_left_it(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    send(client, new_page(), cover="on")
+    back = (Gift.objects.get().checkout_parameters or {})["cancel_url"].removeprefix("http://testserver")
+    assert 'name="cover" checked' in client.get(back).content.decode()
+    assert 'name="cover" checked' not in client.get(f"{URL}?cover=on").content.decode()
+    processor.status = 503
+    trouble = send(client, new_page(), cover="on").content.decode()
+    assert '<input type="hidden" name="cover" value="on">' in trouble
+    assert 'name="cover" checked' in send(client, new_page(), cover="on", back="1").content.decode()
+
+
+def test_the_box_says_its_formula_and_is_there_where_it_is_offered_alone(
+    client: Client, campaign: Campaign, settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    assert "the payment service’s fee (2.9 % + 0.30 $)" in client.get(URL).content.decode()
+    for setting in ("", "stripe=2.9%+0.30 EUR"):
+        settings.FEE_COVER = setting
+        page = client.get(URL).content.decode()
+        assert 'name="cover"' not in page
+        assert "<script" not in page
+
+
+def test_a_box_that_is_gone_meanwhile_charges_nothing_that_the_reader_did_not_see(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    answer = send(client, page, cover="on")
+    assert answer.status_code == 422
+    assert "We no longer ask you to add the fee." in answer.content.decode()
+    assert send(client, page).status_code == 303
+    assert Gift.objects.get().fee_cover == 0
+
+
+def test_an_amount_that_is_too_large_with_its_cover_is_refused_in_words(
+    client: Client, campaign: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    answer = send(client, new_page(), tier="custom", amount="999,999.99", cover="on")
+    assert answer.status_code == 422
+    said = answer.context["form"].errors["cover"][0]
+    assert said.startswith("With the fee you would pay 1,029,866.42 $, and 999,999.99 $ is the most")
+    # 970,999.69 and the fee of 29,000.30 are the most, to the cent.
+    assert send(client, new_page(), tier="custom", amount="970,999.69", cover="on").status_code == 303
+    assert Gift.objects.get().total == 99_999_999
+    assert send(client, new_page(), tier="custom", amount="970,999.70", cover="on").status_code == 422
+
+
+def test_following_costs_nothing_ticked_or_not(client: Client, campaign: Campaign, settings: Any) -> None:
+    settings.FEE_COVER = FORMULA
+    assert send(client, new_page(), tier="0", cover="on", email="reader@example.org").status_code == 200
+    assert (Follower.objects.count(), Gift.objects.count()) == (1, 0)
+
+
+def test_the_fee_is_covered_each_month_as_it_is_once(
+    client: Client, monthly: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    page = new_page()
+    for number, fields in enumerate(({}, {"cover": "on"}, {"cover": "on"})):
+        processor.answer |= {"id": f"cs_test_{min(number, 1)}"}
+        assert send_monthly(client, page, **fields).status_code == 303
+    plain, covered = RecurringGift.objects.order_by("fee_cover")
+    assert (plain.total, covered.amount, covered.fee_cover, len(processor.calls)) == (1000, 1000, 61, 2)
+    assert plain.superseded_at is not None
+    fields = sent_to(processor)
+    assert [fields[f"line_items[{line}][price_data][unit_amount]"] for line in (0, 1)] == ["1000", "61"]
+    assert fields["line_items[1][price_data][recurring][interval]"] == "month"
+    form = client.get(fields["cancel_url"].removeprefix("http://testserver")).context["form"]
+    assert (form.is_monthly, form["monthly_tier"].value(), form["cover"].value()) == (True, "1000", "on")
+
+
+def test_who_covers_the_fee_each_month_is_thanked_for_both_parts(client: Client, campaign: Campaign) -> None:
+    recurring = make_recurring_gift(campaign, fee_cover=61)
+    address = giving.thanks_url(recurring).removeprefix("http://testserver")
+    assert "confirm 10.61 $ (your gift of 10 $, and 0.61 $ for the fee)" in client.get(address).text
+    deliver(invoice_event(recurring), invoice_paid_event(recurring))
+    inbox.drain()
+    assert "first monthly gift of 10 $ has arrived, and with it 0.61 $ that you added" in client.get(address).text
+
+
+def test_the_box_stands_once_below_both_choices(client: Client, monthly: Campaign, settings: Any) -> None:
+    settings.FEE_COVER = FORMULA
+    page = client.get(URL).text
+    assert page.count('name="cover"') == 1
+    assert page.index('name="monthly_amount"') < page.index('name="cover"') < page.index('name="email"')
+
+
+# ---- one-time and monthly gifts of one form
+
+
+def test_what_one_form_may_start_is_counted_over_both_kinds(
+    client: Client, monthly: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    for number in range(giving.MOST_CHECKOUTS):
+        processor.answer |= {"id": f"cs_test_{number}"}
+        kind = {"frequency": "monthly", "monthly_tier": "custom"} if number % 2 else {"tier": "custom"}
+        assert send(client, page, **kind, amount=str(10 + number), monthly_amount=str(10 + number)).status_code == 303
+    for frequency in ("once", "monthly"):
+        assert send_monthly(client, page, frequency=frequency, name="Kept name").status_code == 422
+    assert len(processor.calls) == Gift.objects.count() + RecurringGift.objects.count() == giving.MOST_CHECKOUTS
+
+
+@pytest.mark.parametrize(("status", "is_open"), [("incomplete", True), ("active", False), ("canceled", True)])
+def test_the_form_of_a_monthly_gift_that_has_begun_is_not_come_back_to(
+    campaign: Campaign, status: str, is_open: bool
+) -> None:
+    page = new_page()
+    make_recurring_gift(campaign, page=giving.page_id_of(page), status=status)
+    assert giving.is_open_page(page) is is_open
+
+
+def test_who_types_nothing_each_month_is_not_led_to_a_choice_that_is_not_there(
+    client: Client, monthly: Campaign
+) -> None:
+    answer = send_monthly(client, new_page(), monthly_tier="custom", monthly_amount="0")
+    assert "without paying" not in answer.context["form"].errors["monthly_amount"][0]

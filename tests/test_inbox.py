@@ -187,6 +187,48 @@ def test_a_refund_that_comes_before_a_foreign_payment_is_foreign_in_the_end(camp
     assert row_of(refund).state == "foreign"
 
 
+def of_another(kind: str, gift: Gift, **fields: Any) -> Event:
+    """What the processor tells of a payment that other software took, by its payment or its charge."""
+    payment = f"pi_{gift.pk[5:]}"
+    told = {"object": "charge", "id": "ch_1", "payment_intent": payment}
+    if kind.startswith("payment_intent."):
+        told = {"object": "payment_intent", "id": payment}
+    return event(kind, {**told, "metadata": {"order": "7"}, "customer": None, "customer_account": None, **fields})
+
+
+@pytest.mark.parametrize("kind", ["payment_intent.created", "payment_intent.succeeded", "charge.succeeded"])
+def test_a_refund_of_what_other_software_took_is_foreign_in_either_order(campaign: Campaign, kind: str) -> None:
+    gift = make_gift(campaign)
+    early, late = refund_event(gift, 100), refund_event(gift, 100)
+    assert processed(early) == ["waiting"]
+    assert processed(of_another(kind, gift)) == ["foreign"]
+    let_pass(timedelta(seconds=2))
+    assert processed(late) == ["foreign"]
+    assert row_of(early).state == "foreign"
+
+
+MAY_BE_OURS: list[tuple[str, dict[str, Any]]] = [
+    ("payment_intent.succeeded", {"metadata": {"gift": UNKNOWN}}),
+    ("charge.succeeded", {"metadata": {"gift": UNKNOWN}}),
+    ("charge.succeeded", {"metadata": {"recurring_gift": "recurring_1"}}),
+    # The payment of an invoice has nothing of ours on it, and a customer always.
+    ("charge.succeeded", {"metadata": {}, "customer": "cus_1"}),
+    ("payment_intent.succeeded", {"metadata": {}, "customer": {"id": "cus_1"}}),
+    ("payment_intent.succeeded", {"metadata": {}, "customer_account": "acct_1"}),
+    ("charge.refunded", {"metadata": {}, "object": "dispute"}),
+    ("charge.succeeded", {"metadata": None}),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields"), MAY_BE_OURS, ids=str)
+def test_a_refund_of_what_may_be_ours_waits_for_its_gift(campaign: Campaign, kind: str, fields: dict[str, Any]) -> None:
+    gift = make_gift(campaign)
+    refund = refund_event(gift, 100)
+    assert processed(of_another(kind, gift, **fields), refund) == ["nothing", "waiting"]
+    assert processed(checkout_event(gift)) == ["processed"]
+    assert row_of(refund).state == "processed"
+
+
 def test_a_checkout_of_a_subscription_is_no_gift_by_itself(campaign: Campaign) -> None:
     assert processed(checkout_event(make_gift(campaign), mode="subscription", payment_intent=None)) == ["foreign"]
     assert booked() == []

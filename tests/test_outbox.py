@@ -146,6 +146,13 @@ def test_a_receipt_says_what_was_paid_for_what_and_when(campaign: Campaign) -> N
     assert sent.from_email == django_settings.DEFAULT_FROM_EMAIL
     for words in ("515.50 $", "Newsroom", "18 November 2024", gift.pk):
         assert words in sent.body
+    assert "your gift of 500 $,\nand 15.50 $ that you added for the payment service's fee." in sent.body
+
+
+def test_a_receipt_of_a_gift_without_a_fee_cover_does_not_speak_of_one(receipt: OutboxMessage) -> None:
+    outbox.send_due()
+    assert "We received your gift of 500 $ to “Newsroom” on 18 November 2024." in mail.outbox[0].body
+    assert "fee" not in mail.outbox[0].body
 
 
 def test_in_test_mode_a_mail_says_that_no_money_has_moved(receipt: OutboxMessage, settings: Any) -> None:

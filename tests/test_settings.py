@@ -1,10 +1,14 @@
 """The settings: what a site with a live key must have before it starts, and words for whoever left it out."""
 
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
 SETTINGS = Path(__file__).resolve().parent.parent / "supportsite/settings.py"
@@ -17,7 +21,9 @@ LIVE = {
     "STRIPE_WEBHOOK_SECRETS": "whsec_abc",
     "EMAIL_URL": "smtp+tls://user:password@mail.example.org:587",
 }
-UNSET = ("STRIPE_API_BASE", "STRIPE_CHECKOUT_ORIGINS", "MAIL_FROM", "AMOUNT_STYLE", "SITE_NAME", "SECRET_KEY_FILE")
+UNSET = (
+    "STRIPE_API_BASE STRIPE_CHECKOUT_ORIGINS MAIL_FROM AMOUNT_STYLE SITE_NAME SECRET_KEY_FILE APPROVAL_LIMIT".split()
+)
 
 
 @pytest.fixture
@@ -75,8 +81,49 @@ def test_a_live_site_that_lacks_something_does_not_start_and_says_what(
         assert secret not in str(refusal.value)
 
 
+@pytest.mark.parametrize("key", ["pk_live_abc", "whsec_abc", "SK_LIVE_abc", "sk_living_abc"])
+def test_a_key_that_is_no_secret_key_is_not_taken_for_one_of_test_mode(start: Any, key: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="STRIPE_SECRET_KEY is no secret key") as refusal:
+        start(LIVE | {"STRIPE_SECRET_KEY": key})
+    assert key not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     "fields", [{"EMAIL_URL": ""}, {"SECRET_KEY": "short"}, {"SITE_URL": "http://support.example.org"}], ids=str
 )
 def test_a_site_in_test_mode_may_do_with_less(start: Any, fields: dict[str, str]) -> None:
     assert not start(LIVE | {"STRIPE_SECRET_KEY": "sk_test_abc"} | fields)["LIVEMODE"]
+
+
+@pytest.mark.parametrize("value", ["stripe=2.9", "stripe=60%", "strip=2.9%+0.30"])
+def test_nothing_starts_with_a_fee_cover_that_cannot_be_read(settings: Any, value: str) -> None:
+    settings.FEE_COVER = value
+    with pytest.raises(ImproperlyConfigured, match="Write it like stripe"):
+        apps.get_app_config("donations").ready()
+
+
+@pytest.mark.parametrize(("written", "limit"), [("", 10000), ("0", 0), (" 250 ", 250)])
+def test_the_limit_of_what_one_person_enters_alone_is_whole_units(start: Any, written: str, limit: int) -> None:
+    assert start(LIVE | {"APPROVAL_LIMIT": written})["APPROVAL_LIMIT"] == limit
+
+
+@pytest.mark.parametrize("written", ["-1", "10.5", "1,000", "many", "٣", "9" * 13])
+def test_a_limit_that_is_no_whole_number_is_refused(start: Any, written: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"APPROVAL_LIMIT is .*: write whole units"):
+        start(LIVE | {"APPROVAL_LIMIT": written})
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_what_django_warns_of_is_logged_once(debug: str) -> None:
+    code = "import django, logging; django.setup(); logging.getLogger('django.request').warning('only once')"
+    environment = {name: os.environ[name] for name in ("PATH", "DATABASE_URL") if name in os.environ} | LIVE
+    environment |= {"DJANGO_SETTINGS_MODULE": "supportsite.settings", "STRIPE_SECRET_KEY": "sk_test_abc"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=SETTINGS.parent.parent,
+        env=environment | {"DEBUG": debug},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout + done.stderr).count("only once") == 1

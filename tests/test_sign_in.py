@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.http import HttpRequest, HttpResponse
@@ -89,7 +90,21 @@ def test_who_gets_in_begins_anew(password: str) -> None:
 def test_the_address_of_the_sign_in_is_the_admins_own() -> None:
     answer = Client().get("/admin/", follow=True)
     assert answer.redirect_chain == [(f"{LOGIN}?next=/admin/", 302)]
-    assert Client(enforce_csrf_checks=True).post(LOGIN, {"username": "a", "password": "b"}).status_code == 403
+
+
+@pytest.mark.django_db
+def test_a_form_without_its_token_is_refused_with_a_way_on() -> None:
+    answer = Client(enforce_csrf_checks=True).post(LOGIN, {"username": "a", "password": "b"})
+    assert answer.status_code == 403
+    assert "Nothing was done" in answer.text
+    assert "style=" not in answer.text  # the policy lets none in
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("after", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"])
+def test_who_signs_in_by_a_strangers_link_comes_to_staffs_rooms(password: str, after: str) -> None:
+    answer = Client().post(f"{LOGIN}?{urlencode({'next': after})}", {"username": "anna", "password": password})
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/")
 
 
 # ---- counting

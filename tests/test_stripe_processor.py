@@ -24,16 +24,26 @@ from donations.processors import stripe as module
 from donations.processors.base import (
     FACTS,
     BadDelivery,
+    ChargeSettled,
     CheckoutChanged,
     CheckoutOrder,
     Contact,
+    DisputeChanged,
     Envelope,
     Interpretation,
+    InvoicePaid,
+    InvoiceSeen,
     Malformed,
+    MonthlyCheckout,
+    Movement,
     Paid,
+    PayoutChanged,
+    ProcessorBusy,
     ProcessorRefused,
     ProcessorUnavailable,
+    RecurringChanged,
     RefundChanged,
+    TransactionSeen,
     fact_from_json,
     fact_to_json,
 )
@@ -49,6 +59,27 @@ REQUEST = "refund_" + "0" * 32
 GIFT = Gift(pk="gift_0001", campaign_id="general", currency="EUR", amount=2500, livemode=False)
 YEN = Gift(pk="gift_0002", campaign_id="tokyo", currency="JPY", amount=500, livemode=False)
 LATER = NOON + timedelta(days=5)
+SUBSCRIPTION = {"id": "sub_1", "status": "active", "metadata": {"recurring_gift": "recurring_1"}}
+MONTHLY_SESSION = {
+    "id": "cs_test_1",
+    "mode": "subscription",
+    "payment_status": "paid",
+    "subscription": "sub_1",
+    "metadata": {"recurring_gift": "recurring_1"},
+    "customer_details": {"email": "reader@example.org", "name": "A Reader"},
+}
+INVOICE = {
+    "id": "in_1",
+    "hosted_invoice_url": "https://pay.example.org/in_1",
+    "parent": {"subscription_details": {"subscription": "sub_1", "metadata": {"recurring_gift": "recurring_1"}}},
+}
+INVOICE_PAYMENT = {
+    "id": "inpay_1",
+    "invoice": "in_1",
+    "amount_paid": 1000,
+    "currency": "eur",
+    "payment": {"type": "payment_intent", "payment_intent": "pi_1"},
+}
 
 
 def adapter(*, api_key: str = "sk_test_x", api_base: str = NOWHERE, secrets: tuple[str, ...] = ()) -> StripeProcessor:
@@ -266,6 +297,130 @@ MEANT: dict[str, tuple[Event, Interpretation]] = {
         factories.event("charge.refunded", {"id": "ch_0001", "amount_refunded": 2500}),
         Interpretation(False, NOON, "ch_0001"),
     ),
+    "a monthly gift's checkout, paid for by its invoice": (
+        factories.event("checkout.session.completed", MONTHLY_SESSION),
+        Interpretation(
+            False,
+            NOON,
+            "cs_test_1",
+            fact=MonthlyCheckout("recurring_1", "completed", "cs_test_1", "sub_1", NOON),
+            contact=READER,
+        ),
+    ),
+    "a monthly gift's checkout that nobody paid": (
+        factories.event(
+            "checkout.session.expired", {**MONTHLY_SESSION, "subscription": None, "customer_details": None}
+        ),
+        Interpretation(False, NOON, "cs_test_1", fact=MonthlyCheckout("recurring_1", "expired", "cs_test_1", "", NOON)),
+    ),
+    "a monthly gift that will end": (
+        factories.event("customer.subscription.updated", {**SUBSCRIPTION, "cancel_at": int(LATER.timestamp())}),
+        Interpretation(
+            False, NOON, "sub_1", fact=RecurringChanged("recurring_1", "sub_1", "active", LATER, None, NOON)
+        ),
+    ),
+    "a monthly gift whose invoices are held back": (
+        factories.event("customer.subscription.updated", {**SUBSCRIPTION, "pause_collection": {"behavior": "void"}}),
+        Interpretation(False, NOON, "sub_1", fact=RecurringChanged("recurring_1", "sub_1", "paused", None, None, NOON)),
+    ),
+    "somebody else's subscription": (
+        factories.event("customer.subscription.created", {**SUBSCRIPTION, "metadata": {}}),
+        Interpretation(False, NOON, "sub_1", foreign=True),
+    ),
+    "an invoice of a monthly gift": (
+        factories.event("invoice.paid", INVOICE),
+        Interpretation(False, NOON, "in_1", fact=InvoiceSeen("in_1", "recurring_1", "sub_1", "", "", NOON)),
+    ),
+    "an invoice of a monthly gift that was not paid": (
+        factories.event("invoice.payment_failed", INVOICE),
+        Interpretation(
+            False,
+            NOON,
+            "in_1",
+            fact=InvoiceSeen("in_1", "recurring_1", "sub_1", "failed", "https://pay.example.org/in_1", NOON),
+        ),
+    ),
+    "an invoice to be authenticated, on a page with an address that is none": (
+        factories.event("invoice.payment_action_required", {**INVOICE, "hosted_invoice_url": "javascript:pay()"}),
+        Interpretation(
+            False, NOON, "in_1", fact=InvoiceSeen("in_1", "recurring_1", "sub_1", "action_required", "", NOON)
+        ),
+    ),
+    "an invoice of no subscription": (
+        factories.event("invoice.created", {**INVOICE, "parent": None}),
+        Interpretation(False, NOON, "in_1", foreign=True),
+    ),
+    "a payment of an invoice": (
+        factories.event("invoice_payment.paid", INVOICE_PAYMENT),
+        Interpretation(False, NOON, "in_1", "pi_1", InvoicePaid("in_1", "pi_1", 1000, "EUR", NOON)),
+    ),
+    "an invoice that was paid out of band": (
+        factories.event("invoice_payment.paid", {**INVOICE_PAYMENT, "payment": {"type": "payment_record"}}),
+        Interpretation(False, NOON, "in_1"),
+    ),
+    "an invoice of nothing": (
+        factories.event("invoice_payment.paid", {**INVOICE_PAYMENT, "amount_paid": 0}),
+        Interpretation(False, NOON, "in_1", "pi_1"),
+    ),
+    "a dispute with what it moved": (
+        factories.dispute_event(GIFT, factories.movement("txn_1", -2500, fee=2000, currency="eur")),
+        Interpretation(
+            False,
+            NOON,
+            "du_0001",
+            "pi_0001",
+            DisputeChanged(
+                "du_0001",
+                "pi_0001",
+                "needs_response",
+                "fraudulent",
+                2500,
+                "EUR",
+                (Movement("txn_1", -2500, 2000, "EUR", NOON),),
+                NOON,
+            ),
+        ),
+    ),
+    "a charge that knows its balance transaction": (
+        factories.charge_event(GIFT, "txn_1"),
+        Interpretation(False, NOON, "ch_0001", "pi_0001", ChargeSettled("ch_0001", "pi_0001", "txn_1", NOON)),
+    ),
+    "a charge that does not know it yet": (
+        factories.charge_event(GIFT, None),
+        Interpretation(False, NOON, "ch_0001", "pi_0001"),
+    ),
+    "a balance transaction that was asked for": (
+        factories.transaction_event(GIFT, factories.movement("txn_1", 2500, fee=63), payout="po_1"),
+        Interpretation(
+            False,
+            NOON,
+            "txn_1",
+            "pi_0001",
+            TransactionSeen(
+                "txn_1",
+                "charge",
+                "ch_0001",
+                "pi_0001",
+                2500,
+                63,
+                2437,
+                "USD",
+                "",
+                NOON,
+                NOON + timedelta(days=2),
+                "po_1",
+            ),
+        ),
+    ),
+    "a payout": (
+        factories.payout_event("po_1", -300, reconciliation_status="completed"),
+        Interpretation(
+            False,
+            NOON,
+            "po_1",
+            fact=PayoutChanged("po_1", "paid", -300, "USD", NOON, NOON + timedelta(days=2), True, True, NOON),
+        ),
+    ),
     "a type that nobody has heard of": (
         factories.event("moon.risen", {"phase": "full"}),
         Interpretation(False, NOON),
@@ -468,9 +623,11 @@ def test_a_damaged_event_is_read_or_malformed_and_nothing_else(told: Event) -> N
         texts += [value for value in stored.values() if isinstance(value, str)]
         amount = getattr(found.fact, "amount", 0)
         assert type(amount) is int
-        assert 0 <= amount <= 10**12
+        assert abs(amount) <= 10**12
+        assert amount >= 0 or isinstance(found.fact, (TransactionSeen, PayoutChanged))
         assert type(found.fact) in FACTS.values()
-    assert all(text.isprintable() and len(text) <= 255 for text in texts)
+    # The address of an invoice's page is the longest text that is kept.
+    assert all(text.isprintable() and len(text) <= 1010 for text in texts)
 
 
 @pytest.mark.django_db
@@ -689,6 +846,16 @@ def test_a_fault_that_may_pass_is_no_refusal_and_no_reader_waits_for_a_second_tr
     with pytest.raises(ProcessorUnavailable):
         adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
     assert len(served.calls) == 1
+
+
+def test_a_call_that_is_being_answered_already_is_told_from_a_fault(served: Served) -> None:
+    served.refuse(409, "idempotency_error", "idempotency_key_in_use")
+    with pytest.raises(ProcessorBusy):
+        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+    served.refuse(429, "invalid_request_error", "rate_limit")
+    with pytest.raises(ProcessorUnavailable) as fault:
+        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+    assert not isinstance(fault.value, ProcessorBusy)
 
 
 def test_a_refund_is_tried_twice_with_one_key(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def read_marks(typed: str, currency: str) -> list[int]:
             marks.append(read_goal(part, currency))
         except ValidationError as error:
             advice = "Put a comma and a space between marks, like this: 0, 2500, 5000."
-            raise ValidationError([*error.messages, advice]) from error
+            raise ValidationError(" ".join([*error.messages, advice])) from error
     if len(marks) == 1 or len(marks) > MOST_MARKS:
         raise ValidationError(f"Give between two and {MOST_MARKS} marks, or none.")
     if len(set(marks)) < len(marks):

@@ -13,22 +13,23 @@ from djmoney.settings import CURRENCY_CHOICES
 from donations import campaigning, money
 from donations.admin.amounts import AmountField, read_amount, read_goal, typed_text
 from donations.charts import amount_text
-from donations.models import Campaign, CampaignMonth, Follower, Gift, RecurringGift, Tier
+from donations.models import Campaign, CampaignMonth, Follower, Gift, OfflineRequest, RecurringGift, Tier
 from donations.models.campaigns import currency_of
 from donations.periods import Month
 
 # What stands in the way of deleting a campaign, in a word each.
-STANDING = (
+RAISED: tuple[tuple[Any, str], ...] = (
     (Gift, "the gifts"),
     (RecurringGift, "the monthly gifts"),
     (Follower, "the followers"),
     (CampaignMonth, "the months’ goals"),
+    (OfflineRequest, "the adjustments"),
 )
 
 
 def is_raising(campaign: Campaign) -> bool:
-    """Whether amounts in the campaign's currency stand already: gifts, followers counted with them, months' goals."""
-    return any(model.objects.filter(campaign=campaign).exists() for model, _ in STANDING)
+    """Whether amounts in the campaign's currency stand already: each kind of gift, followers, goals, adjustments."""
+    return any(model.objects.filter(campaign=campaign).exists() for model, _ in RAISED)
 
 
 class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class takes no parameters when it runs
@@ -58,7 +59,7 @@ class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class
         if "currency" in self.fields and is_raising(campaign):
             self.fields["currency"].disabled = True
             self.fields["currency"].help_text = (
-                "It cannot be changed any more: gifts, followers or months’ goals stand in it. "
+                "It cannot be changed any more: gifts, followers, months’ goals or adjustments stand in it. "
                 "Another currency is another campaign."
             )
         if "goal" in self.fields:
@@ -185,7 +186,7 @@ class CampaignAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         standing = [
             f"{words} of {campaign}"
             for campaign in objs
-            for model, words in STANDING
+            for model, words in RAISED
             if model.objects.filter(campaign=campaign).exists()
         ]
         if standing:

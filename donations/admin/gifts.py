@@ -7,13 +7,16 @@ from django.contrib.admin.utils import quote, unquote
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
+from django.utils import timezone
 from django.utils.html import format_html
 
+from donations.admin import entering
 from donations.admin.people import donor_term, donors_of
 from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, moment, page_of
-from donations.admin.refunds import left_to_refund, refund_page, state_of
+from donations.admin.refunds import give_up_refund, left_to_refund, refund_page, state_of
 from donations.charts import amount_text
-from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, RefundRequest
+from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, OfflineRequest, RefundRequest
+from donations.selectors import refunds
 from donations.selectors.dashboard import tier_name
 
 MOST_EVENTS = 100
@@ -83,6 +86,8 @@ class GiftAdmin(ReadOnlyAdmin):
     def status_shown(self, gift: Gift) -> str:
         state = state_of(gift)
         label = str(Status(state.status).label)
+        if state.adjusted < 0:
+            label += ", reversed" if state.charged + state.adjusted <= 0 else ", adjusted"
         if state.refunded >= state.charged > 0:
             return f"{label}, refunded"
         return f"{label}, refunded in part" if state.refunded > 0 else label
@@ -97,7 +102,7 @@ class GiftAdmin(ReadOnlyAdmin):
             who += ("message",)
         monthly = ("monthly_gift",) if obj is not None and obj.recurring_gift_id else ()
         asked = ("campaign_slug", "amount_asked", "tier_shown", "frequency", *monthly, "created_at", "source", "mode")
-        figures = ("charged", "refunded", "disputed", "counted", "refund_requested")
+        figures = ("charged", "refunded", "disputed", "adjusted", "counted", "refund_requested")
         times = ("campaign_month", "confirmed_at", "payment", "checkout_id", "refusal")
         return (
             ("What became of it", {"fields": ("status_shown", *figures, *times)}),
@@ -133,6 +138,10 @@ class GiftAdmin(ReadOnlyAdmin):
     @admin.display
     def disputed(self, gift: Gift) -> str:
         return amount_text(state_of(gift).disputed, gift.currency)
+
+    @admin.display(description="adjusted by staff")
+    def adjusted(self, gift: Gift) -> str:
+        return amount_text(state_of(gift).adjusted, gift.currency)
 
     @admin.display(description="toward the goal")
     def counted(self, gift: Gift) -> str:
@@ -174,7 +183,13 @@ class GiftAdmin(ReadOnlyAdmin):
         context["events"] = [event_line(event, user) for event in _events_of(gift)]
         if user.has_perm("donations.view_refundrequest"):
             requests = gift.refund_requests.select_related("requested_by").order_by("requested_at", "pk")
-            context["requests"] = [_request_line(asked, gift) for asked in requests]
+            open_ends = set(refunds.unanswered(now=timezone.now()).filter(gift=gift).values_list("pk", flat=True))
+            context["requests"] = [_request_line(asked, gift, asked.pk in open_ends) for asked in requests]
+            context["may_give_up"] = user.has_perm("donations.add_refundrequest")
+        if user.has_perm("donations.view_offlinerequest"):
+            entered = gift.offline_requests.select_related("requested_by").order_by("requested_at", "pk")
+            context["offline"] = [_offline_line(asked, user) for asked in entered]
+        context["may_adjust"] = entering.may_enter(request) and state_of(gift).status == Status.CONFIRMED
         context["may_refund"] = user.has_perm("donations.add_refundrequest") and left_to_refund(gift) > 0
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -184,11 +199,20 @@ class GiftAdmin(ReadOnlyAdmin):
         refund = path(
             "<path:object_id>/refund/", self.admin_site.admin_view(self.refund_view), name="donations_gift_refund"
         )
-        return [refund, *super().get_urls()]
+        give_up = path(
+            "<path:object_id>/refund/<int:asked>/give-up/",
+            self.admin_site.admin_view(self.give_up_view),
+            name="donations_gift_give_up_refund",
+        )
+        return [give_up, refund, *super().get_urls()]
 
     def refund_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask for a refund. The processor is called outside any transaction, as `giving` wants it."""
+        """Ask for a refund. The processor is called outside any transaction, as `refunding` wants it."""
         return refund_page(request, self, reference_in(object_id))
+
+    def give_up_view(self, request: HttpRequest, object_id: str, asked: int) -> HttpResponse:
+        """Give up a refund that got no answer and is not at the processor."""
+        return give_up_refund(request, self, reference_in(object_id), asked)
 
 
 def reference_in(object_id: str) -> str:
@@ -229,12 +253,24 @@ def event_line(event: InboxEvent, user: Any) -> dict[str, Any]:
     }
 
 
-def _request_line(asked: RefundRequest, gift: Gift) -> dict[str, Any]:
+def _request_line(asked: RefundRequest, gift: Gift, unanswered: bool) -> dict[str, Any]:
     return {
+        "pk": asked.pk,
+        "unanswered": unanswered,
         "amount": amount_text(asked.amount, gift.currency),
         "requested_at": asked.requested_at,
         "requested_by": asked.requested_by or "–",
         "reason": asked.reason or "–",
         "status": asked.get_status_display(),
         "error": asked.error,
+    }
+
+
+def _offline_line(asked: OfflineRequest, user: Any) -> dict[str, Any]:
+    return {
+        "link": link_to(asked, user),
+        "amount": amount_text(asked.amount, asked.currency),
+        "requested_by": asked.requested_by,
+        "reason": asked.reason,
+        "status": asked.get_status_display(),
     }

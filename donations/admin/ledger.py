@@ -34,7 +34,7 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
 
     def found(self, request: HttpRequest, term: str) -> QuerySet[Any]:
         """By the index of movements, which begins with the processor and the kind."""
-        movement = Q(processor__in=[*processors.PROCESSORS, "offline"], kind__in=LedgerEntry.Kind.values)
+        movement = Q(processor__in=[*processors.PROCESSORS], kind__in=LedgerEntry.Kind.values)
         return LedgerEntry.objects.filter(Q(gift=term) | (movement & Q(reference=term))).values("pk")
 
     def get_fieldsets(self, request: HttpRequest, obj: LedgerEntry | None = None) -> Any:

@@ -10,9 +10,9 @@ from django.core.signing import BadSignature, Signer
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
-from donations import giving, processors
+from donations import processors, refunding
 from donations.admin.amounts import AmountField, read_amount, typed_text
 from donations.admin.reading import ReadOnlyAdmin, page_of
 from donations.charts import amount_text
@@ -31,10 +31,11 @@ def state_of(gift: Gift) -> GiftState:
 def left_to_refund(gift: Gift) -> int:
     """Minor units that can still be given back: neither given back nor asked for, and of the key's own mode."""
     state = state_of(gift)
-    ours = gift.livemode == settings.LIVEMODE and gift.processor in processors.PROCESSORS
+    by_processor = gift.processor in processors.PROCESSORS and gift.processor != processors.OFFLINE
+    ours = gift.livemode == settings.LIVEMODE and by_processor
     if not ours or state.status != Status.CONFIRMED:
         return 0
-    return max(0, state.charged - max(state.refunded, state.refund_requested))
+    return max(0, state.charged + state.adjusted - max(state.refunded, state.refund_requested))
 
 
 class RefundForm(forms.Form):
@@ -107,21 +108,21 @@ def refund_page(request: HttpRequest, room: ReadOnlyAdmin, reference: str) -> Ht
             return HttpResponseRedirect(page_of(gift))
         return _refund_form_page(room, request, gift, RefundForm(gift, left))
     key = key_of_page(gift, request.POST.get("key", ""))
-    if first := giving.asked_already(key) if key else None:
+    if first := refunding.asked_already(key) if key else None:
         return _second_press(request, gift, first)
     form = RefundForm(gift, left, request.POST)
     if form.is_valid():
         try:
-            asked = giving.request_refund(
+            asked = refunding.request_refund(
                 gift=gift,
                 amount=form.minor,
                 reason=form.cleaned_data["reason"],
                 user=user,  # type: ignore[arg-type]  # the admin lets nobody in who is not a User
                 key=key,
             )
-        except giving.AskedAlready as again:
+        except refunding.AskedAlready as again:
             return _second_press(request, gift, again.first)
-        except giving.RefundRefused as refusal:
+        except refunding.RefundRefused as refusal:
             form.add_error(None, str(refusal))
         else:
             _tell_of_refund(room, request, gift, asked)
@@ -178,3 +179,20 @@ def _tell_of_refund(room: ReadOnlyAdmin, request: HttpRequest, gift: Gift, asked
             f"The payment service took the refund of {amount}. "
             "The ledger and the bar change when the processor’s event comes.",
         )
+
+
+@require_POST
+def give_up_refund(request: HttpRequest, room: ReadOnlyAdmin, reference: str, asked: int) -> HttpResponse:
+    """Give up a refund of this gift that staff did not find at the processor, and go back to the gift."""
+    if not (request.user.has_perm("donations.view_gift") and request.user.has_perm("donations.add_refundrequest")):
+        raise PermissionDenied
+    refund = get_object_or_404(RefundRequest.objects.select_related("gift"), pk=asked, gift=reference)
+    gift, amount = refund.gift, amount_text(refund.amount, refund.gift.currency)
+    try:
+        refunding.give_up_refund(refund)
+    except refunding.RefundRefused as refusal:
+        messages.warning(request, str(refusal))
+    else:
+        room.log_change(request, gift, f"Gave up a refund of {amount}.")
+        messages.success(request, f"The refund of {amount} is given up. It can be asked for anew.")
+    return HttpResponseRedirect(page_of(gift))

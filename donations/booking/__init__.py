@@ -4,22 +4,26 @@ Everything is decided with the gifts locked, so that two workers never decide ab
 """
 
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 from django.utils import timezone
 
 from donations import bulk, ledger, outbox, projections, recurring, settlements
-from donations.booking import disputes, fees, monthly
-from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, of_type, quarantine
+from donations.booking import disputes, fees, monthly, offline
+from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, of_type, quarantine, told_of, wake
 from donations.ledger import NewEntry
 from donations.models import Campaign, Donor, Gift, InboxEvent, LedgerEntry, Lookup, RefundRequest
 from donations.models.campaigns import currency_of
 from donations.processors.base import (
+    Adjusted,
     ChargeSettled,
     CheckoutChanged,
     DisputeChanged,
     InvoicePaid,
     InvoiceSeen,
     MonthlyCheckout,
+    OfflineReceived,
     Paid,
     PayoutChanged,
     RecurringChanged,
@@ -59,28 +63,11 @@ def _book_one_processor(processor: str, numbered: list[tuple[int, Item]]) -> dic
 
 
 def _rank(item: Item) -> int:
-    return 0 if isinstance(item.told.fact, (Paid, InvoicePaid)) else 1
+    return 0 if isinstance(item.told.fact, (Paid, InvoicePaid, OfflineReceived)) else 1
 
 
 def _decide(books: Books, item: Item) -> Outcome:
-    match item.told.fact:
-        case Paid() as fact:
-            return _paid(books, item, fact)
-        case CheckoutChanged() as fact:
-            return _checkout(books, fact)
-        case InvoicePaid() as fact:
-            return _invoice_paid(books, item, fact)
-        case InvoiceSeen() | RecurringChanged() | MonthlyCheckout() as fact:
-            return monthly.heard(books, item, fact)
-        case DisputeChanged() as fact:
-            return disputes.disputed(books, item, fact)
-        case ChargeSettled() as fact:
-            return fees.settled(books, fact)
-        case TransactionSeen() as fact:
-            return fees.transaction(books, item, fact)
-        case PayoutChanged() as fact:
-            return fees.payout(books, item, fact)
-    raise TypeError(f"there is no rule for {type(item.told.fact).__name__}")
+    return RULES[type(item.told.fact)](books, item, item.told.fact)
 
 
 def _open_books(processor: str, items: list[Item]) -> Books:
@@ -89,7 +76,7 @@ def _open_books(processor: str, items: list[Item]) -> Books:
     arrangements = monthly.lock_recurring(items, owned)
     monthly.make_gifts(processor, items, owned, arrangements)
     facts = [item.told.fact for item in items]
-    named = {fact.gift for fact in facts if isinstance(fact, (Paid, CheckoutChanged))}
+    named = {fact.gift for fact in facts if isinstance(fact, (Paid, CheckoutChanged, OfflineReceived, Adjusted))}
     named |= {monthly.gift_reference(fact.payment) for fact in facts if isinstance(fact, InvoicePaid)}
     payments = {fact.payment for fact in facts if isinstance(fact, OF_A_PAYMENT)} - {""}
     paid_for = LedgerEntry.objects.filter(processor=processor, kind=Kind.GIFT, reference__in=payments)
@@ -197,7 +184,7 @@ def _add_gift(books: Books, campaign: Campaign, reference: str, fact: Paid, live
     return gift
 
 
-def _checkout(books: Books, fact: CheckoutChanged) -> Outcome:
+def _checkout(books: Books, item: Item, fact: CheckoutChanged) -> Outcome:
     if fact.gift not in books.gifts:
         return Outcome(State.WAITING, "its gift is not known here", fact.gift)
     books.news.append(projections.CheckoutNews(fact.gift, fact.status, fact.occurred_at))
@@ -223,10 +210,9 @@ def _refunds(books: Books, numbered: list[tuple[int, Item]]) -> dict[int, Outcom
 
 def _seen_before(processor: str, refunds: set[str]) -> list[RefundChanged]:
     """Earlier sightings of these refunds, read with the gifts locked: no other worker is adding to them."""
-    stored = InboxEvent.objects.filter(
-        processor=processor, subject__in=refunds, state=State.PROCESSED, facts__isnull=False
-    )
-    facts = [fact_from_json(facts) for facts in stored.values_list("facts", flat=True) if facts]
+    processed = InboxEvent.objects.filter(state=State.PROCESSED, facts__isnull=False)
+    stored = told_of(processor, "subject", refunds, among=processed)
+    facts = [fact_from_json(row.facts) for row in stored if row.facts]
     return [fact for fact in facts if isinstance(fact, RefundChanged)]
 
 
@@ -299,16 +285,15 @@ def _write(books: Books) -> None:
 
 def _send(books: Books, booked: list[NewEntry], late: list[str]) -> None:
     """Queue the letters, and have what waited for these payments and invoices looked at."""
-    paid = [entry for entry in booked if entry.kind == Kind.GIFT and entry.gift]
+    paid = [entry for entry in booked if entry.kind in LedgerEntry.GIFT_KINDS and entry.gift]
     known = {str(entry.gift) for entry in paid if books.gifts[str(entry.gift)].donor_id}
     known |= set(LedgerEntry.objects.filter(gift__in=late, kind=Kind.GIFT).values_list("gift_id", flat=True))
     if known:
         outbox.enqueue("receipt", sorted(known))
     monthly.enqueue_troubles(books)
-    if paid:
-        _wake_waiting(books, [entry.reference for entry in paid])
-    if books.invoices:
-        monthly.wake_waiting(books)
+    # Also what was set aside as foreign: a payment that is booked is ours.
+    wake(books.processor, "payment", [entry.reference for entry in paid], State.WAITING, State.FOREIGN)
+    wake(books.processor, "subject", books.invoices, State.WAITING)
 
 
 def _keep_contacts(books: Books) -> list[str]:
@@ -336,13 +321,18 @@ def _is_address(email: str) -> bool:
     return "@" in email and len(email.lower()) <= LONGEST_EMAIL
 
 
-def _wake_waiting(books: Books, payments: list[str]) -> None:
-    """Have what waited for these payments looked at now. Rows that a worker holds are passed over, never waited for.
-
-    Also what was set aside as foreign: a payment that is booked is ours.
-    """
-    states = [State.WAITING, State.FOREIGN]
-    waiting = InboxEvent.objects.filter(processor=books.processor, payment__in=payments, state__in=states)
-    free = list(waiting.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
-    if free:
-        InboxEvent.objects.filter(pk__in=free).update(state=State.WAITING, next_try_at=timezone.now())
+RULES: dict[type[Any], Callable[[Books, Item, Any], Outcome]] = {
+    Paid: _paid,
+    CheckoutChanged: _checkout,
+    InvoicePaid: _invoice_paid,
+    InvoiceSeen: monthly.heard,
+    RecurringChanged: monthly.heard,
+    MonthlyCheckout: monthly.heard,
+    DisputeChanged: disputes.disputed,
+    ChargeSettled: fees.settled,
+    TransactionSeen: fees.transaction,
+    PayoutChanged: fees.payout,
+    OfflineReceived: offline.received,
+    Adjusted: offline.adjusted,
+}
+"""What is made of a fact, one by one. Refunds are not among them: those of a batch are decided together."""

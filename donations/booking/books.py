@@ -1,9 +1,12 @@
 """What a batch knows while it decides: gifts, locked, and what stands or is about to be booked of each."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+from django.db.models import QuerySet
+from django.utils import timezone
 
 from donations import ledger, projections
 from donations.ledger import NewEntry
@@ -83,10 +86,8 @@ class Books:
         """The payments of this batch that are known not to be ours."""
         unknown = self.payments - self.gift_of_payment.keys()
         # With facts it is foreign for want of a gift alone, which may come yet.
-        rows = InboxEvent.objects.filter(
-            processor=self.processor, payment__in=unknown, state=State.FOREIGN, facts__isnull=True
-        )
-        return set(rows.values_list("payment", flat=True)) if unknown else set()
+        strangers = InboxEvent.objects.filter(state=State.FOREIGN, facts__isnull=True)
+        return {row.payment for row in told_of(self.processor, "payment", unknown, among=strangers)}
 
     @cached_property
     def months(self) -> dict[str, str]:
@@ -113,6 +114,25 @@ class Books:
             "inbox_event_id": item.row.pk,
         }
         return ledger.entry(**(common | fields))
+
+
+def told_of(processor: str, column: str, objects: Collection[str], *, among: QuerySet[InboxEvent]) -> list[InboxEvent]:
+    """The rows that tell of one of these objects, found by the index of this column, however large the inbox is.
+
+    The index holds no "", and that the query wants none must be said: PostgreSQL looks for it in no list of more than
+    100 values, SQLite in none. SQLite would also rather look through all rows of a processor.
+    """
+    rows = among.filter(**{f"{column}__in": objects}).exclude(**{column: ""})
+    return [row for row in rows.only("processor", "payment", "subject", "facts") if row.processor == processor]
+
+
+def wake(processor: str, column: str, objects: Collection[str], *states: str) -> None:
+    """Have what waited for these objects looked at now. Rows that a worker holds are passed over, never waited for."""
+    free = InboxEvent.objects.filter(state__in=states).select_for_update(skip_locked=True, no_key=True)
+    waiting = told_of(processor, column, objects, among=free)
+    if waiting:
+        rows = InboxEvent.objects.filter(pk__in=[row.pk for row in waiting])
+        rows.update(state=State.WAITING, next_try_at=timezone.now())
 
 
 def quarantine(gift: Gift, reason: str) -> Outcome:

@@ -22,7 +22,7 @@ def fee_entry(books: Books, item: Item, gift: Gift, movement: Movement | Transac
     )
 
 
-def settled(books: Books, fact: ChargeSettled) -> Outcome:
+def settled(books: Books, item: Item, fact: ChargeSettled) -> Outcome:
     """The payment's balance transaction is known: the fee stands there. What was never ours costs nobody a look."""
     gift = gift_of(books, fact.payment, "charges", at_last=State.FOREIGN)
     if isinstance(gift, Outcome):

@@ -7,7 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from donations import bulk, outbox
-from donations.booking.books import Books, Item, Outcome, State, of_type
+from donations.booking.books import Books, Item, Outcome, State, of_type, told_of
 from donations.models import Campaign, Donor, Gift, InboxEvent, Lookup, OutboxMessage, RecurringGift
 from donations.processors.base import InvoicePaid, InvoiceSeen, MonthlyCheckout, RecurringChanged
 from donations.recurring import news_of
@@ -47,14 +47,12 @@ def owners(processor: str, items: list[Item]) -> dict[str, str]:
     """Whose the invoices are that these facts tell were paid: invoice to monthly gift, "" for what is not ours."""
     wanted = {fact.invoice for _, _, fact in of_type(enumerate(items), InvoicePaid)}
     found = {fact.invoice: fact.recurring_gift for _, _, fact in of_type(enumerate(items), InvoiceSeen)}
-    unknown = wanted - found.keys()
-    if unknown:
-        told = InboxEvent.objects.filter(processor=processor, subject__in=unknown)
-        for invoice in told.filter(state=State.FOREIGN).values_list("subject", flat=True):
-            found[invoice] = ""
-        for facts in told.filter(state=State.PROCESSED, facts__kind="invoice").values_list("facts", flat=True):
-            if facts:
-                found[facts["invoice"]] = facts["recurring_gift"]
+    states = InboxEvent.objects.filter(state__in=[State.FOREIGN, State.PROCESSED])
+    for row in told_of(processor, "subject", wanted - found.keys(), among=states):
+        if row.facts is None:
+            found[row.subject] = ""
+        elif row.facts["kind"] == "invoice":
+            found[row.subject] = row.facts["recurring_gift"]
     return found
 
 
@@ -171,11 +169,3 @@ def keep_donors(books: Books, donors: dict[str, Donor]) -> list[str]:
         if gift in books.gifts:
             books.gifts[gift].donor = without[str(owner)]
     return [gift for gift, _ in gifts]
-
-
-def wake_waiting(books: Books) -> None:
-    """Have the payments of these invoices looked at now. Rows that a worker holds are passed over, never waited for."""
-    waiting = InboxEvent.objects.filter(processor=books.processor, subject__in=books.invoices, state=State.WAITING)
-    free = list(waiting.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
-    if free:
-        InboxEvent.objects.filter(pk__in=free).update(next_try_at=timezone.now())

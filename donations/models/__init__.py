@@ -5,10 +5,12 @@ from donations.models.exports import ExportRecord
 from donations.models.gifts import Gift, GiftState, RefundRequest
 from donations.models.inbox import InboxEvent
 from donations.models.ledger import LedgerEntry
+from donations.models.offline import OfflineRequest
 from donations.models.outbox import OutboxMessage
 from donations.models.people import Donor, Follower
 from donations.models.recurring import RecurringGift
 from donations.models.settlements import BalanceTransaction, Lookup, Payout
+from donations.models.statements import MonthStatement
 from donations.models.totals import DailyRollup, MonthTotal
 
 __all__ = [
@@ -24,7 +26,9 @@ __all__ = [
     "InboxEvent",
     "LedgerEntry",
     "Lookup",
+    "MonthStatement",
     "MonthTotal",
+    "OfflineRequest",
     "OutboxMessage",
     "Payout",
     "RecurringGift",

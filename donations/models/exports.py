@@ -4,7 +4,7 @@ from django.db import models
 
 
 class ExportRecord(models.Model):
-    """One download of a finance file. Written by `views.exports`."""
+    """One download of a finance file. Written by `views.exports`; `as closed` is a closed month's ledger."""
 
     file = models.CharField(max_length=10)
     campaign = models.CharField(max_length=50, blank=True)

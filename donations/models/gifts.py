@@ -116,7 +116,8 @@ class Gift(AskedGift):
 class GiftState(models.Model):
     """What became of a gift: a projection of its entries and of the processor's facts. Written by `projections`.
 
-    Amounts are minor units and not negative, but `disputed` may exceed `charged`. A gift without a row is pending.
+    Amounts are minor units and not negative, but `adjusted`, which is signed; `disputed` may exceed `charged`.
+    A gift without a row is pending.
     """
 
     class Status(models.TextChoices):
@@ -141,6 +142,7 @@ class GiftState(models.Model):
     charged = models.BigIntegerField(default=0)
     refunded = models.BigIntegerField(default=0)
     disputed = models.BigIntegerField(default=0)
+    adjusted = models.BigIntegerField(default=0, help_text="Signed: what adjustments by staff took or gave again.")
     counted = models.BigIntegerField(default=0)
     awaiting = models.BigIntegerField(default=0)
     refund_requested = models.BigIntegerField(default=0, help_text="What our own staff asked to give back.")
@@ -162,7 +164,7 @@ class GiftState(models.Model):
 
 
 class RefundRequest(models.Model):
-    """A refund that staff asked for. Written by `giving`; the money moves when the processor's event says so."""
+    """A refund that staff asked for. Written by `refunding`; the money moves when the processor's event says so."""
 
     class Status(models.TextChoices):
         """Where our request stands, not where the money is."""
@@ -171,6 +173,7 @@ class RefundRequest(models.Model):
         ACCEPTED = "accepted", "taken by the processor"
         REFUSED = "refused", "refused by the processor"
         FAILED = "failed", "failed later: the money came back"
+        GIVEN_UP = "given_up", "given up: it was not found at the processor"
 
     key = models.CharField(max_length=60, unique=True, default=new_refund_key, editable=False)
     gift = models.ForeignKey(Gift, models.PROTECT, related_name="refund_requests")
@@ -187,7 +190,10 @@ class RefundRequest(models.Model):
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(amount__gt=0), name="refund_is_some_money")]
-        indexes = [models.Index(fields=["next_try_at"], condition=Q(status="sending"), name="refunds_to_send_again")]
+        indexes = [
+            models.Index(fields=["next_try_at"], condition=Q(status="sending"), name="refunds_to_send_again"),
+            models.Index(fields=["requested_at"], condition=Q(status="sending"), name="refunds_unanswered"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.key} {self.status}"

@@ -1,5 +1,6 @@
-"""What the database itself refuses: changes to the ledger, and money in another currency or mode than its gift's.
+"""What the database itself refuses: changes to the ledger and to closed months, money unlike its gift's.
 
+An entry has its gift's currency and mode, and a statement of a closed month is written once.
 Django cannot declare triggers, and a SQLite table rebuild drops them silently, so every migrate puts them back.
 """
 
@@ -8,7 +9,15 @@ from typing import Any
 from django.db import connections
 
 LEDGER = "donations_ledgerentry"
-NAMES = ("ledger_no_update", "ledger_no_delete", "ledger_like_its_gift")
+STATEMENTS = "donations_monthstatement"
+NAMES = (
+    "ledger_no_update",
+    "ledger_no_delete",
+    "ledger_like_its_gift",
+    "statements_no_update",
+    "statements_no_delete",
+)
+ON_POSTGRESQL_TOO = ("ledger_no_truncate", "statements_no_truncate")
 
 POSTGRESQL = f"""
 CREATE OR REPLACE FUNCTION donations_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -50,15 +59,43 @@ SQLITE = [  # the only text put in is this module's own table name
     "BEGIN SELECT RAISE(ABORT, 'an entry has its gift''s currency and mode'); END",
 ]
 
+STATEMENTS_POSTGRESQL = f"""
+CREATE OR REPLACE FUNCTION donations_closed_for_good() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'a closed month stays closed'; END $$;
+DROP TRIGGER IF EXISTS statements_no_update ON {STATEMENTS};
+CREATE TRIGGER statements_no_update BEFORE UPDATE ON {STATEMENTS}
+  FOR EACH ROW EXECUTE FUNCTION donations_closed_for_good();
+DROP TRIGGER IF EXISTS statements_no_delete ON {STATEMENTS};
+CREATE TRIGGER statements_no_delete BEFORE DELETE ON {STATEMENTS}
+  FOR EACH ROW EXECUTE FUNCTION donations_closed_for_good();
+DROP TRIGGER IF EXISTS statements_no_truncate ON {STATEMENTS};
+CREATE TRIGGER statements_no_truncate BEFORE TRUNCATE ON {STATEMENTS}
+  FOR EACH STATEMENT EXECUTE FUNCTION donations_closed_for_good();
+"""  # the only text put in is this module's own table name
+
+STATEMENTS_SQLITE = [
+    "DROP TRIGGER IF EXISTS statements_no_update",
+    f"CREATE TRIGGER statements_no_update BEFORE UPDATE ON {STATEMENTS} "
+    "BEGIN SELECT RAISE(ABORT, 'a closed month stays closed'); END",
+    "DROP TRIGGER IF EXISTS statements_no_delete",
+    f"CREATE TRIGGER statements_no_delete BEFORE DELETE ON {STATEMENTS} "
+    "BEGIN SELECT RAISE(ABORT, 'a closed month stays closed'); END",
+]
+
+GUARDED = {
+    "postgresql": {LEDGER: [POSTGRESQL], STATEMENTS: [STATEMENTS_POSTGRESQL]},
+    "sqlite": {LEDGER: SQLITE, STATEMENTS: STATEMENTS_SQLITE},
+}
+
 
 def install(using: str = "default", **signal: Any) -> None:
-    """Put the triggers in place, replacing what is there. Does nothing before the ledger's table exists."""
+    """Put the triggers in place, replacing what is there. Does nothing to a table that does not exist yet."""
     connection = connections[using]
-    if LEDGER not in connection.introspection.table_names():
-        return
+    tables = connection.introspection.table_names()
     with connection.cursor() as cursor:
-        for statement in [POSTGRESQL] if connection.vendor == "postgresql" else SQLITE:
-            cursor.execute(statement)
+        for table, statements in GUARDED[connection.vendor].items():
+            for statement in statements if table in tables else ():
+                cursor.execute(statement)
 
 
 def missing(using: str = "default") -> list[str]:
@@ -67,7 +104,7 @@ def missing(using: str = "default") -> list[str]:
     names: tuple[str, ...] = NAMES
     source = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
     if connection.vendor == "postgresql":
-        names = (*NAMES, "ledger_no_truncate")
+        names = (*NAMES, *ON_POSTGRESQL_TOO)
         source = "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D'"
     with connection.cursor() as cursor:
         cursor.execute(source)

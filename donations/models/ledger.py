@@ -87,6 +87,16 @@ class LedgerEntry(models.Model):
         ]
         indexes = [
             models.Index(fields=["effective_at", "processor", "kind", "reference"], name="entries_in_order"),
+            models.Index(
+                fields=["gift"],
+                condition=~Q(kind__in=["gift", "offline_gift", "fee"]),
+                name="entries_that_change_a_gift",
+            ),
+            models.Index(
+                fields=["campaign", "livemode", "campaign_month", "-effective_at"],
+                condition=Q(kind="refund"),
+                name="refunds_of_a_month",
+            ),
         ]
 
     def __str__(self) -> str:

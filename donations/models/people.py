@@ -4,7 +4,10 @@ from django.db import models
 
 
 class Donor(models.Model):
-    """Who gave or follows. Written by `giving` and, with what the processor was told, by `inbox`. Can be erased."""
+    """Who gave or follows. Written by `giving`, `offline` and, with what the processor was told, by `inbox`.
+
+    Can be erased.
+    """
 
     email = models.EmailField(max_length=254, help_text="In small letters, so that one person is one row.")
     name = models.CharField(max_length=100, blank=True)

@@ -7,8 +7,10 @@ from django.utils.module_loading import import_string
 
 from donations.processors.base import Processor
 
+OFFLINE = "offline"
 PROCESSORS = {
     "stripe": "donations.processors.stripe.StripeProcessor",
+    OFFLINE: "donations.processors.offline.OfflineProcessor",
 }
 
 

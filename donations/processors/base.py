@@ -4,8 +4,11 @@ Amounts are integers in the currency's minor unit; times are aware, in UTC; curr
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
+
+KEY_LASTS = timedelta(hours=23)
+"""A processor forgets a key after a day: what is sent under it later could be done a second time."""
 
 
 class BadDelivery(Exception):
@@ -18,6 +21,10 @@ class Malformed(Exception):
 
 class ProcessorUnavailable(Exception):
     """The processor was away, slow or limiting; the same call may be sent again, unchanged."""
+
+
+class ProcessorBusy(ProcessorUnavailable):
+    """The processor is answering the very same call at this moment: whoever made it first will know the answer."""
 
 
 class ProcessorRefused(Exception):
@@ -195,6 +202,30 @@ class PayoutChanged:
     occurred_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class OfflineReceived:
+    """Money that reached us without a processor, for one of our gifts. `reference` is the movement's: `campaign:…`."""
+
+    gift: str
+    campaign: str
+    reference: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """What staff put right. `amount` is signed; `gift` is "" where it belongs to the campaign as a whole."""
+
+    gift: str
+    campaign: str
+    reference: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
 Fact = (
     Paid
     | CheckoutChanged
@@ -207,6 +238,8 @@ Fact = (
     | ChargeSettled
     | TransactionSeen
     | PayoutChanged
+    | OfflineReceived
+    | Adjusted
 )
 FACTS: dict[str, type[Fact]] = {
     "paid": Paid,
@@ -220,8 +253,11 @@ FACTS: dict[str, type[Fact]] = {
     "charge": ChargeSettled,
     "transaction": TransactionSeen,
     "payout": PayoutChanged,
+    "offline": OfflineReceived,
+    "adjustment": Adjusted,
 }
 KINDS = {shape: kind for kind, shape in FACTS.items()}
+OPTIONAL_TIMES = ("cancel_at", "ended_at")
 TIMES = ("created", "occurred_at", "cancel_at", "ended_at", "available_on", "arrival")
 
 
@@ -293,7 +329,7 @@ class Processor(Protocol):
         """The exact parameters of a checkout, to be saved before they are sent."""
 
     def create_checkout(self, parameters: dict[str, Any], key: str) -> Checkout:
-        """Open the hosted page, within 4 s. Raises ProcessorUnavailable or ProcessorRefused."""
+        """Open the hosted page, within 4 s. Raises ProcessorBusy, ProcessorUnavailable or ProcessorRefused."""
 
     def expire_checkout(self, checkout_id: str) -> None:
         """Close a hosted page. Raises ProcessorUnavailable or ProcessorRefused (it is over already)."""
@@ -334,6 +370,6 @@ def fact_from_json(stored: dict[str, Any]) -> Fact:
 
 def _with_times(fields: dict[str, Any]) -> dict[str, Any]:
     for name in TIMES:
-        if fields.get(name):
+        if name in fields and not (fields[name] is None and name in OPTIONAL_TIMES):
             fields[name] = datetime.fromisoformat(fields[name]).astimezone(UTC)
     return fields

@@ -5,12 +5,14 @@ The number of queries is the same however many gifts there are.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from django.db import connection
-from django.db.models import Count, Min, Q, QuerySet, Sum
+from django.db.models import BooleanField, Count, Exists, Min, OuterRef, Q, QuerySet, Sum
+from django.db.models.expressions import RawSQL
 
 from donations import money, periods
 from donations.models import (
@@ -20,11 +22,13 @@ from donations.models import (
     Follower,
     GiftState,
     InboxEvent,
+    LedgerEntry,
     MonthTotal,
     RecurringGift,
     Tier,
 )
 from donations.periods import Month
+from donations.selectors import refunds
 
 FIRST_MONTH, LAST_MONTH = Month(2000, 1), Month(2999, 12)  # what `Month.parse` reads, and so what has a page
 MONTHS_SHOWN = 6
@@ -112,7 +116,10 @@ class Monthly:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Whether what the processor tells us arrives and is made something of."""
+    """Whether what the processor tells us arrives and is made something of.
+
+    `unanswered_refunds` are the gifts, one a refund, of refunds that got no answer and are not sent again.
+    """
 
     last_received: datetime | None
     oldest_unprocessed: datetime | None
@@ -121,6 +128,7 @@ class Health:
     quarantined: int
     wrong_mode: int
     failing_monthly: int
+    unanswered_refunds: tuple[str, ...]
 
     def is_late(self, *, now: datetime) -> bool:
         """Whether an event has lain unprocessed for longer than a minute."""
@@ -194,7 +202,7 @@ def campaigns() -> list[Campaign]:
 def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -> Glance:
     """All that the page of a campaign month shows, in the campaign's currency and one mode."""
     # Django writes `livemode=False` as NOT livemode, for which SQLite leaves the index of a month aside.
-    of_mode = {"campaign": campaign, "livemode__in": [livemode]}
+    of_mode: dict[str, Any] = {"campaign": campaign, "livemode__in": [livemode]}
     currency = campaign.currency
     shown = _last_months(month)
     totals = list(MonthTotal.objects.filter(month__in=map(str, shown), **of_mode))
@@ -220,9 +228,9 @@ def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -
         tiers=_tiers(campaign=campaign, rollups=rollups.filter(month=str(month)), followers=own.followers),
         latest_gifts=_latest_gifts(states),
         latest_awaiting=_latest_awaiting(states),
-        latest_refunds=_latest_refunds(states) if own.refunds else (),
+        latest_refunds=_latest_refunds(month=month, **of_mode) if own.refunds else (),
         latest_followers=_latest_followers(Follower.objects.filter(confirmed_month=str(month), **of_mode)),
-        health=health(livemode=livemode),
+        health=health(now=now, livemode=livemode),
     )
 
 
@@ -393,9 +401,21 @@ def _latest_awaiting(states: QuerySet[GiftState]) -> tuple[GiftLine, ...]:
     return tuple(map(_gift_line, awaiting[:LATEST]))
 
 
-def _latest_refunds(states: QuerySet[GiftState]) -> tuple[GiftLine, ...]:
-    refunded = states.filter(confirmed_at__isnull=False, refunded__gt=0).order_by("-confirmed_at")
-    return tuple(map(_gift_line, refunded[:LATEST]))
+# As a literal: SQLite takes a partial index for no other.
+IS_REFUND = RawSQL(f"{LedgerEntry._meta.db_table}.kind = 'refund'", (), BooleanField())  # noqa: S611 (our own name)
+
+
+def _latest_refunds(*, month: Month, **of_mode: Any) -> tuple[GiftLine, ...]:
+    """The newest refunds of a month's gifts, each with its own amount and time; not those whose money came back."""
+    same = {"processor": OuterRef("processor"), "reference": OuterRef("reference")}
+    came_back = LedgerEntry.objects.filter(kind=LedgerEntry.Kind.REFUND_REVERSAL, **same)
+    entries = LedgerEntry.objects.filter(IS_REFUND, ~Exists(came_back), campaign_month=str(month), **of_mode)
+    latest = entries.select_related("gift__state").order_by("-effective_at", "-pk")[:LATEST]
+    return tuple(
+        replace(_gift_line(entry.gift.state), refunded=-entry.amount, at=entry.effective_at)
+        for entry in latest
+        if entry.gift
+    )
 
 
 def _gift_line(state: GiftState) -> GiftLine:
@@ -418,6 +438,8 @@ def _status(state: GiftState) -> str:
         return "disputed"
     if state.refunded > 0:
         return "refunded" if state.refunded >= state.charged else "partly refunded"
+    if state.adjusted < 0:
+        return "reversed" if state.charged + state.adjusted <= 0 else "adjusted"
     return str(Status(state.status).label)
 
 
@@ -433,8 +455,8 @@ def _latest_followers(followers: QuerySet[Follower]) -> tuple[FollowerLine, ...]
 # ---- health
 
 
-def health(*, livemode: bool) -> Health:
-    """The state of the inbox: its queue, its alarms, and its last row, each by an index of its own.
+def health(*, now: datetime, livemode: bool) -> Health:
+    """The state of the inbox: its queue, its alarms, and its last row, each by an index of its own; and our refunds.
 
     And how many monthly gifts, of all campaigns in one mode, are past due or unpaid.
     """
@@ -446,13 +468,17 @@ def health(*, livemode: bool) -> Health:
     )
     alarms = _alarms()
     return Health(
-        last_received=InboxEvent.objects.order_by("-id").values_list("received_at", flat=True).first(),
+        last_received=InboxEvent.objects.exclude(origin=InboxEvent.Origin.STAFF)
+        .order_by("-id")
+        .values_list("received_at", flat=True)
+        .first(),
         oldest_unprocessed=queue["oldest"],
         unprocessed=queue["unprocessed"],
         waiting=queue["waiting"],
         quarantined=alarms[State.QUARANTINED],
         wrong_mode=alarms[State.WRONG_MODE],
         failing_monthly=_failing_monthly(livemode=livemode),
+        unanswered_refunds=tuple(refunds.unanswered(now=now).values_list("gift_id", flat=True)),
     )
 
 

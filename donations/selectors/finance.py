@@ -135,16 +135,16 @@ def page(
     file: File, selection: Selection, *, cell: Callable[[Column], str], newest: int, after: Key | None, size: int
 ) -> tuple[str, list[Any]]:
     """The statement that reads the rows after a key, with its parameters; `cell` writes a column's expression."""
-    conditions, parameters = _conditions(selection)
-    conditions += [file.entries, "e.id <= %s"]
+    where, parameters = conditions(selection)
+    where += [file.entries, "e.id <= %s"]
     parameters.append(newest)
     if after is not None:
-        conditions.append(f"({KEY}) > (%s, %s, %s, %s)")
+        where.append(f"({KEY}) > (%s, %s, %s, %s)")
         parameters += after
     if file is ALL_GIFTS:
         parameters.append(newest)
     cells = ", ".join(cell(column) for column in file.columns)
-    return file.rows.format(cells=cells, conditions=" AND ".join(conditions), size=size), parameters
+    return file.rows.format(cells=cells, conditions=" AND ".join(where), size=size), parameters
 
 
 def key_of(file: File, first_cell: str) -> Key:
@@ -154,23 +154,24 @@ def key_of(file: File, first_cell: str) -> Key:
         return tuple(cursor.fetchone())
 
 
-def _conditions(selection: Selection) -> tuple[list[str], list[Any]]:
+def conditions(selection: Selection) -> tuple[list[str], list[Any]]:
+    """What the entries `e` of a selection fulfil, as SQL with its parameters."""
     adapt_date, adapt = connection.ops.adapt_datefield_value, connection.ops.adapt_datetimefield_value
-    conditions: list[str] = []
+    where: list[str] = []
     parameters: list[Any] = []
     if selection.campaign:
-        conditions.append("e.campaign = %s")
+        where.append("e.campaign = %s")
         parameters.append(selection.campaign)
     if selection.livemode is not None:
-        conditions.append(f"e.livemode = {'TRUE' if selection.livemode else 'FALSE'}")
+        where.append(f"e.livemode = {'TRUE' if selection.livemode else 'FALSE'}")
     # The day decides; the time beside it lets the index leave out the rest of history.
     if selection.start:
-        conditions.append("e.local_date >= %s AND e.effective_at >= %s")
+        where.append("e.local_date >= %s AND e.effective_at >= %s")
         parameters += [adapt_date(selection.start), adapt(_midnight(selection.start) - OFFSETS)]
     if selection.end:
-        conditions.append("e.local_date < %s AND e.effective_at < %s")
+        where.append("e.local_date < %s AND e.effective_at < %s")
         parameters += [adapt_date(selection.end), adapt(_midnight(selection.end) + OFFSETS)]
-    return conditions, parameters
+    return where, parameters
 
 
 def _midnight(day: date) -> datetime:

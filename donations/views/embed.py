@@ -8,7 +8,7 @@ from django.views.decorators.clickjacking import xframe_options_exempt
 from django.views.decorators.http import require_safe
 
 from donations import embeds
-from donations.embeds import Rendered
+from donations.embeds import Rendered, Shape
 from donations.periods import Month
 from donations.selectors.bar import Fresh, UnknownCampaign, bar
 
@@ -37,16 +37,12 @@ def _open(response: HttpResponse) -> HttpResponse:
     return response
 
 
-def _tagged(response: HttpResponse, shown: Rendered) -> HttpResponse:
-    response["ETag"] = shown.etag
-    return response
-
-
-def _fresh(request: HttpRequest, shown: Rendered) -> HttpResponse | None:
-    """304 where the reader has this bar already."""
-    if shown.etag in request.META.get("HTTP_IF_NONE_MATCH", ""):
-        return _open(_tagged(HttpResponseNotModified(), shown))
-    return None
+def _served(request: HttpRequest, shape: Shape, content_type: str) -> HttpResponse:
+    """The bar; 304 where the reader has it already."""
+    known = shape.etag in request.META.get("HTTP_IF_NONE_MATCH", "")
+    response = HttpResponseNotModified() if known else HttpResponse(shape.body, content_type=content_type)
+    response["ETag"] = shape.etag
+    return _open(response)
 
 
 @require_safe
@@ -58,9 +54,7 @@ def meter_json(request: HttpRequest) -> HttpResponse:
         return _open(JsonResponse({"error": "There is no such campaign."}, status=404))
     except ValueError:
         return _open(JsonResponse({"error": "Write the month like 2024-11."}, status=400))
-    response = _fresh(request, shown) or _open(
-        _tagged(HttpResponse(shown.json, content_type="application/json"), shown)
-    )
+    response = _served(request, shown.json, "application/json")
     response["Content-Security-Policy"] = NOTHING_TO_RUN
     return response
 
@@ -76,9 +70,7 @@ def meter(request: HttpRequest) -> HttpResponse:
         return render(request, "404.html", status=404)
     except ValueError:
         return HttpResponse("Write the month like 2024-11.\n", status=400, content_type="text/plain")
-    return _fresh(request, shown) or _open(
-        _tagged(render(request, "donations/embed.html", {"bar": shown.context}), shown)
-    )
+    return _served(request, shown.page, "text/html; charset=utf-8")
 
 
 @require_safe
@@ -90,7 +82,7 @@ def meter_svg(request: HttpRequest) -> HttpResponse:
         return _open(HttpResponse("There is no such campaign.\n", status=404, content_type="text/plain"))
     except ValueError:
         return _open(HttpResponse("Write the month like 2024-11.\n", status=400, content_type="text/plain"))
-    return _fresh(request, shown) or _open(_tagged(HttpResponse(shown.svg, content_type="image/svg+xml"), shown))
+    return _served(request, shown.svg, "image/svg+xml")
 
 
 @require_safe

@@ -1,5 +1,6 @@
 """Finance's files for staff: `/staff/exports/`, and a file each below it. Every download is recorded."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import cast
@@ -66,6 +67,14 @@ def download(request: HttpRequest, file: str) -> HttpResponseBase:
         end=form.cleaned_data["end"],
         livemode=settings.LIVEMODE,
     )
+    chunks = exports.stream(FILES[file], selection)
+    return send(chunks, request=request, file=file, selection=selection, name=_name(file, selection))
+
+
+def send(
+    chunks: Iterable[bytes], *, request: HttpRequest, file: str, selection: Selection, name: str
+) -> HttpResponseBase:
+    """A file as a download of this name, `.csv` aside; who took it is recorded first."""
     ExportRecord.objects.create(
         file=file,
         campaign=selection.campaign,
@@ -73,14 +82,14 @@ def download(request: HttpRequest, file: str) -> HttpResponseBase:
         period_end=selection.end,
         requested_by=cast(User, request.user),
     )
-    response = StreamingHttpResponse(exports.stream(FILES[file], selection), content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{_name(file, selection)}"'
+    response = StreamingHttpResponse(chunks, content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{name}{"" if settings.LIVEMODE else "-test"}.csv"'
     return response
 
 
 def _name(file: str, selection: Selection) -> str:
     parts = [file, selection.campaign, selection.start, selection.end and f"before-{selection.end}"]
-    return "-".join(str(part) for part in parts if part) + ("" if settings.LIVEMODE else "-test") + ".csv"
+    return "-".join(str(part) for part in parts if part)
 
 
 def _page(request: HttpRequest, form: ExportForm, status: int = 200) -> HttpResponse:

@@ -3,8 +3,10 @@
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_http_methods, require_safe
@@ -18,15 +20,17 @@ from donations.views.public import SeeOther, from_our_own_pages
 
 SETTLES_WITHIN = timedelta(minutes=2)  # a first payment that is not told of by then is on its way by a slow method
 BACK = "back"  # the button that leads from the page of trouble to the filled-in form
+USED_UP = "This page has led to many payments already. Nothing is lost: press the button once more to start afresh."
 
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """`/` and `/give/`: on to the default campaign."""
+    """`/` and `/give/`: on to the default campaign, with whatever the address asked for: a tier, a source."""
     campaign = Campaign.objects.filter(is_default=True).first()
     if campaign is None:
         raise Http404("No campaign is the default one yet: staff choose it in the admin, under Campaigns.")
-    return redirect("give", campaign=campaign.pk)
+    asked = request.META.get("QUERY_STRING", "")
+    return redirect(reverse("give", args=[campaign.pk]) + (f"?{asked}" if asked else ""))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -68,6 +72,9 @@ def _asked_for(request: HttpRequest, campaign: Campaign) -> dict[str, str]:
             tier = str(preset.amount_minor)
     initial = {"source": request.GET.get("source", "")[:60], f"{prefix}amount": request.GET.get("amount", "")[:20]}
     initial |= {"page": request.GET.get("page", "")[:200], "frequency": str(frequency)}
+    # Ticked for those alone who come back to a form in which they had ticked it.
+    if giving.page_id_of(initial["page"]):
+        initial["cover"] = request.GET.get("cover", "")[:2]
     return initial | ({f"{prefix}tier": tier[:20]} if tier else {})
 
 
@@ -84,6 +91,7 @@ def _hand_off(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpR
         source=fields["source"],
         page=form.page_id,
         monthly=form.is_monthly,
+        fee_cover=form.fee_cover,
     )
     try:
         return SeeOther(giving.start_gift(intent))
@@ -92,6 +100,10 @@ def _hand_off(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpR
         return _page(request, campaign, form, status=422)
     except ProcessorUnavailable:
         return _trouble(request, campaign, form)
+    except giving.PageUsedUp:
+        form.add_error(None, USED_UP)
+        form.page_id = ""  # the form comes back with a page token of its own
+        return _page(request, campaign, form, status=422)
 
 
 def _refused_field(refusal: ProcessorRefused, form: GiveForm) -> str:
@@ -123,13 +135,14 @@ def _follow(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpRes
 def _page(request: HttpRequest, campaign: Campaign, form: GiveForm, status: int = 200) -> HttpResponse:
     if form.is_bound and not form.page_id:
         form.data = {**form.data.dict(), "page": giving.new_page()}  # type: ignore[attr-defined]  # it is the request's QueryDict
-    elif not form.is_bound and not giving.page_id_of(str(form.initial.get("page", ""))):
+    elif not form.is_bound and not giving.is_open_page(str(form.initial.get("page", ""))):
         form.initial["page"] = giving.new_page()
     context = {
         "campaign": campaign,
         "form": form,
         "bar": embeds.context(bars.bar(campaign.pk, None)),
         "choices": _choices(form),
+        "cover": _cover(form),
         "currency": campaign.currency,
         "symbol": money.SYMBOLS.get(campaign.currency, campaign.currency),
         "minimum_label": money.format_minor(money.minimum(campaign.currency), campaign.currency),
@@ -137,6 +150,22 @@ def _page(request: HttpRequest, campaign: Campaign, form: GiveForm, status: int 
         "notice": "" if campaign.is_open else "This campaign takes no gifts at the moment.",
     }
     return render(request, "donations/give.html", context, status=status)
+
+
+def _cover(form: GiveForm) -> dict[str, Any]:
+    """What the box for the processor's fee says, and what its script reckons with; empty where it is not offered."""
+    currency = form.campaign.currency
+    if form.formula is None:
+        return {}
+    return {
+        "words": form.formula.words(currency),
+        "per_million": str(form.formula.per_million),
+        "fixed": str(form.formula.fixed),
+        "step": str(money.STEPS.get(currency, 1)),
+        "digits": str(money.exponent(currency)),
+        "most": str(money.MAXIMUM_MINOR),
+        "written": settings.AMOUNT_STYLE,
+    }
 
 
 def _choices(form: GiveForm) -> list[dict[str, Any]]:
@@ -182,7 +211,9 @@ def thanks(request: HttpRequest, token: str) -> HttpResponse:
         "monthly": monthly,
         "campaign": asked.campaign,
         "state": _monthly_state(asked) if isinstance(asked, RecurringGift) else _shown_state(asked),
-        "amount_label": money.format_minor(asked.total, asked.currency),
+        "amount_label": money.format_minor(asked.amount, asked.currency),
+        "cover_label": money.format_minor(asked.fee_cover, asked.currency) if asked.fee_cover else "",
+        "total_label": money.format_minor(asked.total, asked.currency),
         "bar": embeds.context(bars.bar(asked.campaign_id, None)),
         "give_url": f"/give/{asked.campaign_id}/{'?frequency=monthly' if monthly else ''}",
     }

@@ -17,9 +17,10 @@ from django.views.decorators.http import require_safe
 
 from donations import charts
 from donations.charts import amount_text
-from donations.models import Campaign
+from donations.models import Campaign, MonthStatement
 from donations.periods import Month
-from donations.selectors import dashboard
+from donations.processors.base import KEY_LASTS
+from donations.selectors import dashboard, statements
 from donations.selectors.dashboard import FollowerLine, GiftLine, Glance, Health, TierShare
 
 
@@ -107,7 +108,16 @@ def month(request: HttpRequest, campaign: str, month: str) -> HttpResponse:
         raise Http404("There is no such campaign.")
     now = timezone.now()
     glance = dashboard.glance(campaign=chosen, month=shown, livemode=settings.LIVEMODE, now=now)
-    return render(request, "donations/staff/month.html", _page(glance=glance, campaigns=campaigns, now=now))
+    statement = statements.of_month(campaign=campaign, month=shown, livemode=settings.LIVEMODE)
+    page = _page(glance=glance, campaigns=campaigns, now=now)
+    page |= {"statement": statement, "restated": _restated(glance, statement) if statement else ""}
+    return render(request, "donations/staff/month.html", page)
+
+
+def _restated(glance: Glance, statement: MonthStatement) -> str:
+    """What was raised when the month was closed, where it is another sum now."""
+    closed = int(statement.counted.get(glance.currency, 0))
+    return amount_text(closed, glance.currency) if closed != glance.sums.raised else ""
 
 
 def _month(text: str) -> Month:
@@ -326,7 +336,7 @@ def _latest_row(*, line: GiftLine, zone: str, refund: bool) -> LatestRow:
         tier=line.tier,
         status=line.status,
         at=line.at,
-        when=("given " if refund else "") + _when(line.at, zone),
+        when=_when(line.at, zone),
     )
 
 
@@ -344,7 +354,7 @@ def _when(instant: datetime, zone: str) -> str:
 
 
 def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
-    """The line of health: what arrived last, and what lies in the inbox."""
+    """The line of health: what arrived last, what lies in the inbox, and which refunds nobody answered."""
     if health.last_received is None:
         yield "No event was ever received"
     else:
@@ -356,6 +366,7 @@ def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
     yield f"{health.waiting:,} waiting"
     yield f"{health.quarantined:,} quarantined"
     yield f"{health.wrong_mode:,} of the wrong mode"
+    yield f"{_count(len(health.unanswered_refunds), 'refund')} unanswered"
 
 
 def _alarms(*, health: Health, now: datetime) -> Iterator[str]:
@@ -366,8 +377,21 @@ def _alarms(*, health: Health, now: datetime) -> Iterator[str]:
             f"{_count(health.quarantined, 'event')} {verb} in quarantine and not in these figures: "
             "accept or dismiss each of them."
         )
+    yield from _unanswered(health)
     if health.is_late(now=now):
         yield "Events have lain unprocessed for more than a minute: these figures lag behind. See that the workers run."
+
+
+def _unanswered(health: Health) -> Iterator[str]:
+    """Refunds that nobody but a person can bring to an end."""
+    number = len(health.unanswered_refunds)
+    if number:
+        hours = int(KEY_LASTS.total_seconds()) // 3600
+        verb, pronoun = ("is", "it") if number == 1 else ("are", "them")
+        yield (
+            f"{_count(number, 'refund')} got no answer from the payment service for {hours} hours, and {verb} not sent "
+            f"again: look for {pronoun} there, and see the page of the gift for what to do."
+        )
 
 
 def ago(age: timedelta) -> str:

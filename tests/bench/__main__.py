@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.bench.report import DOCUMENT, Result, as_document, as_json, as_text
 from tests.services import postgres
 
-NAMES = ("acknowledging", "draining", "reading", "exporting")
+NAMES = ("acknowledging", "peering", "draining", "reading", "exporting", "rebuilding")
 # A cluster of a site that has grown; every commit is on disk, as is the default.
 POSTGRES = {"shared_buffers": "256MB", "max_wal_size": "4GB", "checkpoint_timeout": "15min"}
 

@@ -128,6 +128,7 @@ def _growth(quick: bool) -> Result:
         for entries, cost in costs.items():
             _enter(f"bench{entries}")
             material.queue(NEWEST + 1_000 + turn * size, size)
+            material.settle()  # else the small one is planned by what it was when it was smaller still
             cost.append(_timed(inbox.drain) / size)
     _enter(own)
     return Result(

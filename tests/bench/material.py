@@ -29,24 +29,30 @@ def unordered(number: int) -> str:
     return md5(str(number).encode(), usedforsecurity=False).hexdigest()
 
 
+def address(number: int) -> str:
+    """A donor's, in no order at all."""
+    return f"{unordered(number)[:16]}@example.org"
+
+
 KEY = "lpad(to_hex(i), 10, '0') || left(md5(i::text), 16)"  # the same in SQL
+ADDRESS = "left(md5(i::text), 16) || '@example.org'"
 
 
-def add_gifts(first: int, count: int) -> None:
-    """Gifts numbered from `first`, begun and not paid. Every other donor has typed an address into our form."""
+def add_gifts(first: int, count: int, *, every: int = 2) -> None:
+    """Gifts numbered from `first`, begun and not paid. One donor in `every` has typed an address into our form."""
     campaign()
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO donations_donor (email, name, created_at) "
-            "SELECT 'reader' || i || '@example.org', '', now() FROM generate_series(%s, %s, 2) i",
-            [first, first + count - 1],
+            f"SELECT {ADDRESS}, '', now() FROM generate_series(%s, %s, %s) i",
+            [first, first + count - 1, every],
         )
         cursor.execute(
             "INSERT INTO donations_gift (reference, campaign_id, frequency, tier, currency, amount, fee_cover, "
             "public_name, message, anonymous, source, livemode, processor, created_at, page, checkout_url, refusal, "
             f"donor_id) SELECT 'gift_' || {KEY}, 'general', 'once', '500.00', 'USD', 50000, 0, '', '', false, "
             "'', false, 'stripe', now(), '', '', '', d.id FROM generate_series(%s, %s) i "
-            "LEFT JOIN donations_donor d ON d.email = 'reader' || i || '@example.org'",
+            f"LEFT JOIN donations_donor d ON d.email = {ADDRESS}",
             [first, first + count - 1],
         )
 
@@ -60,7 +66,7 @@ def delivery(number: int) -> str:
         "currency": "usd",
         "client_reference_id": f"gift_{key(number)}",
         "custom_text": {"submit": PADDING},
-        "customer_details": {"email": f"reader{number}@example.org", "name": f"Reader {number}"},
+        "customer_details": {"email": address(number), "name": f"Reader {number}"},
         "livemode": False,
         "metadata": {"gift": f"gift_{key(number)}", "campaign": "general"},
         "mode": "payment",
@@ -104,8 +110,8 @@ def queue(first: int, count: int) -> None:
 
 
 def fill(first: int, count: int) -> None:
-    """Gifts that were paid long ago: their entries, states and settled events, by the million."""
-    add_gifts(first, count)
+    """Gifts that were paid long ago: their donors, entries, states, settled events and receipts, by the million."""
+    add_gifts(first, count, every=1)
     last = first + count - 1
     with connection.cursor() as cursor:
         cursor.execute(
@@ -130,8 +136,14 @@ def fill(first: int, count: int) -> None:
             "INSERT INTO donations_inboxevent (processor, event_id, origin, type, received_at, body, body_sha256, "
             "state, attempts, reason, settled_at, livemode, created, subject, payment, gift_reference, decision, "
             f"decision_reason) SELECT 'stripe', 'evt_' || {KEY}, 'delivery', 'checkout.session.completed', "
-            "now(), NULL, ''::bytea, 'processed', 1, '', now(), false, now(), 'cs_' || md5(i::text), "
+            "now(), NULL, ''::bytea, 'processed', 1, '', now(), false, now(), 'cs_test_' || md5(i::text), "
             f"'pi_' || {KEY}, 'gift_' || {KEY}, '', '' FROM generate_series(%s, %s) i",
+            [first, last],
+        )
+        cursor.execute(
+            "INSERT INTO donations_outboxmessage (kind, subject_id, round, state, attempts, next_try_at, last_error, "
+            f"created_at, sent_at) SELECT 'receipt', 'gift_' || {KEY}, 0, 'sent', 1, now(), '', now(), now() "
+            "FROM generate_series(%s, %s) i",
             [first, last],
         )
     settle()
@@ -140,5 +152,5 @@ def fill(first: int, count: int) -> None:
 def settle() -> None:
     """What autovacuum does in time."""
     with connection.cursor() as cursor:
-        for table in ("donations_gift", "donations_ledgerentry", "donations_giftstate", "donations_inboxevent"):
-            cursor.execute(f"VACUUM ANALYZE {table}")
+        for table in ("donor", "gift", "ledgerentry", "giftstate", "inboxevent", "outboxmessage"):
+            cursor.execute(f"VACUUM ANALYZE donations_{table}")

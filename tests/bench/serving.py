@@ -68,7 +68,7 @@ class Serving:
         if requests > 1 and sent > requests:
             raise RuntimeError(f"{sent} requests were sent of {requests} that were prepared: some were repeated")
         lasted = microseconds / 1e6
-        return Round(sent / lasted, (self._cpu() - server) / sent * 1e6, client / (lasted * CORES))
+        return Round(sent / lasted, (self._cpu() - server) / max(sent, 1) * 1e6, client / (lasted * CORES))
 
     def _cpu(self) -> float:
         """Seconds of CPU that the server's processes have used."""
@@ -89,14 +89,15 @@ def serving(database_url: str) -> Iterator[Serving]:
     process = subprocess.Popen([*command, "tests.bench.wsgi:application"], cwd=ROOT, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
-        _await(url)
+        await_answer(url)
         yield Serving(process, url)
     finally:
         process.terminate()
         process.wait(timeout=20)
 
 
-def _await(url: str) -> None:
+def await_answer(url: str) -> None:
+    """Wait until a server answers, whatever it says. Raises RuntimeError."""
     for _ in range(200):
         try:
             httpx.get(f"{url}/healthz", trust_env=False)

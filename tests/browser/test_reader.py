@@ -1,12 +1,17 @@
 """A reader's way: from the article's button to the thank-you page and the moved bar."""
 
+import re
 from pathlib import Path
+from random import Random
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import assert_accessible
+from donations import fees, money
+from tests.browser.conftest import assert_accessible, open_page
 from tests.house import ROOT, House, eventually
+
+GENERAL = "Add the payment service’s fee (2.9 % + 0.30 $) so that all of my gift arrives"
 
 
 def pay(page: Page) -> None:
@@ -44,6 +49,40 @@ def test_a_custom_amount_and_its_refusal_in_words(page: Page, home: House) -> No
     home.await_meter(raised=100000)
 
 
+def test_the_box_adds_the_fee(page: Page, home: House) -> None:
+    page.goto(f"{home.site}/give/general/")
+    page.locator("label", has_text="500 $").first.click()
+    page.get_by_role("checkbox", name="so that all of my gift arrives").check()
+    page.get_by_role("button").filter(has_text="ontinue").click()
+    expect(page.get_by_text("515.24").first).to_be_visible()
+    pay(page)
+    expect(page.get_by_text("and with it 15.24 $ that you added")).to_be_visible(timeout=15000)
+    home.await_meter(raised=50000)
+
+
+def test_the_box_says_what_the_server_will_reckon(staff_page: Page, home: House, rng: Random) -> None:
+    page, label = staff_page, staff_page.locator("label[for=cover]")
+    page.goto(f"{home.site}/give/general/")
+    page.locator("label", has_text="500 $").first.click()
+    page.get_by_role("checkbox", name="Add 15.24 $ so that all of my gift arrives").check()
+    expect(page.get_by_text("You pay 515.24 $ in all.")).to_be_visible()
+    assert_accessible(page)
+    page.locator("label", has_text="Other").first.click()
+    for amount in [50, 99_999_999, *(rng.randrange(50, 10 ** rng.randrange(3, 9)) for _ in range(30))]:
+        page.locator("input[name=amount]").fill(f"$ {amount / 100:,.2f}")
+        cover = fees.cover(amount, "USD", fees.Formula(29_000, 30))
+        within = amount + cover <= money.MAXIMUM_MINOR
+        expect(label).to_contain_text(f"Add {money.format_minor(cover, 'USD')} so" if within else GENERAL)
+    page.locator("input[name=amount]").fill("1.000")
+    expect(label).to_contain_text(GENERAL)
+
+
+def test_without_scripts_the_box_says_its_formula(browser: Browser, home: House) -> None:
+    for page in open_page(browser, javascript=False):
+        page.goto(f"{home.site}/give/general/")
+        expect(page.locator("label[for=cover]")).to_contain_text(GENERAL)
+
+
 def test_nothing_to_pay_keeps_a_follower(page: Page, home: House) -> None:
     page.goto(f"{home.site}/give/general/")
     page.locator("input[name=tier][value='0']").check(force=True)
@@ -73,6 +112,30 @@ def test_a_narrow_page_does_not_scroll_sideways(staff_page: Page, home: House) -
     for path in ("/give/general/", "/embed/v1/meter", "/demo/article/"):
         staff_page.goto(home.site + path)
         assert staff_page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+@pytest.mark.parametrize("percent", [0, 3, 20, 50, 97, 100])
+def test_what_was_raised_stands_above_its_bar_however_narrow_that_is(
+    staff_page: Page, home: House, percent: int
+) -> None:
+    staff_page.set_viewport_size({"width": 320, "height": 640})
+    staff_page.goto(f"{home.site}/give/general/")
+    label = staff_page.locator(".ra")
+    # The bar of a large amount, drawn by the page's own style.
+    label.evaluate("(label, p) => { label.className = `ra p${p}`; label.textContent = '1,234,567.89 $'; }", percent)
+    bar, shown = staff_page.locator(".bar").bounding_box(), label.bounding_box()
+    assert bar is not None
+    assert shown is not None
+    assert shown["x"] >= bar["x"] - 0.5
+    assert shown["x"] + shown["width"] <= bar["x"] + bar["width"] + 0.5
+
+
+def test_the_frame_is_as_high_as_the_bar_in_it(staff_page: Page, home: House) -> None:
+    height = re.search(r"height=&quot;(\d+)&quot;|height=\"(\d+)\"", home.client.get("/embed/").text)
+    assert height
+    staff_page.set_viewport_size({"width": 320, "height": int(height[1] or height[2])})
+    staff_page.goto(f"{home.site}/embed/v1/meter")
+    assert staff_page.evaluate("document.documentElement.scrollHeight <= innerHeight")
 
 
 def test_pictures_of_the_page_and_the_bar(staff_page: Page, home: House, tmp_path: Path) -> None:

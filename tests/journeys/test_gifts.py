@@ -27,6 +27,9 @@ def test_declined_delayed_and_abandoned_gifts_count_only_when_paid(home: House) 
     home.control(f"payments/{home.api(f'checkout/sessions/{failing}')['payment_intent']}/fail")
     home.await_meter(pending=0, raised=1200)
     assert home.api(f"checkout/sessions/{abandoned}")["status"] == "open"
+    home.control(f"sessions/{abandoned}/expire")
+    home.thanks_says(abandoned, "This checkout is over")
+    home.thanks_says(failing, "The payment did not go through")
     assert home.api(f"checkout/sessions/{declined}")["payment_status"] == "unpaid"
     home.pay(declined)
     home.await_meter(raised=2300, gifts=2)
@@ -40,6 +43,25 @@ def test_refunds_in_part_and_whole_lower_the_bar(home: House) -> None:
     home.control("refunds", payment_intent=payment, amount=30000, outcome="succeed")
     home.await_meter(raised=0, gifts=0)
     assert sorted(row["amount"] for row in home.ledger()) == ["-200.00", "-300.00", "500.00"]
+
+
+def test_a_fee_cover_is_paid_and_told_apart_and_never_counts(home: House) -> None:
+    checkout = home.checkout(email="reader@example.org", cover="on")
+    assert home.api(f"checkout/sessions/{checkout}")["amount_total"] == 51524
+    hosted = home.client.get(f"{home.sandbox}/pay/{checkout}").text
+    assert "Fee cover" in hosted
+    payment = home.pay(checkout)
+    home.await_meter(raised=50000, raised_label="500 $", gifts=1)
+    home.thanks_says(checkout, "Your gift of 500 $ has arrived, and with it 15.24 $ that you added")
+    charge = home.api(f"payment_intents/{payment}?expand[]=latest_charge.balance_transaction")["latest_charge"]
+    assert charge["balance_transaction"]["net"] == 50000
+    home.control("refunds", payment_intent=payment, amount=1524, outcome="succeed")
+    eventually(lambda: len(home.ledger()) == 2, "the refund is booked")
+    assert home.meter()["raised"] == 50000
+    home.control("refunds", payment_intent=payment, amount=20000, outcome="succeed")
+    home.await_meter(raised=30000)
+    paid = home.ledger()[0]
+    assert (paid["amount"], paid["goal_amount"]) == ("515.24", "500.00")
 
 
 def test_deliveries_that_come_twice_or_late_count_once(home: House) -> None:

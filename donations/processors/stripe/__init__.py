@@ -16,6 +16,7 @@ from donations.processors.base import (
     Envelope,
     Interpretation,
     Malformed,
+    ProcessorBusy,
     ProcessorRefused,
     ProcessorUnavailable,
 )
@@ -28,6 +29,7 @@ TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 TOLERANCE_SECONDS = 300
 CHECKOUT_TIMEOUT = (1.0, 2.5)  # connecting, reading: a reader waits 4 s at most
 OTHER_TIMEOUT = (3.05, 10.0)
+CONFLICT = 409  # a call with this key is being answered
 
 
 class StripeProcessor:
@@ -182,7 +184,8 @@ class _translated:  # noqa: N801 (reads as a statement: with _translated())
             raise ProcessorRefused(_reader_text(code), code) from error
         if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
             raise ProcessorUnavailable(f"the key was refused: {code}") from error
-        raise ProcessorUnavailable(f"{type(error).__name__}: {code}") from error
+        fault = ProcessorBusy if error.http_status == CONFLICT else ProcessorUnavailable
+        raise fault(f"{type(error).__name__}: {code}") from error
 
 
 def _reader_text(code: str) -> str:

@@ -85,7 +85,24 @@ def _needs_nothing(event: Json) -> Interpretation:
     subject = reading.if_told(reading.subject_of, event) or {}
     livemode = reading.if_told(reading.boolean, event, "livemode")
     created = reading.if_told(reading.moment, event, "created")
-    return Interpretation(livemode, created, reading.optional_id(subject.get("id")))
+    payment = _payment_of_another(subject)
+    identity = reading.optional_id(subject.get("id"))
+    return Interpretation(livemode, created, identity, payment, foreign=bool(payment))
+
+
+def _payment_of_another(subject: Json) -> str:
+    """The payment that this payment or charge shows to be certainly not ours; empty where it may be ours.
+
+    Ours of one-time gifts carry their gift. Those of invoices carry nothing, but they always have a customer.
+    """
+    metadata = subject.get("metadata")
+    has_customer = subject.get("customer", "?") is not None or bool(subject.get("customer_account"))
+    if not isinstance(metadata, dict) or has_customer or "recurring_gift" in metadata:
+        return ""
+    if reading.metadata(subject, "gift", GIFT):
+        return ""
+    names = {"payment_intent": "id", "charge": "payment_intent"}
+    return reading.optional_id(subject.get(names.get(str(subject.get("object")), "")))
 
 
 # ---- checkouts
@@ -275,6 +292,8 @@ def _charge(told: Told) -> Interpretation:
     charge = reading.identity(told.subject)
     payment = reading.optional_id(told.subject.get("payment_intent"))
     transaction = reading.optional_id(told.subject.get("balance_transaction"))
+    if _payment_of_another(told.subject):
+        return told.foreign(charge, payment)
     if not payment or not transaction:
         return told.means(charge, payment)
     return told.means(charge, payment, ChargeSettled(charge, payment, transaction, told.created))

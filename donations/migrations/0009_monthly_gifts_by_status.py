@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("donations", "0004_monthly_gifts_and_settlements")]
+    dependencies = [("donations", "0008_refunds_that_staff_look_after")]
 
     operations = [
         migrations.AlterModelOptions(

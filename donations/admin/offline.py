@@ -1,0 +1,211 @@
+"""Offline gifts and adjustments: what staff entered, and what a second person decides about."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods
+
+from donations import offline, periods
+from donations.admin import entering
+from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, page_of
+from donations.charts import amount_text
+from donations.models import OfflineRequest
+
+Kind, Status = OfflineRequest.Kind, OfflineRequest.Status
+
+
+class DecisionForm(forms.Form):
+    """A reason, and which button was pressed."""
+
+    reason = forms.CharField(
+        required=False,
+        max_length=offline.LONGEST_REASON,
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
+        help_text="It stays with it. To reject, you must give one.",
+    )
+    decision = forms.ChoiceField(choices=[("approve", "Approve"), ("reject", "Reject")])
+
+
+@admin.register(OfflineRequest)
+class OfflineRequestAdmin(ReadOnlyAdmin):
+    """What staff entered, the latest first. Nothing is edited: what was wrong is reversed by a new entry."""
+
+    list_display = (
+        "requested_at",
+        "kind",
+        "status",
+        "amount_shown",
+        "day",
+        "campaign_slug",
+        "reference",
+        "requested_by",
+    )
+    list_filter = ("status", "kind", "campaign", ModeFilter)
+    list_select_related = ("requested_by",)
+    allowed_lookups = frozenset({"status__exact", "kind__exact", "campaign__slug__exact", "livemode__exact"})
+    ordering = ("-pk",)
+    search_fields = ("reference",)
+    search_help_text = "Search by a reference, or by a gift’s, written in full."
+
+    def found(self, request: HttpRequest, term: str) -> QuerySet[Any]:
+        return OfflineRequest.objects.filter(Q(reference__iexact=term) | Q(gift=term)).values("pk")
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        changelist: Any = super().get_changelist_instance(request)
+        changelist.title = "What staff entered"
+        return changelist
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return entering.may_enter(request)
+
+    @admin.display(description="amount")
+    def amount_shown(self, asked: OfflineRequest) -> str:
+        return amount_text(asked.amount, asked.currency)
+
+    # ---- the page of one
+
+    def get_fieldsets(self, request: HttpRequest, obj: OfflineRequest | None = None) -> Any:
+        entered = ("kind", "amount_shown", "campaign", "day", "method", "reference", "reason", "gift_shown", "mode")
+        decided = ("decided_by", "decided_at", "decision_reason") if obj and obj.decided_by_id else ()
+        stands = ("status", "requested_by", "requested_at", *decided)
+        return (("Where it stands", {"fields": stands}), ("What was entered", {"fields": entered}))
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        asked: OfflineRequest = kwargs["obj"]
+        asked.gift_link = link_to(asked.gift, request.user)  # type: ignore[attr-defined]  # for this page alone
+        context["may_decide"] = may_decide(request) and asked.status == Status.WAITING
+        context["may_reverse"] = entering.may_enter(request) and is_reversible(asked)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    @admin.display(description="gift")
+    def gift_shown(self, asked: OfflineRequest) -> str:
+        return str(getattr(asked, "gift_link", asked.gift_id or "–"))
+
+    # ---- entering, deciding, reversing
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap, name = self.admin_site.admin_view, "donations_offlinerequest"
+        own = [
+            path("adjust/", wrap(self.adjust_view), name=f"{name}_adjust"),
+            path("<path:object_id>/decide/", wrap(self.decide_view), name=f"{name}_decide"),
+            path("<path:object_id>/reverse/", wrap(self.reverse_view), name=f"{name}_reverse"),
+        ]
+        return [*own, *super().get_urls()]
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Enter an offline gift."""
+        form = entering.OfflineGiftForm(request.POST if request.method == "POST" else None)
+        return entering.entry_page(request, self, form, title="Enter an offline gift")
+
+    def adjust_view(self, request: HttpRequest) -> HttpResponse:
+        """Enter an adjustment, of the gift that the address names or of a campaign."""
+        initial = {"gift": request.GET.get("gift", "")}
+        form = entering.AdjustmentForm(request.POST if request.method == "POST" else None, initial=initial)
+        return entering.entry_page(request, self, form, title="Enter an adjustment")
+
+    def decide_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show what waits for approval, and have it approved or rejected."""
+        return _decide_page(request, self, object_id)
+
+    def reverse_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Enter the adjustment that takes an offline gift back, whole or in part."""
+        asked = self._found(request, object_id)
+        if not is_reversible(asked) and request.method != "POST":
+            messages.warning(request, "Nothing of this can be reversed: look at its gift, and at what it adjusts.")
+            return HttpResponseRedirect(page_of(asked))
+        form = entering.ReversalForm(asked, request.POST if request.method == "POST" else None)
+        facts = [*_facts(asked, request), ("Still held", amount_text(form.left, asked.currency))]
+        return entering.entry_page(request, self, form, title="Reverse an offline gift", about=asked, facts=facts)
+
+    def _found(self, request: HttpRequest, object_id: str) -> OfflineRequest:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        asked: OfflineRequest | None = self.get_object(request, unquote(object_id))
+        if asked is None:
+            raise Http404("There is no such entry.")
+        return asked
+
+
+def may_decide(request: HttpRequest) -> bool:
+    """Whether a person may approve or reject what others entered."""
+    return bool(request.user.has_perms(["donations.view_offlinerequest", "donations.change_offlinerequest"]))
+
+
+def is_reversible(asked: OfflineRequest) -> bool:
+    """Whether something of an offline gift is still held."""
+    booked = asked.kind == Kind.OFFLINE_GIFT and asked.status == Status.BOOKED
+    return bool(booked and asked.gift and offline.left_of(asked.gift) > 0)
+
+
+def _facts(asked: OfflineRequest, request: HttpRequest) -> list[tuple[str, Any]]:
+    return [
+        ("What", asked),
+        ("Campaign", asked.campaign),
+        ("Amount", amount_text(asked.amount, asked.currency)),
+        ("Day", asked.day),
+        ("Came by", asked.get_method_display() or "–"),
+        ("Reason", asked.reason),
+        ("Gift", link_to(asked.gift, request.user)),
+        ("Entered by", f"{asked.requested_by}, {timezone.localtime(asked.requested_at):%Y-%m-%d %H:%M}"),
+    ]
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def _decide_page(request: HttpRequest, room: OfflineRequestAdmin, object_id: str) -> HttpResponse:
+    if not may_decide(request):
+        raise PermissionDenied
+    asked = room._found(request, object_id)
+    if request.method != "POST":
+        if asked.status != Status.WAITING:
+            messages.warning(request, f"It does not wait for approval: it is {asked.get_status_display()}.")
+            return HttpResponseRedirect(page_of(asked))
+        return _decision_form_page(room, request, asked, DecisionForm())
+    form = DecisionForm(request.POST)
+    if form.is_valid():
+        try:
+            _decide(request, asked, form.cleaned_data["decision"], form.cleaned_data["reason"])
+        except offline.OfflineRefused as refusal:
+            form.add_error(refusal.field if refusal.field == "reason" else None, str(refusal))
+        else:
+            room.log_change(request, asked, f"Decided: {form.cleaned_data['decision']}.")
+            return HttpResponseRedirect(page_of(asked))
+    return _decision_form_page(room, request, asked, form, status=422)
+
+
+def _decide(request: HttpRequest, asked: OfflineRequest, decision: str, reason: str) -> None:
+    """Do it, and say what came of it. Raises OfflineRefused."""
+    user: Any = request.user
+    if decision == "approve":
+        offline.approve(asked, user=user, reason=reason)
+        month = periods.Month(asked.day.year, asked.day.month).label
+        messages.success(request, f"It is approved and booked, with its own day, in the books of {month}.")
+    else:
+        offline.reject(asked, user=user, reason=reason)
+        messages.success(request, "It is rejected. Nothing was booked.")
+
+
+def _decision_form_page(
+    room: OfflineRequestAdmin, request: HttpRequest, asked: OfflineRequest, form: DecisionForm, status: int = 200
+) -> HttpResponse:
+    context = {
+        **room.admin_site.each_context(request),
+        "opts": room.opts,
+        "title": "Approve or reject",
+        "subject": asked,
+        "back": page_of(asked),
+        "form": form,
+        "is_gift": asked.kind == Kind.OFFLINE_GIFT,
+        "is_own": asked.requested_by_id == request.user.pk,
+        "facts": _facts(asked, request),
+    }
+    return TemplateResponse(request, "admin/donations/offlinerequest/decide.html", context, status=status)

@@ -1,0 +1,285 @@
+"""The world around the site: a processor (the sandbox, in this process, over real HTTP), readers, banks and a clock.
+
+What the processor emits is put on the way by hand: any order, 1 to 50 copies, days late, or never.
+"""
+
+import heapq
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.utils import timezone
+
+from donations import giving, inbox, processors, refunding
+from donations.models import Campaign, Gift, GiftState, InboxEvent, RecurringGift
+from donations.processors.base import CheckoutOrder
+from donations.sandbox import cards, checkout, clock, disputes, jobs, paying, payments, payouts, refunds, subscriptions
+from donations.sandbox.clock import Clock
+from donations.sandbox.deliveries import Target
+from donations.sandbox.errors import ApiError
+from donations.sandbox.payments import Payer
+from donations.sandbox.server import serve
+from donations.sandbox.store import Tx
+from tests.factories import make_campaign, make_recurring_gift, signature_of
+
+Json = dict[str, Any]
+MOST_COPIES = 50
+LATEST = 40  # turns: a turn moves the clock by up to three days
+NEVER_DELIVERED = 0.03
+GOOD_CARDS = [card for card, does in cards.CARDS.items() if not does.decline and not does.authenticates]
+
+
+class World:
+    """One world, which everything that happens is decided for by a seed."""
+
+    def __init__(self, folder: Path, port: int, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.done: Counter[str] = Counter()
+        self.running = serve(folder / "sandbox.sqlite3", Target("http://127.0.0.1:9/", "whsec_none", threads=0),
+                             port=port, clock=Clock(), poll=0.05)  # fmt: skip
+        self.store = self.running.sandbox.store
+        self.campaigns = [
+            make_campaign("general", goal=5000, currency="USD", time_zone="America/New_York"),
+            make_campaign("berlin", goal=3000, currency="EUR", time_zone="Europe/Berlin"),
+        ]
+        self.turn = 0
+        self.seen = 0
+        self.on_the_way: list[tuple[int, int, bytes]] = []
+        self.missed: list[bytes] = []
+        self.sessions: list[str] = []
+        self.debits: list[str] = []
+        self.payments: list[str] = []
+        self.refunds: list[str] = []
+        self.disputes: list[str] = []
+        self.subscriptions: list[str] = []
+
+    def close(self) -> None:
+        self.running.close()
+
+    def happen(self) -> None:
+        """One thing that somebody does."""
+        actions: list[tuple[int, Callable[[], None]]] = [
+            (30, self.give),
+            (6, self.give_monthly),
+            (40, self.pay),
+            (6, self.debit_ends),
+            (8, self.refund_at_the_processor),
+            (6, self.staff_refund),
+            (6, self.refund_ends),
+            (4, self.dispute),
+            (5, self.dispute_ends),
+            (2, self.cancel_monthly),
+            (1, self.payout_fails),
+        ]
+        weights = [weight for weight, _ in actions]
+        action = self.rng.choices([do for _, do in actions], weights)[0]
+        try:
+            action()
+        except (ApiError, refunding.RefundRefused, paying.NotPayable, IndexError) as refusal:
+            self.done[f"refused: {type(refusal).__name__}"] += 1
+        else:
+            self.done[action.__name__] += 1
+
+    # ---- readers
+
+    def give(self) -> None:
+        """A reader fills in the form: the real room, its call to the processor over HTTP."""
+        campaign, number = self.rng.choice(self.campaigns), self.rng.randrange(10**9)
+        email = f"reader{number % 500}@example.org" if self.rng.random() < 0.7 else ""
+        intent = giving.Intent(campaign=campaign, amount=self.rng.randint(100, 500_000), tier="custom", email=email,
+                               name="", message="", anonymous=False, source="", page=f"page{number}")  # fmt: skip
+        giving.start_gift(intent)
+        self.sessions.append(str(Gift.objects.get(page=f"page{number}").checkout_id))
+
+    def give_monthly(self) -> None:
+        campaign = self.rng.choice(self.campaigns)
+        arrangement = make_recurring_gift(campaign, self.rng.randint(300, 5_000))
+        self.sessions.append(open_monthly_checkout(arrangement, campaign))
+
+    def pay(self) -> None:
+        """A reader on the payment page: by card or by debit; declined, or gone away."""
+        session = self._take(self.sessions)
+        payer, how = Payer(f"payer{self.rng.randrange(500)}@example.org", "A Payer"), self.rng.random()
+        with self.store.transaction() as tx:
+            if how < 0.1:
+                checkout.expire(tx, session)
+                return
+            if how < 0.25 and checkout.find(tx, session)["mode"] == "payment":
+                paying.pay_by_debit(tx, session, payer)
+                self.debits.append(str(checkout.find(tx, session)["payment_intent"]))
+                return
+            paying.pay_by_card(tx, session, self.rng.choice([*GOOD_CARDS, "4000000000000002"]), payer)
+            self._remember(checkout.find(tx, session))
+
+    def _remember(self, session: Json) -> None:
+        if session["payment_intent"]:
+            self.payments.append(session["payment_intent"])
+        if session.get("subscription"):
+            self.subscriptions.append(session["subscription"])
+
+    def cancel_monthly(self) -> None:
+        with self.store.transaction() as tx:
+            subscriptions.cancel(tx, self._any(self.subscriptions))
+
+    # ---- banks, and staff
+
+    def debit_ends(self) -> None:
+        intent = self._take(self.debits)
+        with self.store.transaction() as tx:
+            (paying.settle if self.rng.random() < 0.7 else paying.fail)(tx, intent)
+        self.payments.append(intent)
+
+    def refund_at_the_processor(self) -> None:
+        with self.store.transaction() as tx:
+            given = {"payment_intent": self._any(self.payments)}
+            amount: Json = {"amount": self.rng.randint(1, 50_000)} if self.rng.random() < 0.6 else {}
+            made = refunds.create(tx, given | amount, outcome=self.rng.choice(refunds.OUTCOMES))
+        self.refunds.append(made["id"])
+
+    def staff_refund(self) -> None:
+        """Our own staff: the real room. What it asks for may race what the processor's dashboard refunds."""
+        states = GiftState.objects.filter(status="confirmed", payment__in=self.payments[-50:])
+        state = self._any(list(states.select_related("gift").order_by("pk")))
+        asked = refunding.request_refund(
+            gift=state.gift, amount=self.rng.randint(1, state.charged), reason="", user=None
+        )
+        if asked.refund_id:
+            self.refunds.append(asked.refund_id)
+
+    def refund_ends(self) -> None:
+        end = self.rng.choice([refunds.succeed, refunds.fail, refunds.cancel])
+        with self.store.transaction() as tx:
+            end(tx, self._any(self.refunds))
+
+    def dispute(self) -> None:
+        with self.store.transaction() as tx:
+            charge = payments.find(tx, self._any(self.payments))["latest_charge"]
+            made = disputes.create(tx, charge, inquiry=self.rng.random() < 0.3)
+        self.disputes.append(made["id"])
+
+    def dispute_ends(self) -> None:
+        dispute = self._any(self.disputes)
+        with self.store.transaction() as tx:
+            if self.rng.random() < 0.3:
+                disputes.escalate(tx, dispute)
+            elif self.rng.random() < 0.5:
+                part = self.rng.randint(1, 5_000) if self.rng.random() < 0.4 else None
+                disputes.win(tx, dispute, amount=part, return_fee=self.rng.random() < 0.5)
+            else:
+                disputes.lose(tx, dispute)
+
+    def payout_fails(self) -> None:
+        with self.store.transaction() as tx:
+            rows = tx.db.execute("SELECT id FROM objects WHERE kind = 'payout' ORDER BY seq DESC LIMIT 5").fetchall()
+            payouts.fail(tx, self._any([row[0] for row in rows]))
+
+    def _any(self, some: list[Any]) -> Any:
+        """One of them. Raises IndexError where there are none."""
+        return some[int(self.rng.random() * len(some))]
+
+    def _take(self, some: list[Any]) -> Any:
+        return some.pop(int(self.rng.random() * len(some)))
+
+    # ---- time, and what is on the way
+
+    def pass_time(self) -> None:
+        """The processor's clock moves; what was due there happens, and is told."""
+        self.turn += 1
+        jobs.advance(self.store, clock.duration(f"{self.rng.randint(1, 72)}h"))
+        self._collect()
+
+    def _collect(self) -> None:
+        """Put what the processor has emitted on its way; a few events are lost for good."""
+        with self.store.transaction() as tx:
+            rows = tx.db.execute(
+                "SELECT seq, body FROM objects WHERE kind = 'event' AND seq > ? ORDER BY seq", (self.seen,)
+            ).fetchall()
+        for seq, body in rows:
+            self.seen = seq
+            told = body if isinstance(body, bytes) else str(body).encode()
+            if self.rng.random() < NEVER_DELIVERED:
+                self.missed.append(told)
+                continue
+            for _ in range(self.rng.randint(1, MOST_COPIES)):
+                moment = self.turn + min(int(self.rng.expovariate(0.2)), LATEST)
+                heapq.heappush(self.on_the_way, (moment, self.rng.randrange(2**60), told))
+
+    def deliver_due(self, *, all_of_it: bool = False) -> int:
+        """Deliver what has arrived by now, shuffled by its random numbers; how many deliveries."""
+        count = 0
+        while self.on_the_way and (all_of_it or self.on_the_way[0][0] <= self.turn):
+            _, _, body = heapq.heappop(self.on_the_way)
+            inbox.receive(processor="stripe", body=body, signature=signature_of(body))
+            count += 1
+            if self.rng.random() < 0.01:
+                self.work()
+        return count
+
+    def recover_missed(self) -> None:
+        """What no delivery brought is found in the processor's list of events."""
+        told, self.missed = self.missed, []
+        for body in told:
+            event = json.loads(body)
+            inbox.put(processor="stripe", origin="events_api", event_id=event["id"], type=event["type"], body=body)
+
+    # ---- the site's own clockwork
+
+    def work(self) -> None:
+        """A worker takes a batch of some size."""
+        inbox.process_batch(limit=self.rng.choice([1, 3, 20, 500]))
+
+    def wait(self) -> None:
+        """Time passes on the site: what waits is due, and is looked at until nothing moves."""
+        waiting = InboxEvent.objects.filter(state=InboxEvent.State.WAITING)
+        before = -1
+        inbox.drain()
+        while (still := waiting.update(next_try_at=timezone.now())) and still != before:
+            before = still
+            inbox.drain()
+
+    def replay_some(self) -> None:
+        """Staff have something read again that was read long ago."""
+        newest = InboxEvent.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+        event = InboxEvent.objects.filter(pk__gte=self.rng.randint(0, newest)).exclude(state="ready").first()
+        if event:
+            inbox.replay(event)
+
+    def finish(self) -> int:
+        """Let everything end that is under way, and all news arrive; how many deliveries that took."""
+        with self.store.transaction() as tx:
+            pending = [refund for refund in self.refunds if refunds.find(tx, refund)["status"] == "pending"]
+            for refund in pending:
+                self.rng.choice([refunds.succeed, refunds.fail, refunds.cancel])(tx, refund)
+        self.pass_time()
+        self.recover_missed()
+        delivered = self.deliver_due(all_of_it=True)
+        self.wait()
+        return delivered
+
+
+def open_monthly_checkout(arrangement: RecurringGift, campaign: Campaign) -> str:
+    """The checkout of a monthly gift, by the adapter; its id."""
+    processor = processors.default()
+    order = CheckoutOrder(
+        reference=arrangement.pk,
+        monthly=True,
+        campaign=campaign.pk,
+        campaign_name=campaign.name,
+        amount=arrangement.amount,
+        fee_cover=0,
+        currency=arrangement.currency,
+        email="",
+        success_url="http://testserver/thanks/",
+        cancel_url="http://testserver/give/",
+        expires_at=timezone.now() + timedelta(hours=23),
+    )
+    return processor.create_checkout(processor.checkout_parameters(order), f"{arrangement.pk}-checkout").checkout_id
+
+
+def all_of(tx: Tx, kind: str) -> list[Json]:
+    """Every object of a kind that the processor has."""
+    return [json.loads(row[0]) for row in tx.db.execute("SELECT body FROM objects WHERE kind = ?", (kind,))]

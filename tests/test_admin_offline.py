@@ -1,0 +1,295 @@
+"""The room of offline gifts and adjustments: who enters, who approves, and what a second press does."""
+
+import html
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.utils import timezone
+
+from donations import offline, periods
+from donations.models import Campaign, Gift, LedgerEntry, MonthTotal, OfflineRequest, OutboxMessage
+from tests.factories import confirm, make_campaign, make_gift, make_staff
+from tests.test_offline import DAY, adjust, enter, gift_of
+
+pytestmark = pytest.mark.django_db
+ROOM = "/admin/donations/offlinerequest"
+
+
+def client_of(*groups: str, superuser: bool = False) -> Client:
+    user = make_staff(superuser=superuser)
+    user.groups.set(Group.objects.filter(name__in=groups))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def user_of(client: Client) -> User:
+    return User.objects.get(pk=client.session["_auth_user_id"])
+
+
+@pytest.fixture
+def campaign() -> Campaign:
+    return make_campaign()
+
+
+@pytest.fixture
+def finance() -> Client:
+    return client_of("Finance")
+
+
+@pytest.fixture
+def colleague() -> Client:
+    return client_of("Finance")
+
+
+@pytest.fixture
+def waiting(campaign: Campaign, finance: Client) -> OfflineRequest:
+    """A gift above the limit, entered by `finance`."""
+    return enter(campaign, user_of(finance), 20_000_00, reference="BANK 9", name="Olga")
+
+
+def words(response: Any) -> str:
+    text = html.unescape(re.sub(r"<[^>]+>", " ", response.content.decode()))
+    return " ".join(text.replace("\u00a0", " ").split())
+
+
+def gift_fields(**fields: str) -> dict[str, str]:
+    typed = {"amount": "500", "day": "2024-11-18", "method": "cheque", "reference": "CHEQUE 7", "reason": "by post"}
+    return {"campaign": "general", **typed, "name": "Olga", "email": "olga@example.org", **fields}
+
+
+def send(client: Client, address: str, fields: dict[str, str]) -> Any:
+    return client.post(f"{ROOM}/{address}", fields, follow=True)
+
+
+# ---- who gets in
+
+
+@pytest.mark.parametrize("address", ["", "add/", "adjust/", "WAITING/change/", "WAITING/decide/", "BOOKED/reverse/"])
+def test_the_room_is_finances(campaign: Campaign, waiting: OfflineRequest, colleague: Client, address: str) -> None:
+    booked = enter(campaign, make_staff())
+    place = f"{ROOM}/{address.replace('WAITING', str(waiting.pk)).replace('BOOKED', str(booked.pk))}"
+    assert colleague.get(place).status_code == 200
+    assert client_of(superuser=True).get(place).status_code == 200
+    assert client_of("Campaign managers").get(place).status_code == 403
+    assert client_of().get(place).status_code == 403
+    assert Client().get(place).status_code == 302
+    answer = client_of("Campaign managers").post(place, gift_fields())
+    assert (answer.status_code, OfflineRequest.objects.count()) == (403, 2)
+
+
+def test_nobody_edits_what_was_entered(waiting: OfflineRequest) -> None:
+    superuser = client_of(superuser=True)
+    before = OfflineRequest.objects.values().get()
+    assert superuser.post(f"{ROOM}/{waiting.pk}/change/", {"amount": "1", "_save": "Save"}).status_code == 403
+    assert superuser.post(f"{ROOM}/{waiting.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert OfflineRequest.objects.values().get() == before
+
+
+# ---- entering
+
+
+def test_finance_enters_a_gift_and_it_is_booked(campaign: Campaign, finance: Client) -> None:
+    shown = words(send(finance, "add/", gift_fields(amount="1,000.50", message="For you", anonymous="on")))
+    assert "It is booked: 1,000.50 $ on 2024-11-18." in shown
+    gift = Gift.objects.get()
+    assert (gift.amount, gift.public_name, gift.message, gift.anonymous) == (100050, "Olga", "For you", True)
+    assert (MonthTotal.objects.get().raised, OutboxMessage.objects.get().subject_id) == (100050, gift.pk)
+    asked = OfflineRequest.objects.get()
+    assert (asked.method, asked.day, asked.requested_by) == ("cheque", DAY, user_of(finance))
+    assert LogEntry.objects.get().change_message
+
+
+def test_a_second_press_of_the_button_enters_nothing(campaign: Campaign, finance: Client) -> None:
+    send(finance, "add/", gift_fields())
+    again = send(finance, "add/", gift_fields())
+    assert "Nothing was entered a second time" in words(again)
+    assert again.redirect_chain == [(f"{ROOM}/{OfflineRequest.objects.get().pk}/change/", 302)]
+    assert LedgerEntry.objects.count() == 1
+
+
+def test_a_reference_that_stands_is_refused_beside_its_field(
+    campaign: Campaign, finance: Client, colleague: Client
+) -> None:
+    send(finance, "add/", gift_fields())
+    for client, fields in ((colleague, gift_fields()), (finance, gift_fields(amount="501"))):
+        refused = client.post(f"{ROOM}/add/", fields)
+        assert refused.status_code == 422
+        assert "the reference “CHEQUE 7” was entered" in refused.context["form"].errors["reference"][0]
+        assert 'value="CHEQUE 7"' in refused.content.decode()
+    assert LedgerEntry.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "said"),
+    [
+        ({"amount": "-5"}, "amount", "cannot be read"),
+        ({"amount": "0"}, "amount", "above zero"),
+        ({"amount": "1.005"}, "amount", "2 digits"),
+        ({"day": "2024-02-30"}, "day", "valid date"),
+        ({"day": "2999-01-01"}, "day", "to today"),
+        ({"reason": ""}, "reason", "required"),
+        ({"reference": "A\tB\x7f"}, "reference", "plain letters"),
+        ({"reference": "A\x00B"}, "reference", "Null characters"),
+        ({"campaign": "unknown"}, "campaign", "valid choice"),
+        ({"method": "barter"}, "method", "valid choice"),
+        ({"email": "olga"}, "email", "valid email"),
+    ],
+)
+def test_what_cannot_be_is_said_and_nothing_typed_is_lost(
+    campaign: Campaign, finance: Client, fields: dict[str, str], field: str, said: str
+) -> None:
+    refused = finance.post(f"{ROOM}/add/", gift_fields(**fields))
+    assert refused.status_code == 422
+    assert said in refused.context["form"].errors[field][0]
+    assert 'value="Olga"' in refused.content.decode()
+    assert not Gift.objects.exists()
+
+
+def test_a_gift_above_the_limit_says_that_it_waits(campaign: Campaign, finance: Client) -> None:
+    shown = words(send(finance, "add/", gift_fields(amount="10000.01")))
+    assert "not booked yet: 10,000.01 $ is above 10,000 $" in shown
+    assert not LedgerEntry.objects.exists()
+
+
+def test_the_page_says_where_everything_needs_a_second_person(
+    campaign: Campaign, finance: Client, settings: Any
+) -> None:
+    settings.APPROVAL_LIMIT = 0
+    assert "It is booked when another person has approved it." in words(finance.get(f"{ROOM}/add/"))
+    assert "needs a second person, as everything here" in words(send(finance, "add/", gift_fields()))
+
+
+# ---- approving
+
+
+def test_a_colleague_approves(waiting: OfflineRequest, colleague: Client) -> None:
+    assert "Approve or reject…" in words(colleague.get(f"{ROOM}/{waiting.pk}/change/"))
+    shown = send(colleague, f"{waiting.pk}/decide/", {"decision": "approve", "reason": "on the statement"})
+    assert "approved and booked, with its own day, in the books of November 2024" in words(shown)
+    assert "on the statement" in words(shown)
+    assert LedgerEntry.objects.get().amount == 20_000_00
+    again = colleague.post(f"{ROOM}/{waiting.pk}/decide/", {"decision": "approve"})
+    assert (again.status_code, LedgerEntry.objects.count()) == (422, 1)
+
+
+def test_who_entered_it_is_offered_no_approval_and_given_none(waiting: OfflineRequest, finance: Client) -> None:
+    page = finance.get(f"{ROOM}/{waiting.pk}/decide/")
+    assert b'value="approve"' not in page.content
+    refused = finance.post(f"{ROOM}/{waiting.pk}/decide/", {"decision": "approve"})
+    assert (refused.status_code, "another person approves it" in words(refused)) == (422, True)
+    assert not LedgerEntry.objects.exists()
+
+
+def test_a_rejection_needs_a_reason_and_books_nothing(waiting: OfflineRequest, colleague: Client) -> None:
+    refused = colleague.post(f"{ROOM}/{waiting.pk}/decide/", {"decision": "reject"})
+    assert refused.context["form"].errors["reason"]
+    shown = words(send(colleague, f"{waiting.pk}/decide/", {"decision": "reject", "reason": "never came"}))
+    assert "It is rejected. Nothing was booked." in shown
+    assert "never came" in shown
+    assert not LedgerEntry.objects.exists()
+    assert "It does not wait" in words(colleague.get(f"{ROOM}/{waiting.pk}/decide/", follow=True))
+
+
+@pytest.mark.parametrize("right", ["add_offlinerequest", "change_offlinerequest"])
+def test_to_enter_and_to_approve_are_two_rights(waiting: OfflineRequest, right: str) -> None:
+    person = Client()
+    person.force_login(make_staff("view_offlinerequest", right))
+    may_enter = right.startswith("add")
+    assert person.get(f"{ROOM}/add/").status_code == (200 if may_enter else 403)
+    assert person.get(f"{ROOM}/{waiting.pk}/decide/").status_code == (403 if may_enter else 200)
+
+
+# ---- putting right
+
+
+def test_an_offline_gift_is_reversed_once(campaign: Campaign, finance: Client) -> None:
+    given = enter(campaign, user_of(finance))
+    page = finance.get(f"{ROOM}/{given.pk}/reverse/")
+    today = periods.local_date(timezone.now(), campaign.time_zone)
+    assert (page.context["form"].initial["amount"], page.context["form"].initial["day"]) == ("500", today)
+    fields = {"amount": "500", "day": str(today), "reference": "BOUNCED 7", "reason": "no cover"}
+    assert "It is booked: −500 $" in words(send(finance, f"{given.pk}/reverse/", fields))
+    assert "Nothing was entered a second time" in words(send(finance, f"{given.pk}/reverse/", fields))
+    another = finance.post(f"{ROOM}/{given.pk}/reverse/", fields | {"reference": "BOUNCED 8"})
+    assert (another.status_code, "No more than 0 $" in words(another)) == (422, True)
+    assert "Nothing of this can be reversed" in words(finance.get(f"{ROOM}/{given.pk}/reverse/", follow=True))
+    assert sum(LedgerEntry.objects.values_list("amount", flat=True)) == 0
+    gifts_page = words(finance.get(f"/admin/donations/gift/{given.gift_id}/change/"))
+    assert "confirmed, reversed" in gifts_page
+    assert "adjustment BOUNCED 7 −500 $" in gifts_page
+
+
+def test_an_adjustment_of_a_gift_is_in_its_currency_and_campaign(campaign: Campaign, finance: Client) -> None:
+    make_campaign("second", currency="JPY")
+    gift = make_gift(campaign)
+    confirm(gift)
+    assert f'value="{gift.pk}"' in finance.get(f"{ROOM}/adjust/?gift={gift.pk}").content.decode()
+    fields = {"gift": gift.pk, "campaign": "second", "direction": "takes", "amount": "12.50", "day": "2024-12-01"}
+    send(finance, "adjust/", fields | {"reference": "BY HAND 1", "reason": "card was gone"})
+    entry = LedgerEntry.objects.get(kind="adjustment")
+    assert (entry.campaign_id, entry.amount, entry.gift) == ("general", -1250, gift)
+    refund = words(finance.get(f"/admin/donations/gift/{gift.pk}/refund/"))
+    assert "487.50 $ can be given back" in refund
+
+
+def test_an_adjustment_without_a_gift_is_the_campaigns(campaign: Campaign, finance: Client) -> None:
+    fields = {"campaign": "general", "direction": "adds", "amount": "3", "day": "2024-12-01", "reason": "rounding"}
+    send(finance, "adjust/", fields | {"reference": "R1"})
+    entry = LedgerEntry.objects.get()
+    assert (entry.gift, entry.amount, entry.campaign_month) == (None, 300, "2024-12")
+    refused = finance.post(f"{ROOM}/adjust/", fields | {"reference": "R2", "gift": "gift_unknown"})
+    assert "no gift of this reference" in refused.context["form"].errors["gift"][0]
+    campaigns = client_of("Campaign managers").get("/admin/donations/campaign/general/change/")
+    assert campaigns.context["adminform"].form.fields["currency"].disabled
+
+
+def test_an_offline_gift_offers_no_refund(campaign: Campaign, finance: Client) -> None:
+    given = enter(campaign, user_of(finance))
+    page = words(finance.get(f"/admin/donations/gift/{given.gift_id}/change/"))
+    assert "Adjust…" in page
+    assert "Refund…" not in page
+    assert finance.get(f"/admin/donations/gift/{given.gift_id}/refund/").status_code == 302
+
+
+# ---- the list
+
+
+@pytest.mark.parametrize("term", ["BANK 9", "bank 9", "GIFT"])
+def test_one_is_found_by_its_reference_and_its_gift(
+    campaign: Campaign, waiting: OfflineRequest, finance: Client, term: str
+) -> None:
+    enter(campaign, make_staff(), reference="BANK 10")
+    found = finance.get(f"{ROOM}/", {"q": waiting.gift_id if term == "GIFT" else term})
+    assert [row.pk for row in found.context["cl"].result_list] == [waiting.pk]
+
+
+def test_the_list_costs_the_same_however_long_it_is(
+    campaign: Campaign, finance: Client, django_assert_max_num_queries: Any
+) -> None:
+    adjust(gift_of(enter(campaign, make_staff())), make_staff(), -5)
+    for _ in range(8):
+        enter(campaign, make_staff())
+    with django_assert_max_num_queries(10):
+        shown = words(finance.get(f"{ROOM}/", {"status__exact": "booked"}))
+    assert "Enter an adjustment…" in shown
+    assert "Enter an offline gift…" in shown
+
+
+def test_no_page_holds_what_the_policy_forbids(campaign: Campaign, waiting: OfflineRequest, colleague: Client) -> None:
+    booked = enter(campaign, make_staff(), day=DAY - timedelta(days=1))
+    for address in ("", "add/", "adjust/", f"{waiting.pk}/change/", f"{waiting.pk}/decide/", f"{booked.pk}/reverse/"):
+        text = colleague.get(f"{ROOM}/{address}").content.decode()
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*(?:src=|application/json))", text), address
+
+
+def test_a_form_without_its_token_enters_nothing(campaign: Campaign) -> None:
+    person = Client(enforce_csrf_checks=True)
+    person.force_login(make_staff("view_offlinerequest", "add_offlinerequest"))
+    assert person.post(f"{ROOM}/add/", gift_fields()).status_code == 403
+    assert not offline.OfflineRequest.objects.exists()
