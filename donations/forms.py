@@ -10,22 +10,25 @@ from donations.models import Campaign, Tier
 
 LONGEST_EMAIL = 254
 CUSTOM = "custom"
+ONCE, MONTHLY = Tier.Frequency.ONCE, Tier.Frequency.MONTHLY
 NOTHING = re.compile(r"0+(\.0*)?", re.ASCII)
+TOO_LONG = {"max_length": "This is too long for an amount. Type it in digits."}
 SOURCE = re.compile(r"[A-Za-z0-9_-]{1,60}", re.ASCII)
 
 
 class GiveForm(forms.Form):
     """The donation form of one campaign. After validation, `amount_minor` is what is given; 0 is to follow.
 
-    `fee_cover` is what is added to it for the processor's fee, minor units.
+    One-time and monthly gifts each have a choice of their own, so that the page is whole without a script: `frequency`
+    says which of the two counts, and what stands in the other is passed over. `fee_cover` is what is added to the gift
+    for the processor's fee, minor units.
     """
 
-    tier = forms.CharField(max_length=20, error_messages={"required": "Choose an amount."})
-    amount = forms.CharField(
-        required=False,
-        max_length=60,
-        error_messages={"max_length": "This is too long for an amount. Type it in digits."},
-    )
+    frequency = forms.CharField(required=False)
+    tier = forms.CharField(required=False, max_length=20)
+    amount = forms.CharField(required=False, max_length=60, error_messages=TOO_LONG)
+    monthly_tier = forms.CharField(required=False, max_length=20)
+    monthly_amount = forms.CharField(required=False, max_length=60, error_messages=TOO_LONG)
     name = forms.CharField(
         required=False, max_length=100, error_messages={"max_length": "A name can have 100 characters at most."}
     )
@@ -45,7 +48,12 @@ class GiveForm(forms.Form):
     def __init__(self, campaign: Campaign, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.campaign = campaign
-        self.tiers = list(campaign.tiers.filter(frequency=Tier.Frequency.ONCE))
+        tiers = list(campaign.tiers.all())
+        # Following costs nothing, and so is not done each month.
+        self.tiers = {
+            ONCE: [tier for tier in tiers if tier.frequency == ONCE],
+            MONTHLY: [tier for tier in tiers if tier.frequency == MONTHLY and tier.amount_minor],
+        }
         self.formula = giving.fee_formula(campaign)
         self.amount_minor = self.fee_cover = 0
         self.page_id = ""
@@ -53,8 +61,10 @@ class GiveForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """Work out the amount and the attempt; every refusal is a sentence beside its field."""
         cleaned = super().clean() or {}
-        if "tier" in cleaned and "amount" not in self.errors:
-            self._clean_choice(cleaned["tier"], (cleaned.get("amount") or "").strip())
+        if self.is_monthly and not self.takes_monthly:
+            self.add_error(None, "This campaign takes no monthly gifts at the moment. You can give once, below.")
+        else:
+            self._clean_choice(cleaned)
         if not self.errors and self.amount_minor and cleaned.get("cover"):
             self._clean_cover()
         if not self.errors and self.amount_minor == 0 and not cleaned.get("email"):
@@ -76,21 +86,48 @@ class GiveForm(forms.Form):
         source = str(self.cleaned_data["source"])
         return source if SOURCE.fullmatch(source) else ""
 
-    def _clean_choice(self, tier: str, typed: str) -> None:
+    @property
+    def takes_monthly(self) -> bool:
+        """Whether the campaign offers monthly gifts."""
+        return bool(self.tiers[MONTHLY])
+
+    @property
+    def is_monthly(self) -> bool:
+        """Whether a monthly gift is asked for; whatever else is said of the frequency, money is asked for once."""
+        return bool(self["frequency"].value() == MONTHLY)
+
+    @property
+    def choice(self) -> tuple[str, str]:
+        """The names of the fields that count: of the tier, and of the amount typed beside it."""
+        return ("monthly_tier", "monthly_amount") if self.is_monthly else ("tier", "amount")
+
+    def _clean_choice(self, cleaned: dict[str, Any]) -> None:
+        for other in {"tier", "amount", "monthly_tier", "monthly_amount"}.difference(self.choice):
+            self.errors.pop(other, None)
+        tier_field, amount_field = self.choice
+        if self.errors.keys() & {tier_field, amount_field}:
+            return
+        tier, typed = cleaned.get(tier_field, ""), (cleaned.get(amount_field) or "").strip()
         if tier == CUSTOM:
             try:
                 self.amount_minor = money.parse_amount(typed, self.campaign.currency)
             except money.AmountError as error:
-                self.add_error("amount", f"{error} {self._way_to_follow(typed)}".strip())
+                self.add_error(amount_field, f"{error} {self._way_to_follow(typed)}".strip())
             return
-        presets = {str(preset.amount_minor): preset.amount_minor for preset in self.tiers}
+        presets = {str(preset.amount_minor): preset.amount_minor for preset in self.offered}
         if tier not in presets:
-            self.add_error("tier", "This amount is not offered any more. Choose one of these, or type another amount.")
+            gone = "This amount is not offered any more. Choose one of these, or type another amount."
+            self.add_error(tier_field, gone if tier else "Choose an amount.")
             return
         self.amount_minor = presets[tier]
         if typed and not self._is_same(typed):
             chosen = money.format_minor(self.amount_minor, self.campaign.currency)
-            self.add_error("amount", f"You chose {chosen} above, and typed another amount here. Which one is it?")
+            self.add_error(amount_field, f"You chose {chosen} above, and typed another amount here. Which one is it?")
+
+    @property
+    def offered(self) -> list[Tier]:
+        """The tiers of the frequency that is chosen."""
+        return self.tiers[MONTHLY if self.is_monthly else ONCE]
 
     def _clean_cover(self) -> None:
         """What is added is reckoned here alone: the page shows it, and sends no amount."""
@@ -110,7 +147,7 @@ class GiveForm(forms.Form):
 
     def _way_to_follow(self, typed: str) -> str:
         """Who types 0 means the choice that asks for no money, where there is one."""
-        if not NOTHING.fullmatch(typed) or all(preset.amount_minor for preset in self.tiers):
+        if not NOTHING.fullmatch(typed) or all(preset.amount_minor for preset in self.offered):
             return ""
         return f"To support us without paying, choose {money.format_minor(0, self.campaign.currency)} below."
 
@@ -123,7 +160,7 @@ class GiveForm(forms.Form):
     @property
     def tier_text(self) -> str:
         """What the gift remembers of the choice: the tier's amount as text, or "custom"."""
-        chosen = self.cleaned_data["tier"]
+        chosen = self.cleaned_data[self.choice[0]]
         return CUSTOM if chosen == CUSTOM else money.decimal_text(self.amount_minor, self.campaign.currency)
 
 

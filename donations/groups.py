@@ -31,12 +31,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
         # The dashboard, and the gifts and followers that it links to, without donors' personal data.
         "view_monthtotal",
         "view_gift",
+        "view_recurringgift",
         "view_follower",
     ),
     "Finance": (
         # The dashboard, the books that it must agree with, and who gave.
         "view_monthtotal",
         "view_gift",
+        "view_recurringgift",
         "view_donor",
         "view_ledgerentry",
         "view_payout",

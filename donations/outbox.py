@@ -31,6 +31,11 @@ def follow_token(follower: Follower) -> str:
     return Signer(salt="donations.follow").sign(str(follower.pk))
 
 
+def manage_url(recurring: RecurringGift) -> str:
+    """The address at which a monthly gift is changed or stopped: whoever has it may, and it names no one."""
+    return f"{settings.SITE_URL}/manage/{Signer(salt='donations.manage').sign(recurring.pk)}/"
+
+
 def enqueue(kind: str, subjects: Iterable[str], round: int = 0) -> None:  # noqa: A002 (the field's name)
     """Queue one message a subject; one that is queued or sent already is passed over. Call it in the transaction."""
     now = timezone.now()
@@ -161,8 +166,11 @@ def _follow(message: OutboxMessage) -> EmailMessage:
 
 
 def _receipt(message: OutboxMessage) -> EmailMessage:
-    gift = Gift.objects.select_related("donor", "campaign", "state").get(pk=message.subject_id)
-    return _mail("receipt", [_address(gift.donor)], {"campaign": gift.campaign, "gift": gift, **_paid(gift)})
+    related = ("donor", "campaign", "state", "recurring_gift")
+    gift = Gift.objects.select_related(*related).get(pk=message.subject_id)
+    manage = manage_url(gift.recurring_gift) if gift.recurring_gift else ""
+    context = {"campaign": gift.campaign, "gift": gift, "manage": manage, **_paid(gift)}
+    return _mail("receipt", [_address(gift.donor)], context)
 
 
 def _paid(gift: Gift) -> dict[str, str]:
@@ -179,8 +187,14 @@ def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
         raise NothingToSend("it was paid in the meantime")
     trouble = told.filter(facts__kind="invoice").exclude(facts__trouble="").latest("created")
     recurring = RecurringGift.objects.select_related("donor", "campaign").get(pk=trouble.gift_reference)
-    asked = money.format_minor(recurring.total, recurring.currency)
-    context = {"campaign": recurring.campaign, "asked": asked, "page": (trouble.facts or {}).get("page", "")}
+    if recurring.status == RecurringGift.Status.INCOMPLETE:
+        raise NothingToSend("its first payment is still open: the payment page tells the donor itself")
+    context = {
+        "campaign": recurring.campaign,
+        "asked": money.format_minor(recurring.total, recurring.currency),
+        "page": (trouble.facts or {}).get("page", ""),
+        "manage": manage_url(recurring),
+    }
     return _mail(message.kind, [_address(recurring.donor)], context)
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import connection
 
-from donations import giving, inbox, outbox, reconcile, watching
+from donations import giving, inbox, outbox, reconcile, refunding, watching
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
@@ -53,7 +53,7 @@ def _drain() -> None:
 def _send() -> None:
     outbox.send_due()
     giving.close_superseded()
-    giving.send_refunds_again()
+    refunding.send_refunds_again()
 
 
 def _reconcile() -> None:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from donations.views import demo, embed, exports, giving, health, staff, staff_health, webhooks
+from donations.views import demo, embed, exports, giving, health, monthly, staff, staff_health, webhooks
 
 urlpatterns = [
     # What machines ask for, many times a second, is found first.
@@ -14,6 +14,7 @@ urlpatterns = [
     path("give/", giving.home),
     path("give/<slug:campaign>/", giving.give, name="give"),
     path("thanks/<str:token>/", giving.thanks, name="thanks"),
+    path("manage/<str:token>/", monthly.manage, name="manage"),
     path("follow/<str:token>/", giving.follow, name="follow"),
     path("embed/", embed.snippets, name="embed"),
     path("staff/", staff.this_month, name="staff"),

@@ -97,7 +97,7 @@ STRIPE_WEBHOOK_SECRETS = texts("STRIPE_WEBHOOK_SECRETS") or (["whsec_sandbox"] i
 if not STRIPE_WEBHOOK_SECRETS:
     raise ImproperlyConfigured("STRIPE_WEBHOOK_SECRETS is not set: without it no payment can be confirmed.")
 STRIPE_CHECKOUT_ORIGINS = texts("STRIPE_CHECKOUT_ORIGINS") or (
-    [origin(STRIPE_API_BASE)] if SANDBOX else ["https://checkout.stripe.com"]
+    [origin(STRIPE_API_BASE)] if SANDBOX else ["https://checkout.stripe.com", "https://billing.stripe.com"]
 )
 # Read strictly when the application starts; see `donations.fees`.
 FEE_COVER = text("FEE_COVER")
@@ -275,7 +275,7 @@ CONTENT_SECURITY_POLICY = {
         "frame-src": [SELF],
         "base-uri": [NONE],
         "frame-ancestors": [NONE],
-        # The way to the hosted page is a redirect after a form: browsers check it against form-action.
+        # The way to a hosted page is a redirect after a form: browsers check it against form-action.
         "form-action": [SELF, *STRIPE_CHECKOUT_ORIGINS],
     }
 }

@@ -167,6 +167,10 @@ class House:
         self.control(f"sessions/{checkout}/pay", card=card)
         return str(self.api(f"checkout/sessions/{checkout}")["payment_intent"])
 
+    def advance(self, length: str) -> None:
+        """Move the sandbox's clock ahead, by its command: what is due on the way happens."""
+        self.manage("sandbox", "--port", self.ports["sandbox"], "--advance", length)
+
     def meter(self) -> dict[str, Any]:
         return dict(self.client.get("/embed/v1/meter.json").raise_for_status().json())
 

@@ -34,6 +34,7 @@ from donations.models import (
     LedgerEntry,
     MonthTotal,
     OutboxMessage,
+    RecurringGift,
     RefundRequest,
     Tier,
 )
@@ -45,11 +46,16 @@ from tests.factories import (
     checkout_event,
     confirm,
     deliver,
+    invoice_event,
+    invoice_paid_event,
     make_campaign,
     make_gift,
     make_payout,
+    make_recurring_gift,
     make_staff,
+    monthly_checkout_event,
     refund_event,
+    subscription_event,
 )
 
 pytestmark = pytest.mark.django_db
@@ -107,6 +113,18 @@ def quarantined(gift: Gift) -> InboxEvent:
     event = InboxEvent.objects.get(event_id=told["id"])
     assert event.state == "quarantined"
     return event
+
+
+@pytest.fixture
+def monthly(campaign: Campaign) -> RecurringGift:
+    """10 $ each month from somebody known by the hosted page; its renewal failed."""
+    monthly = make_recurring_gift(campaign, public_name="Mona Monthly", anonymous=True)
+    deliver(monthly_checkout_event(monthly), subscription_event(monthly, "past_due"))
+    deliver(invoice_event(monthly), invoice_paid_event(monthly))
+    deliver(invoice_event(monthly, "invoice.payment_failed", invoice="in_2"))
+    inbox.drain()
+    monthly.refresh_from_db()
+    return monthly
 
 
 @pytest.fixture
@@ -177,6 +195,10 @@ DOORS: list[tuple[str, int, int, int, int]] = [
     (f"{ROOM}/gift/GIFT/delete/", 403, 403, 403, 403),
     (f"{ROOM}/gift/GIFT/history/", 200, 200, 403, 200),
     (f"{ROOM}/gift/GIFT/refund/", 403, 200, 403, 200),
+    (f"{ROOM}/recurringgift/", 200, 200, 403, 200),
+    (f"{ROOM}/recurringgift/add/", 403, 403, 403, 403),
+    (f"{ROOM}/recurringgift/MONTHLY/change/", 200, 200, 403, 200),
+    (f"{ROOM}/recurringgift/MONTHLY/delete/", 403, 403, 403, 403),
     (f"{ROOM}/ledgerentry/", 403, 200, 403, 200),
     (f"{ROOM}/ledgerentry/add/", 403, 403, 403, 403),
     (f"{ROOM}/ledgerentry/ENTRY/change/", 403, 200, 403, 200),
@@ -225,6 +247,7 @@ def test_each_door_opens_to_those_who_may(
     places = {
         "MONTH": month.pk,
         "GIFT": quote(gift.pk),
+        "MONTHLY": quote(make_recurring_gift(gift.campaign).pk),
         "ENTRY": LedgerEntry.objects.get().pk,
         "EVENT": quarantined.pk,
         "DONOR": gift.donor_id,
@@ -256,7 +279,7 @@ def test_totals_and_states_have_no_room() -> None:
 
 def test_no_room_for_money_and_people_lets_anybody_write(superuser: Client, gift: Gift) -> None:
     request = type("Request", (), {"user": User.objects.get(is_superuser=True)})
-    for model in (Gift, InboxEvent, LedgerEntry, Donor, Follower, OutboxMessage, ExportRecord):
+    for model in (Gift, RecurringGift, InboxEvent, LedgerEntry, Donor, Follower, OutboxMessage, ExportRecord):
         room = admin.site.get_model_admin(model)
         assert not room.has_add_permission(request)  # type: ignore[arg-type]
         assert not room.has_change_permission(request)  # type: ignore[arg-type]
@@ -489,6 +512,50 @@ def test_a_gift_is_found_by_its_reference_payment_and_checkout(manager: Client, 
     assert "1 gift" in words(manager.get(f"{ROOM}/gift/", {"q": term}))
 
 
+# ---- monthly gifts
+
+
+def test_a_monthly_gift_shows_where_it_stands_its_gifts_and_what_failed(
+    finance: Client, monthly: RecurringGift
+) -> None:
+    shown = words(finance.get(page(monthly)))
+    for said in ("past due", "10 $ each month", "reader@example.org", "not paid in_2 queued not paid yet"):
+        assert said in shown
+    assert f"{monthly.gifts.get().pk} 10 $ confirmed 2024-11" in shown
+    assert "customer.subscription.updated" in shown
+    deliver(invoice_paid_event(monthly, invoice="in_2"))
+    inbox.drain()
+    assert "not paid in_2 queued paid since" in words(finance.get(page(monthly)))
+
+
+def test_a_gift_leads_to_its_monthly_gift_and_back(finance: Client, monthly: RecurringGift) -> None:
+    gift = monthly.gifts.get()
+    assert page(monthly) in finance.get(page(gift)).content.decode()
+    assert page(gift) in finance.get(f"{ROOM}/recurringgift/{monthly.pk}/change/").content.decode()
+
+
+def test_managers_see_monthly_gifts_without_their_donors(manager: Client, monthly: RecurringGift) -> None:
+    for address in (page(monthly), f"{ROOM}/recurringgift/"):
+        shown = words(manager.get(address))
+        assert "past due" in shown
+        assert "Mona" not in shown
+        assert "reader@example.org" not in shown
+
+
+@pytest.mark.parametrize("term", ["PK", "SUBSCRIPTION", "Reader@example.org"])
+def test_a_monthly_gift_is_found_by_its_ids_and_its_donor(finance: Client, monthly: RecurringGift, term: str) -> None:
+    term = {"PK": monthly.pk, "SUBSCRIPTION": monthly.subscription}.get(term, term)
+    make_recurring_gift(monthly.campaign)
+    found = finance.post(f"{ROOM}/recurringgift/", {"q": term}, follow=True)
+    assert [row.pk for row in found.context["cl"].queryset] == [monthly.pk]
+
+
+def test_those_that_failed_are_filtered_out_of_all(finance: Client, monthly: RecurringGift) -> None:
+    make_recurring_gift(monthly.campaign, status="active")
+    rows = finance.get(f"{ROOM}/recurringgift/?status=failing").context["cl"].queryset
+    assert list(rows) == [monthly]
+
+
 @pytest.mark.parametrize(
     ("room", "lookup"),
     [
@@ -497,6 +564,7 @@ def test_a_gift_is_found_by_its_reference_payment_and_checkout(manager: Client, 
         ("gift", "message__contains=village"),
         ("gift", "checkout_parameters__customer_email=x"),
         ("gift", "state__payment__startswith=p"),
+        ("recurringgift", "donor__email__startswith=s"),
         ("follower", "donor__name__startswith=F"),
         ("follower", "donor__id__exact=1"),
     ],
@@ -509,6 +577,7 @@ def test_an_address_does_not_tell_what_its_page_hides(manager: Client, gift: Gif
     "path",
     [
         "gift/?campaign__slug__exact=general&status=confirmed&livemode__exact=0",
+        "recurringgift/?campaign__slug__exact=general&status=failing&livemode__exact=0",
         "ledgerentry/?campaign__slug__exact=general&kind__exact=gift&livemode__exact=0",
         "inboxevent/?state__exact=processed&livemode__exact=0",
         "inboxevent/?state__exact=all&q=x&p=1",
@@ -1151,6 +1220,7 @@ def rows_for_every_list(number: int, campaign: Campaign) -> None:
         gift = make_gift(campaign, donor=donor, public_name="A")
         deliver(checkout_event(gift))
         Follower.objects.create(donor=donor, campaign=campaign, livemode=False)
+        make_recurring_gift(campaign, donor=donor)
         ExportRecord.objects.create(file="ledger", requested_by=make_staff())
         CampaignMonth.objects.create(campaign=campaign, month=f"20{CampaignMonth.objects.count():02}-01", goal=100)
     inbox.drain()
@@ -1160,6 +1230,7 @@ LISTS = {
     "campaign": {},
     "campaignmonth": {},
     "gift": {"livemode__exact": "0"},
+    "recurringgift": {},
     "ledgerentry": {},
     "inboxevent": {"state__exact": "all"},
     "donor": {},
@@ -1213,9 +1284,9 @@ def test_a_list_that_is_longer_than_is_counted_says_so(
 
 
 def test_no_page_holds_what_the_policy_forbids(
-    superuser: Client, gift: Gift, quarantined: InboxEvent, campaign: Campaign
+    superuser: Client, gift: Gift, quarantined: InboxEvent, campaign: Campaign, monthly: RecurringGift
 ) -> None:
-    addresses = [page(row) for row in (gift, quarantined, campaign, LedgerEntry.objects.all()[0])]
+    addresses = [page(row) for row in (gift, quarantined, campaign, monthly, LedgerEntry.objects.all()[0])]
     addresses += [page(gift, "refund"), page(quarantined, "decide"), f"{ROOM}/campaign/add/"]
     addresses += [f"{ROOM}/{room}/" for room in LISTS]
     for address in addresses:

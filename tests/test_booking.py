@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from donations import giving, inbox, projections
+from donations import inbox, projections, refunding
 from donations.models import (
     Campaign,
     CampaignMonth,
@@ -426,7 +426,7 @@ def test_a_refund_of_our_own_is_known_by_its_event_where_the_answer_was_lost(
     assert told(refund_event(paid, 20000, refund="re_1", status=status, metadata={"request": KEY})) == ["processed"]
     assert refunded(paid, asked) == ("accepted", "re_1", "", 20000)
     assert asked.next_try_at <= timezone.now()
-    assert giving.send_refunds_again() == 0
+    assert refunding.send_refunds_again() == 0
 
 
 @pytest.mark.parametrize("status", ["failed", "canceled"])

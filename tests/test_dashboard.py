@@ -20,6 +20,7 @@ from donations.models import Campaign, CampaignMonth, Donor, Follower, Gift, Gif
 from donations.periods import Month
 from donations.selectors import dashboard
 from donations.views import staff
+from tests.factories import make_campaign, make_recurring_gift
 
 pytestmark = pytest.mark.django_db
 
@@ -457,6 +458,27 @@ def queries(client: Client) -> int:
     return len(captured)
 
 
+# ---- monthly gifts
+
+
+@pytest.mark.usefixtures("at_the_middle")
+def test_monthly_gifts_are_summed_as_they_stand_now(campaign: Campaign, manager: Client) -> None:
+    assert "Each month" not in read(manager)
+    elsewhere = make_campaign("elsewhere", is_default=False)
+    for status, amount in (("active", 1000), ("active", 2500), ("past_due", 500), ("unpaid", 700), ("canceled", 9900)):
+        make_recurring_gift(campaign, amount, status=status, fee_cover=59)
+        make_recurring_gift(campaign, amount, status=status, livemode=True)
+    make_recurring_gift(elsewhere, 100, status="past_due")
+    page = read(manager)
+    assert "Each month 35 $ 2 monthly gifts, as of now and 12 $ past due or unpaid (2)" in page
+    assert "Monthly gifts: 3 past due or unpaid, in all campaigns. Their donors are told by mail." in page
+    assert "/admin/donations/recurringgift/?status=failing" not in manager.get(NOVEMBER).text
+    assert (
+        "/admin/donations/recurringgift/?status=failing"
+        in client_of("view_monthtotal", "view_recurringgift").get(NOVEMBER).text
+    )
+
+
 @pytest.mark.usefixtures("at_the_middle")
 def test_a_thousand_gifts_cost_the_queries_of_ten(
     campaign: Campaign, manager: Client, django_assert_max_num_queries: Any
@@ -535,6 +557,8 @@ def test_every_query_finds_its_rows_by_an_index(campaign: Campaign) -> None:
     refunds = [plan for plan in plans if "donations_ledgerentry" in plan]
     assert any("refunds_of_a_month (campaign=? AND livemode=? AND campaign_month=?" in plan for plan in refunds)
     assert [plan for plan in plans if "refunds_unanswered (requested_at<?" in plan]
+    assert any("COVERING INDEX recurring_sums" in plan for plan in plans)
+    assert any("INDEX recurring_in_trouble (livemode=?)" in plan for plan in plans)
     # The newest event by the primary key, from its end, of one row; and the few checks.
     scans = {plan for plan in plans if plan.startswith("SCAN")}
     assert scans == {"SCAN donations_inboxevent", "SCAN donations_checkresult"}

@@ -7,6 +7,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from django.contrib.auth.models import User
@@ -17,10 +18,27 @@ from django.test import Client
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import giving, inbox, outbox, processors, projections
+from donations import giving, inbox, outbox, processors, projections, refunding
 from donations.giving import new_page
-from donations.models import Campaign, Donor, Follower, Gift, GiftState, MonthTotal, RefundRequest, Tier
-from tests.factories import checkout_event, confirm, deliver
+from donations.models import (
+    Campaign,
+    Donor,
+    Follower,
+    Gift,
+    GiftState,
+    MonthTotal,
+    RecurringGift,
+    RefundRequest,
+    Tier,
+)
+from tests.factories import (
+    checkout_event,
+    confirm,
+    deliver,
+    invoice_event,
+    invoice_paid_event,
+    make_recurring_gift,
+)
 from tests.sandbox import eventually, sandbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -339,6 +357,176 @@ def test_the_form_sets_no_cookie_and_asks_for_no_token(client: Client, campaign:
     assert answer.headers["Cache-Control"] == "private, max-age=0"
 
 
+# ---- each month
+
+
+@pytest.fixture
+def monthly(campaign: Campaign) -> Campaign:
+    """The campaign with monthly tiers of 10 $ and 25 $."""
+    for amount in (10, 25):
+        Tier.objects.create(campaign=campaign, frequency="monthly", amount=Money(amount, "USD"))
+    return campaign
+
+
+def send_monthly(client: Client, page: str, **fields: str) -> Any:
+    """As a browser sends it: the choice that does not count comes along."""
+    return send(client, page, **({"frequency": "monthly", "monthly_tier": "1000"} | fields))
+
+
+def sent_to(processor: type[Answers]) -> dict[str, str]:
+    return dict(parse_qsl(processor.calls[-1][2]))
+
+
+def test_a_monthly_gift_is_a_subscription_of_the_amount_that_was_chosen(
+    client: Client, monthly: Campaign, processor: type[Answers]
+) -> None:
+    assert send_monthly(client, new_page(), email="reader@example.org").status_code == 303
+    recurring = RecurringGift.objects.get()
+    assert (recurring.amount, recurring.tier, recurring.status, Gift.objects.count()) == (1000, "10.00", "pending", 0)
+    fields = sent_to(processor)
+    assert fields["mode"] == "subscription"
+    assert fields["line_items[0][price_data][recurring][interval]"] == "month"
+    assert fields["line_items[0][price_data][unit_amount]"] == "1000"
+    assert fields["subscription_data[metadata][recurring_gift]"] == fields["client_reference_id"] == recurring.pk
+
+
+def test_a_monthly_form_sent_twice_or_come_back_to_leads_to_one_checkout(
+    client: Client, monthly: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    processor.status = 503
+    assert send_monthly(client, page, monthly_tier="custom", monthly_amount="12.50").status_code == 503
+    processor.status = 200
+    send_monthly(client, page, monthly_tier="custom", monthly_amount="12.50")
+    assert len({(key, body) for _, key, body in processor.calls}) == 1
+    back = (RecurringGift.objects.get().checkout_parameters or {})["cancel_url"]
+    form = client.get(back.removeprefix("http://testserver")).context["form"]
+    assert (form.is_monthly, form["monthly_tier"].value(), form["monthly_amount"].value()) == (True, "custom", "12.50")
+    send_monthly(client, form["page"].value(), monthly_tier="custom", monthly_amount="12.50")
+    assert (RecurringGift.objects.count(), len(processor.calls)) == (1, 2)
+
+
+@pytest.mark.parametrize("first", ["once", "monthly"])
+def test_who_changes_between_once_and_monthly_leaves_one_open_checkout(
+    client: Client, monthly: Campaign, processor: type[Answers], first: str
+) -> None:
+    page, second = new_page(), "once" if first == "monthly" else "monthly"
+    send_monthly(client, page, frequency=first)
+    processor.answer |= {"id": "cs_test_2"}
+    send_monthly(client, page, frequency=second)
+    assert (Gift.objects.count(), RecurringGift.objects.count()) == (1, 1)
+    assert (giving.close_superseded(), processor.calls[-1][0]) == (1, "/v1/checkout/sessions/cs_test_1/expire")
+    assert giving.close_superseded() == 0
+    processor.answer |= {"id": "cs_test_3"}
+    send_monthly(client, page, frequency=first)
+    assert processor.calls[-1][0] == "/v1/checkout/sessions", "the first was closed: it takes another"
+    assert (giving.close_superseded(), processor.calls[-1][0]) == (1, "/v1/checkout/sessions/cs_test_2/expire")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"monthly_tier": "0"}, "monthly_tier", "not offered"),
+        ({"monthly_tier": "50000"}, "monthly_tier", "not offered"),
+        ({"monthly_tier": ""}, "monthly_tier", "Choose an amount"),
+        ({"monthly_tier": "custom", "monthly_amount": "1.000"}, "monthly_amount", "two ways"),
+        ({"monthly_tier": "custom", "monthly_amount": "1" * 61}, "monthly_amount", "too long for an amount"),
+        ({"monthly_amount": "30"}, "monthly_amount", "Which one is it?"),
+    ],
+)
+def test_what_is_wrong_with_a_monthly_choice_is_said_beside_it(
+    client: Client, monthly: Campaign, processor: type[Answers], fields: dict[str, str], field: str, words: str
+) -> None:
+    answer = send_monthly(client, new_page(), **fields)
+    assert (answer.status_code, answer.context["form"].errors.keys(), processor.calls) == (422, {field}, [])
+    assert words in answer.context["form"].errors[field][0]
+
+
+@pytest.mark.parametrize("frequency", ["", "once", "yearly"])
+def test_the_choice_that_does_not_count_is_passed_over(
+    client: Client, monthly: Campaign, processor: type[Answers], frequency: str
+) -> None:
+    odd = {"monthly_tier": "custom", "monthly_amount": "1.000" + "0" * 70}
+    assert send_monthly(client, new_page(), frequency=frequency, **odd).status_code == 303
+    assert (Gift.objects.get().amount, RecurringGift.objects.count()) == (50000, 0)
+    assert send_monthly(client, new_page(), tier="x" * 30, amount="1" * 70).status_code == 303
+    assert RecurringGift.objects.get().amount == 1000
+
+
+def test_a_campaign_without_monthly_tiers_takes_no_monthly_gifts(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    assert "frequency" not in client.get(f"{URL}?frequency=monthly").text
+    answer = send_monthly(client, new_page())
+    assert answer.status_code == 422
+    assert "takes no monthly gifts" in answer.text
+    assert RecurringGift.objects.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("link", "chosen"),
+    [
+        ("", (False, "50000", "1000")),
+        ("?frequency=monthly", (True, "50000", "1000")),
+        ("?frequency=monthly&tier=25.00", (True, "50000", "2500")),
+        ("?tier=2500.00", (False, "250000", "1000")),
+        ("?frequency=monthly&tier=2500.00", (True, "50000", "1000")),
+        ("?frequency=odd&tier=custom&amount=7", (False, "custom", "1000")),
+    ],
+)
+def test_a_link_may_choose_for_the_reader(
+    client: Client, monthly: Campaign, link: str, chosen: tuple[bool, str, str]
+) -> None:
+    page = client.get(URL + link).context
+    assert (page["form"].is_monthly, *(choice["chosen"] for choice in page["choices"])) == chosen
+
+
+def test_where_no_amount_is_offered_one_is_typed(client: Client, campaign: Campaign) -> None:
+    campaign.tiers.all().delete()
+    assert 'value="custom" checked' in client.get(URL).text
+
+
+def test_a_monthly_gift_that_has_begun_is_thanked_for_and_one_that_is_over_begins_anew(
+    client: Client, monthly: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    send_monthly(client, page)
+    RecurringGift.objects.update(status="active")
+    assert "/thanks/recurring_" in send_monthly(client, page).headers["Location"]
+    RecurringGift.objects.update(status="canceled")
+    processor.answer |= {"id": "cs_test_2"}
+    assert send_monthly(client, page).headers["Location"] == processor.answer["url"]
+    assert RecurringGift.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "Confirming your monthly gift"),
+        ({"checkout_expires_at": timedelta(hours=-1)}, "This checkout is over"),
+        ({"status": "expired"}, "has not begun"),
+        ({"status": "active", "heard_at": timedelta(0)}, "Confirming your monthly gift"),
+        ({"status": "active", "heard_at": timedelta(minutes=-3)}, "on its way"),
+        ({"status": "past_due"}, "The first payment did not go through"),
+    ],
+)
+def test_a_monthly_gift_is_confirmed_when_its_first_gift_is(
+    client: Client, campaign: Campaign, fields: dict[str, Any], words: str
+) -> None:
+    # Ages count from the test's own moment, not from when the tests were collected.
+    now = timezone.now()
+    moments = {name: now + value for name, value in fields.items() if isinstance(value, timedelta)}
+    recurring = make_recurring_gift(campaign, **{**fields, **moments})
+    address = giving.thanks_url(recurring).removeprefix("http://testserver")
+    assert words in client.get(address).text
+    deliver(invoice_event(recurring), invoice_paid_event(recurring))
+    inbox.drain()
+    assert "Your first monthly gift of 10 $ has arrived" in client.get(address).text
+
+
+# ---- refunds
+
+
 def a_confirmed_gift(campaign: Campaign) -> Gift:
     gift = Gift.objects.create(
         campaign=campaign, tier="500.00", currency="USD", amount=50000, livemode=False, processor="stripe"
@@ -359,10 +547,10 @@ def a_confirmed_gift(campaign: Campaign) -> Gift:
 def test_refunds_never_ask_for_more_than_was_charged(campaign: Campaign, processor: type[Answers]) -> None:
     gift, user = a_confirmed_gift(campaign), User.objects.create_user("finance")
     processor.answer = {"id": "re_1", "object": "refund"}
-    giving.request_refund(gift=gift, amount=30000, reason="asked", user=user)
-    with pytest.raises(giving.RefundRefused):
-        giving.request_refund(gift=gift, amount=20001, reason="asked", user=user)
-    giving.request_refund(gift=gift, amount=20000, reason="asked", user=user)
+    refunding.request_refund(gift=gift, amount=30000, reason="asked", user=user)
+    with pytest.raises(refunding.RefundRefused):
+        refunding.request_refund(gift=gift, amount=20001, reason="asked", user=user)
+    refunding.request_refund(gift=gift, amount=20000, reason="asked", user=user)
     assert GiftState.objects.get().refund_requested == 50000
 
 
@@ -370,8 +558,8 @@ def test_a_refused_refund_frees_what_it_had_set_aside(campaign: Campaign, proces
     gift = a_confirmed_gift(campaign)
     processor.status = 400
     processor.answer = {"error": {"type": "invalid_request_error", "code": "charge_already_refunded", "message": "no"}}
-    with pytest.raises(giving.RefundRefused):
-        giving.request_refund(gift=gift, amount=30000, reason="", user=None)
+    with pytest.raises(refunding.RefundRefused):
+        refunding.request_refund(gift=gift, amount=30000, reason="", user=None)
     assert GiftState.objects.get().refund_requested == 0
     assert RefundRequest.objects.get().status == "refused"
 
@@ -381,13 +569,13 @@ def test_a_refund_that_got_no_answer_is_sent_again_with_its_own_key(
 ) -> None:
     gift = a_confirmed_gift(campaign)
     processor.status = 503
-    giving.request_refund(gift=gift, amount=30000, reason="", user=None)
+    refunding.request_refund(gift=gift, amount=30000, reason="", user=None)
     assert RefundRequest.objects.get().status == "sending"
     processor.status, processor.answer = 200, {"id": "re_1", "object": "refund"}
     let_pass(timedelta(hours=24))
-    assert giving.send_refunds_again() == 0, "the processor may have forgotten the key: it could be refunded twice"
+    assert refunding.send_refunds_again() == 0, "the processor may have forgotten the key: it could be refunded twice"
     RefundRequest.objects.update(requested_at=timezone.now() - timedelta(minutes=2))
-    assert giving.send_refunds_again() == 1
+    assert refunding.send_refunds_again() == 1
     assert RefundRequest.objects.get().status == "accepted"
     assert len({key for _, key, _ in processor.calls}) == 1
 
@@ -400,33 +588,33 @@ def let_pass(span: timedelta) -> None:
 def test_a_refund_that_gets_no_answer_is_sent_ever_later(campaign: Campaign, processor: type[Answers]) -> None:
     gift = a_confirmed_gift(campaign)
     processor.status = 503
-    giving.request_refund(gift=gift, amount=30000, reason="", user=None)
+    refunding.request_refund(gift=gift, amount=30000, reason="", user=None)
     waits = []
     for _ in range(9):
         wait = RefundRequest.objects.get().next_try_at - timezone.now()
         waits.append(wait.total_seconds() / 60)
         let_pass(wait - timedelta(seconds=2))
-        assert giving.send_refunds_again() == 0
+        assert refunding.send_refunds_again() == 0
         let_pass(timedelta(seconds=3))
-        assert giving.send_refunds_again() == 1
+        assert refunding.send_refunds_again() == 1
     assert waits == pytest.approx([1, 1, 2, 4, 8, 16, 32, 60, 60], rel=0.1)
 
 
 def test_refunds_that_cannot_be_sent_do_not_hold_up_others(campaign: Campaign, processor: type[Answers]) -> None:
     processor.status = 503
     for _ in range(3):
-        giving.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
+        refunding.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
     let_pass(timedelta(minutes=1))
-    assert [giving.send_refunds_again(limit=2) for _ in range(3)] == [2, 1, 0]
+    assert [refunding.send_refunds_again(limit=2) for _ in range(3)] == [2, 1, 0]
 
 
 def test_a_refund_is_asked_for_once_under_one_key(campaign: Campaign, processor: type[Answers]) -> None:
     gift = a_confirmed_gift(campaign)
     processor.answer = {"id": "re_1", "object": "refund"}
     key = "refund_" + "a" * 32
-    first = giving.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
-    with pytest.raises(giving.AskedAlready) as again:
-        giving.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
+    first = refunding.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
+    with pytest.raises(refunding.AskedAlready) as again:
+        refunding.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
     assert again.value.first == first
     assert (GiftState.objects.get().refund_requested, len(refund_calls(processor))) == (10000, 1)
 
@@ -466,9 +654,9 @@ def test_two_presses_at_the_same_moment_ask_for_one_refund(campaign: Campaign, p
         key = f"refund_{number:032}"
 
         def press(gift: Gift = gift, key: str = key) -> None:
-            giving.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
+            refunding.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
 
-        assert [type(error) for error in at_once(*[press] * 4)] == [giving.AskedAlready] * 3
+        assert [type(error) for error in at_once(*[press] * 4)] == [refunding.AskedAlready] * 3
         assert refund_calls(processor).count(key) == 1
         assert GiftState.objects.get(pk=gift.pk).refund_requested == 10000
 
@@ -477,11 +665,11 @@ def test_two_presses_at_the_same_moment_ask_for_one_refund(campaign: Campaign, p
 def test_processes_that_send_again_at_once_send_each_refund_once(campaign: Campaign, processor: type[Answers]) -> None:
     processor.status = 503
     for _ in range(4):
-        giving.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
+        refunding.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
     let_pass(timedelta(minutes=2))
     processor.calls.clear()
     processor.status, processor.answer = 200, {"id": "re_1", "object": "refund"}
-    assert at_once(*[giving.send_refunds_again] * 4) == []
+    assert at_once(*[refunding.send_refunds_again] * 4) == []
     sent = refund_calls(processor)
     assert (len(sent), len(set(sent))) == (4, 4)
 
@@ -597,3 +785,69 @@ def test_following_costs_nothing_ticked_or_not(client: Client, campaign: Campaig
     settings.FEE_COVER = FORMULA
     assert send(client, new_page(), tier="0", cover="on", email="reader@example.org").status_code == 200
     assert (Follower.objects.count(), Gift.objects.count()) == (1, 0)
+
+
+def test_the_fee_is_covered_each_month_as_it_is_once(
+    client: Client, monthly: Campaign, processor: type[Answers], settings: Any
+) -> None:
+    settings.FEE_COVER = FORMULA
+    page = new_page()
+    for number, fields in enumerate(({}, {"cover": "on"}, {"cover": "on"})):
+        processor.answer |= {"id": f"cs_test_{min(number, 1)}"}
+        assert send_monthly(client, page, **fields).status_code == 303
+    plain, covered = RecurringGift.objects.order_by("fee_cover")
+    assert (plain.total, covered.amount, covered.fee_cover, len(processor.calls)) == (1000, 1000, 61, 2)
+    assert plain.superseded_at is not None
+    fields = sent_to(processor)
+    assert [fields[f"line_items[{line}][price_data][unit_amount]"] for line in (0, 1)] == ["1000", "61"]
+    assert fields["line_items[1][price_data][recurring][interval]"] == "month"
+    form = client.get(fields["cancel_url"].removeprefix("http://testserver")).context["form"]
+    assert (form.is_monthly, form["monthly_tier"].value(), form["cover"].value()) == (True, "1000", "on")
+
+
+def test_who_covers_the_fee_each_month_is_thanked_for_both_parts(client: Client, campaign: Campaign) -> None:
+    recurring = make_recurring_gift(campaign, fee_cover=61)
+    address = giving.thanks_url(recurring).removeprefix("http://testserver")
+    assert "confirm 10.61 $ (your gift of 10 $, and 0.61 $ for the fee)" in client.get(address).text
+    deliver(invoice_event(recurring), invoice_paid_event(recurring))
+    inbox.drain()
+    assert "first monthly gift of 10 $ has arrived, and with it 0.61 $ that you added" in client.get(address).text
+
+
+def test_the_box_stands_once_below_both_choices(client: Client, monthly: Campaign, settings: Any) -> None:
+    settings.FEE_COVER = FORMULA
+    page = client.get(URL).text
+    assert page.count('name="cover"') == 1
+    assert page.index('name="monthly_amount"') < page.index('name="cover"') < page.index('name="email"')
+
+
+# ---- one-time and monthly gifts of one form
+
+
+def test_what_one_form_may_start_is_counted_over_both_kinds(
+    client: Client, monthly: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    for number in range(giving.MOST_CHECKOUTS):
+        processor.answer |= {"id": f"cs_test_{number}"}
+        kind = {"frequency": "monthly", "monthly_tier": "custom"} if number % 2 else {"tier": "custom"}
+        assert send(client, page, **kind, amount=str(10 + number), monthly_amount=str(10 + number)).status_code == 303
+    for frequency in ("once", "monthly"):
+        assert send_monthly(client, page, frequency=frequency, name="Kept name").status_code == 422
+    assert len(processor.calls) == Gift.objects.count() + RecurringGift.objects.count() == giving.MOST_CHECKOUTS
+
+
+@pytest.mark.parametrize(("status", "is_open"), [("incomplete", True), ("active", False), ("canceled", True)])
+def test_the_form_of_a_monthly_gift_that_has_begun_is_not_come_back_to(
+    campaign: Campaign, status: str, is_open: bool
+) -> None:
+    page = new_page()
+    make_recurring_gift(campaign, page=giving.page_id_of(page), status=status)
+    assert giving.is_open_page(page) is is_open
+
+
+def test_who_types_nothing_each_month_is_not_led_to_a_choice_that_is_not_there(
+    client: Client, monthly: Campaign
+) -> None:
+    answer = send_monthly(client, new_page(), monthly_tier="custom", monthly_amount="0")
+    assert "without paying" not in answer.context["form"].errors["monthly_amount"][0]

@@ -17,7 +17,7 @@ from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from donations import exports, giving, inbox, offline, outbox, periods, processors, projections
+from donations import exports, inbox, offline, outbox, periods, processors, projections, refunding
 from donations.models import (
     Campaign,
     Donor,
@@ -349,8 +349,8 @@ def test_what_was_given_back_by_hand_is_not_refunded_again(campaign: Campaign, a
 
 
 def test_an_offline_gift_has_no_refund_by_a_processor(campaign: Campaign, ann: User) -> None:
-    with pytest.raises(giving.RefundRefused, match="enter an adjustment"):
-        giving.request_refund(gift=gift_of(enter(campaign, ann)), amount=5, reason="", user=ann)
+    with pytest.raises(refunding.RefundRefused, match="enter an adjustment"):
+        refunding.request_refund(gift=gift_of(enter(campaign, ann)), amount=5, reason="", user=ann)
     assert GiftState.objects.get().refund_requested == 0
 
 

@@ -45,6 +45,7 @@ def test_a_live_site_with_all_it_needs_starts(start: Any, key: str) -> None:
     settings = start(LIVE | {"STRIPE_SECRET_KEY": key})
     assert (settings["LIVEMODE"], settings["DEBUG"], settings["SESSION_COOKIE_SECURE"]) == (True, False, True)
     assert settings["EMAIL_HOST"] == "mail.example.org"
+    assert settings["STRIPE_CHECKOUT_ORIGINS"] == ["https://checkout.stripe.com", "https://billing.stripe.com"]
 
 
 @pytest.mark.parametrize(

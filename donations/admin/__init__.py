@@ -2,9 +2,33 @@
 
 from django.contrib import admin
 
-from donations.admin import campaigns, gifts, inbox, ledger, months, offline, payouts, people, records, statements
+from donations.admin import (
+    campaigns,
+    gifts,
+    inbox,
+    ledger,
+    monthly,
+    months,
+    offline,
+    payouts,
+    people,
+    records,
+    statements,
+)
 
-__all__ = ["campaigns", "gifts", "inbox", "ledger", "months", "offline", "payouts", "people", "records", "statements"]
+__all__ = [
+    "campaigns",
+    "gifts",
+    "inbox",
+    "ledger",
+    "monthly",
+    "months",
+    "offline",
+    "payouts",
+    "people",
+    "records",
+    "statements",
+]
 
 admin.site.site_header = admin.site.site_title = "Reader support"
 admin.site.index_title = "Staff’s rooms"

@@ -13,12 +13,14 @@ from djmoney.settings import CURRENCY_CHOICES
 from donations import campaigning, money
 from donations.admin.amounts import AmountField, read_amount, read_goal, typed_text
 from donations.charts import amount_text
-from donations.models import Campaign, CampaignMonth, Follower, Gift, OfflineRequest, Tier
+from donations.models import Campaign, CampaignMonth, Follower, Gift, OfflineRequest, RecurringGift, Tier
 from donations.models.campaigns import currency_of
 from donations.periods import Month
 
+# What stands in the way of deleting a campaign, in a word each.
 RAISED: tuple[tuple[Any, str], ...] = (
     (Gift, "the gifts"),
+    (RecurringGift, "the monthly gifts"),
     (Follower, "the followers"),
     (CampaignMonth, "the months’ goals"),
     (OfflineRequest, "the adjustments"),
@@ -26,7 +28,7 @@ RAISED: tuple[tuple[Any, str], ...] = (
 
 
 def is_raising(campaign: Campaign) -> bool:
-    """Whether amounts in the campaign's currency stand already: gifts, followers, months' goals, adjustments."""
+    """Whether amounts in the campaign's currency stand already: each kind of gift, followers, goals, adjustments."""
     return any(model.objects.filter(campaign=campaign).exists() for model, _ in RAISED)
 
 

@@ -101,7 +101,8 @@ class GiftAdmin(ReadOnlyAdmin):
         who: tuple[str, ...] = ("donor_link", "public_name", "who", "message") if personal else ("who",)
         if not personal and obj is not None and not obj.anonymous:
             who += ("message",)
-        asked = ("campaign_slug", "amount_asked", "tier_shown", "frequency", "created_at", "source", "mode")
+        monthly = ("monthly_gift",) if obj is not None and obj.recurring_gift_id else ()
+        asked = ("campaign_slug", "amount_asked", "tier_shown", "frequency", *monthly, "created_at", "source", "mode")
         figures = ("charged", "refunded", "disputed", "adjusted", "counted", "refund_requested")
         times = ("campaign_month", "confirmed_at", "bank", "payment", "checkout_id", "refusal")
         return (
@@ -120,6 +121,12 @@ class GiftAdmin(ReadOnlyAdmin):
     @admin.display(description="tier")
     def tier_shown(self, gift: Gift) -> str:
         return tier_name(gift.tier, gift.currency)
+
+    @admin.display(description="monthly gift")
+    def monthly_gift(self, gift: Gift) -> str:
+        """Whoever may not see monthly gifts is stopped at its own page."""
+        arrangement = gift.recurring_gift
+        return format_html('<a href="{}">{}</a>', page_of(arrangement), arrangement.pk) if arrangement else "–"
 
     @admin.display
     def charged(self, gift: Gift) -> str:
@@ -182,7 +189,7 @@ class GiftAdmin(ReadOnlyAdmin):
         context["entries"] = [_entry_line(entry, user) for entry in gift.entries.order_by("effective_at", "pk")]
         if user.has_perm("donations.view_ledgerentry"):
             context["movements"] = [_movement_line(settled, user) for settled in settlements_of(gift)]
-        context["events"] = [_event_line(event, user) for event in _events_of(gift)]
+        context["events"] = [event_line(event, user) for event in _events_of(gift)]
         if user.has_perm("donations.view_refundrequest"):
             requests = gift.refund_requests.select_related("requested_by").order_by("requested_at", "pk")
             open_ends = set(refunds.unanswered(now=timezone.now()).filter(gift=gift).values_list("pk", flat=True))
@@ -209,7 +216,7 @@ class GiftAdmin(ReadOnlyAdmin):
         return [give_up, refund, *super().get_urls()]
 
     def refund_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask for a refund. The processor is called outside any transaction, as `giving` wants it."""
+        """Ask for a refund. The processor is called outside any transaction, as `refunding` wants it."""
         return refund_page(request, self, reference_in(object_id))
 
     def give_up_view(self, request: HttpRequest, object_id: str, asked: int) -> HttpResponse:
@@ -219,7 +226,8 @@ class GiftAdmin(ReadOnlyAdmin):
 
 def reference_in(object_id: str) -> str:
     """The reference in an address: Django writes `gift_5Fabc`, people and other pages `gift_abc`."""
-    raw = object_id.startswith("gift_") and not object_id.startswith("gift_5F")
+    word, _, rest = object_id.partition("_")
+    raw = word in {"gift", "recurring"} and not rest.startswith("5F")
     return object_id if raw else unquote(object_id)
 
 
@@ -259,7 +267,7 @@ def _movement_line(settled: Settlement, user: Any) -> dict[str, Any]:
     }
 
 
-def _event_line(event: InboxEvent, user: Any) -> dict[str, Any]:
+def event_line(event: InboxEvent, user: Any) -> dict[str, Any]:
     return {
         "link": link_to(event, user, event.type),
         "received_at": event.received_at,

@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.views.decorators.http import require_http_methods, require_POST
 
-from donations import giving, processors
+from donations import processors, refunding
 from donations.admin.amounts import AmountField, read_amount, typed_text
 from donations.admin.reading import ReadOnlyAdmin, page_of
 from donations.charts import amount_text
@@ -108,21 +108,21 @@ def refund_page(request: HttpRequest, room: ReadOnlyAdmin, reference: str) -> Ht
             return HttpResponseRedirect(page_of(gift))
         return _refund_form_page(room, request, gift, RefundForm(gift, left))
     key = key_of_page(gift, request.POST.get("key", ""))
-    if first := giving.asked_already(key) if key else None:
+    if first := refunding.asked_already(key) if key else None:
         return _second_press(request, gift, first)
     form = RefundForm(gift, left, request.POST)
     if form.is_valid():
         try:
-            asked = giving.request_refund(
+            asked = refunding.request_refund(
                 gift=gift,
                 amount=form.minor,
                 reason=form.cleaned_data["reason"],
                 user=user,  # type: ignore[arg-type]  # the admin lets nobody in who is not a User
                 key=key,
             )
-        except giving.AskedAlready as again:
+        except refunding.AskedAlready as again:
             return _second_press(request, gift, again.first)
-        except giving.RefundRefused as refusal:
+        except refunding.RefundRefused as refusal:
             form.add_error(None, str(refusal))
         else:
             _tell_of_refund(room, request, gift, asked)
@@ -189,8 +189,8 @@ def give_up_refund(request: HttpRequest, room: ReadOnlyAdmin, reference: str, as
     refund = get_object_or_404(RefundRequest.objects.select_related("gift"), pk=asked, gift=reference)
     gift, amount = refund.gift, amount_text(refund.amount, refund.gift.currency)
     try:
-        giving.give_up_refund(refund)
-    except giving.RefundRefused as refusal:
+        refunding.give_up_refund(refund)
+    except refunding.RefundRefused as refusal:
         messages.warning(request, str(refusal))
     else:
         room.log_change(request, gift, f"Gave up a refund of {amount}.")

@@ -164,7 +164,7 @@ class GiftState(models.Model):
 
 
 class RefundRequest(models.Model):
-    """A refund that staff asked for. Written by `giving`; the money moves when the processor's event says so."""
+    """A refund that staff asked for. Written by `refunding`; the money moves when the processor's event says so."""
 
     class Status(models.TextChoices):
         """Where our request stands, not where the money is."""

@@ -12,7 +12,7 @@ def new_recurring_reference() -> str:
 
 
 class RecurringGift(AskedGift):
-    """A monthly arrangement: a subscription at the processor. Written by `giving`; its state by `projections`.
+    """A monthly arrangement: a subscription at the processor. Written by `giving`; its state by `recurring`.
 
     Each invoice that is paid is a gift of its own.
     """
@@ -31,6 +31,9 @@ class RecurringGift(AskedGift):
         INCOMPLETE_EXPIRED = "incomplete_expired", "first payment never came"
         CANCELED = "canceled", "canceled"
 
+    # What the donor has to see to, and staff to know. An authentication that the bank asks for is `past_due`, too.
+    FAILING = (Status.PAST_DUE, Status.UNPAID)
+
     reference = models.CharField(primary_key=True, max_length=70, default=new_recurring_reference, editable=False)
     status = models.CharField(max_length=20, choices=Status, default=Status.PENDING)
     subscription = models.CharField(max_length=255, blank=True, help_text="The processor's id of the arrangement.")
@@ -39,6 +42,7 @@ class RecurringGift(AskedGift):
     ended_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
+        verbose_name = "monthly gift"
         ordering = ["-created_at"]
         constraints = [
             models.CheckConstraint(condition=Q(amount__gt=0), name="recurring_gift_is_some_money"),
@@ -48,6 +52,10 @@ class RecurringGift(AskedGift):
             ),
         ]
         indexes = [
-            models.Index(fields=["campaign", "status"], name="recurring_by_status"),
+            # What is given each month is summed from it alone.
+            models.Index(fields=["campaign", "livemode", "status", "currency", "amount"], name="recurring_sums"),
+            models.Index(
+                fields=["livemode"], condition=Q(status__in=["past_due", "unpaid"]), name="recurring_in_trouble"
+            ),
             to_be_closed("recurring_to_close"),
         ]

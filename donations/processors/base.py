@@ -387,6 +387,12 @@ class Processor(Protocol):
     def expire_checkout(self, checkout_id: str) -> None:
         """Close a hosted page. Raises ProcessorUnavailable or ProcessorRefused (it is over already)."""
 
+    def portal_url(self, arrangement: str, back: str) -> str:
+        """The address of a page on which the donor changes the card of a monthly gift or stops it; it leads to `back`.
+
+        Each of its calls within 4 s. Raises ProcessorUnavailable or ProcessorRefused.
+        """
+
     def refund(self, payment: str, amount: int, key: str) -> str:
         """Ask for a refund and return its id. Raises ProcessorUnavailable or ProcessorRefused."""
 

@@ -10,7 +10,8 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from django.db.models import BooleanField, Exists, OuterRef, QuerySet, Sum
+from django.db import connection
+from django.db.models import BooleanField, Count, Exists, OuterRef, QuerySet, Sum
 from django.db.models.expressions import RawSQL
 
 from donations import money, periods
@@ -22,6 +23,7 @@ from donations.models import (
     GiftState,
     LedgerEntry,
     MonthTotal,
+    RecurringGift,
     Tier,
 )
 from donations.periods import Month
@@ -97,6 +99,19 @@ class FollowerLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Monthly:
+    """The campaign's monthly gifts as they stand now: how many are paid, and minor units a month without fee cover.
+
+    `failing` are past due or unpaid; `failing_amount` is what they would bring.
+    """
+
+    active: int = 0
+    amount: int = 0
+    failing: int = 0
+    failing_amount: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Glance:
     """A campaign month as managers see it, minor units of one currency."""
 
@@ -106,6 +121,8 @@ class Glance:
     elapsed: int
     goal: int
     sums: Sums
+    monthly: Monthly
+    failing_monthly: int
     other_currencies: tuple[tuple[str, int], ...]
     days: tuple[int, ...]
     days_before: tuple[int, ...]
@@ -180,6 +197,8 @@ def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -
         elapsed=elapsed,
         goal=standings[-1].goal,
         sums=own,
+        monthly=_monthly(campaign=campaign, livemode=livemode),
+        failing_monthly=_failing_monthly(livemode=livemode),
         other_currencies=_other_currencies(totals=totals, month=month, currency=currency),
         days=_cumulative(by_day=by_day, month=month, upto=elapsed),
         days_before=_days_before(by_day=by_day, month=month.previous, zone=campaign.time_zone, now=now),
@@ -190,6 +209,30 @@ def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -
         latest_refunds=_latest_refunds(month=month, **of_mode) if own.refunds else (),
         latest_followers=_latest_followers(Follower.objects.filter(confirmed_month=str(month), **of_mode)),
         health=health(),
+    )
+
+
+# ---- monthly gifts
+
+ACTIVE = (RecurringGift.Status.ACTIVE, RecurringGift.Status.TRIALING)
+
+
+def _monthly(*, campaign: Campaign, livemode: bool) -> Monthly:
+    """Sums over the arrangements that stand, from an index that has all of it."""
+    rows = RecurringGift.objects.filter(
+        campaign=campaign,
+        livemode__in=[livemode],
+        status__in=[*ACTIVE, *RecurringGift.FAILING],
+        currency=campaign.currency,
+    )
+    found = rows.order_by().values_list("status").annotate(number=Count("*"), amount=Sum("amount"))
+    active = [(number, amount) for status, number, amount in found if status in ACTIVE]
+    failing = [(number, amount) for status, number, amount in found if status in RecurringGift.FAILING]
+    return Monthly(
+        active=sum(number for number, _ in active),
+        amount=sum(amount for _, amount in active),
+        failing=sum(number for number, _ in failing),
+        failing_amount=sum(amount for _, amount in failing),
     )
 
 
@@ -385,3 +428,15 @@ def _latest_followers(followers: QuerySet[Follower]) -> tuple[FollowerLine, ...]
         for follower in latest
         if follower.confirmed_at
     )
+
+
+FAILING = f"""
+SELECT COUNT(*) FROM {RecurringGift._meta.db_table} WHERE status IN ('past_due', 'unpaid') AND livemode = %s
+"""  # noqa: S608 (the only text put in is our own table name)
+
+
+def _failing_monthly(*, livemode: bool) -> int:
+    """Of all campaigns; in literal states, as SQLite takes the partial index for these alone."""
+    with connection.cursor() as cursor:
+        cursor.execute(FAILING, [livemode])
+        return int(cursor.fetchone()[0])

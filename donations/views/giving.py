@@ -1,5 +1,6 @@
 """The readers' pages: give, follow, thank you."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -11,12 +12,13 @@ from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
 from donations import embeds, giving, money
-from donations.forms import CUSTOM, GiveForm
-from donations.models import Campaign, Gift
+from donations.forms import CUSTOM, MONTHLY, ONCE, GiveForm
+from donations.models import Campaign, Gift, RecurringGift, Tier
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from donations.selectors import bar as bars
 from donations.views.public import SeeOther, from_our_own_pages
 
+SETTLES_WITHIN = timedelta(minutes=2)  # a first payment that is not told of by then is on its way by a slow method
 BACK = "back"  # the button that leads from the page of trouble to the filled-in form
 USED_UP = "This page has led to many payments already. Nothing is lost: press the button once more to start afresh."
 
@@ -59,18 +61,21 @@ def give(request: HttpRequest, campaign: str) -> HttpResponse:
 def _asked_for(request: HttpRequest, campaign: Campaign) -> dict[str, str]:
     """What an address may fill in.
 
-    That is `?tier=500.00`, or `?tier=custom&amount=25`; where the reader comes from; and the form they come back to.
+    That is `?tier=500.00`, or `?tier=custom&amount=25`, each with `&frequency=monthly` for a monthly gift; where the
+    reader comes from; and the form they come back to.
     """
-    initial = {"source": request.GET.get("source", "")[:60], "amount": request.GET.get("amount", "")[:20]}
+    frequency = MONTHLY if request.GET.get("frequency") == MONTHLY else ONCE
+    prefix = "monthly_" if frequency == MONTHLY else ""
     tier = request.GET.get("tier", "")
-    for preset in campaign.tiers.all():
+    for preset in campaign.tiers.filter(frequency=frequency):
         if tier and tier == money.decimal_text(preset.amount_minor, campaign.currency):
             tier = str(preset.amount_minor)
-    initial["page"] = request.GET.get("page", "")[:200]
+    initial = {"source": request.GET.get("source", "")[:60], f"{prefix}amount": request.GET.get("amount", "")[:20]}
+    initial |= {"page": request.GET.get("page", "")[:200], "frequency": str(frequency)}
     # Ticked for those alone who come back to a form in which they had ticked it.
     if giving.page_id_of(initial["page"]):
         initial["cover"] = request.GET.get("cover", "")[:2]
-    return initial | ({"tier": tier[:20]} if tier else {})
+    return initial | ({f"{prefix}tier": tier[:20]} if tier else {})
 
 
 def _hand_off(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpResponse:
@@ -85,12 +90,13 @@ def _hand_off(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpR
         anonymous=fields["anonymous"],
         source=fields["source"],
         page=form.page_id,
+        monthly=form.is_monthly,
         fee_cover=form.fee_cover,
     )
     try:
         return SeeOther(giving.start_gift(intent))
     except ProcessorRefused as refusal:
-        form.add_error(_refused_field(refusal, fields["tier"]), refusal.reader_text)
+        form.add_error(_refused_field(refusal, form), refusal.reader_text)
         return _page(request, campaign, form, status=422)
     except ProcessorUnavailable:
         return _trouble(request, campaign, form)
@@ -100,10 +106,11 @@ def _hand_off(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpR
         return _page(request, campaign, form, status=422)
 
 
-def _refused_field(refusal: ProcessorRefused, tier: str) -> str:
+def _refused_field(refusal: ProcessorRefused, form: GiveForm) -> str:
     if refusal.code == "email_invalid":
         return "email"
-    return "amount" if tier == CUSTOM else "tier"
+    tier, amount = form.choice
+    return amount if form.cleaned_data[tier] == CUSTOM else tier
 
 
 def _trouble(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpResponse:
@@ -134,7 +141,7 @@ def _page(request: HttpRequest, campaign: Campaign, form: GiveForm, status: int 
         "campaign": campaign,
         "form": form,
         "bar": embeds.context(bars.bar(campaign.pk, None)),
-        "tiers": _tiers(form),
+        "choices": _choices(form),
         "cover": _cover(form),
         "currency": campaign.currency,
         "symbol": money.SYMBOLS.get(campaign.currency, campaign.currency),
@@ -161,41 +168,54 @@ def _cover(form: GiveForm) -> dict[str, Any]:
     }
 
 
-def _tiers(form: GiveForm) -> list[dict[str, Any]]:
-    """The choices in the page's order: amounts first, $0 last; the one that was chosen, or the first, is checked."""
-    presets = sorted(form.tiers, key=lambda tier: (tier.amount_minor == 0, tier.position, tier.amount_minor))
-    values = [str(tier.amount_minor) for tier in presets]
-    chosen = form["tier"].value()
+def _choices(form: GiveForm) -> list[dict[str, Any]]:
+    """What there is to choose from: once, and each month where the campaign offers it."""
+    once = _choice(form, ONCE, "How much?")
+    return [once, _choice(form, MONTHLY, "How much each month?")] if form.takes_monthly else [once]
+
+
+def _choice(form: GiveForm, frequency: Tier.Frequency, legend: str) -> dict[str, Any]:
+    """The amounts in the page's order: $0 last; the one that was chosen, or else the first, is checked."""
+    prefix = "monthly_" if frequency == MONTHLY else ""
+    tier, amount = form[f"{prefix}tier"], form[f"{prefix}amount"]
+    presets = sorted(form.tiers[frequency], key=lambda each: (each.amount_minor == 0, each.position, each.amount_minor))
+    values = [str(preset.amount_minor) for preset in presets]
+    chosen = tier.value()
     if not form.is_bound and chosen not in {*values, CUSTOM}:
         chosen = values[0] if values and values[0] != "0" else CUSTOM
-        form.initial["tier"] = chosen
-    return [
-        {
-            "value": value,
-            "label": money.format_minor(tier.amount_minor, form.campaign.currency),
-            "text": tier.label,
-            "checked": value == chosen,
-        }
-        for tier, value in zip(presets, values, strict=True)
-    ]
+    tiers = [_tier(preset, form.campaign.currency) for preset in presets]
+    return {
+        "name": str(frequency),
+        "legend": legend,
+        "tier": tier,
+        "amount": amount,
+        "tiers": tiers,
+        "chosen": chosen,
+    }
+
+
+def _tier(preset: Tier, currency: str) -> dict[str, str]:
+    label = money.format_minor(preset.amount_minor, currency)
+    return {"value": str(preset.amount_minor), "label": label, "text": preset.label}
 
 
 @never_cache
 @require_safe
 def thanks(request: HttpRequest, token: str) -> HttpResponse:
     """Says "confirming" until the processor's word has come, and then thanks. It reads the database alone."""
-    gift = giving.gift_of_thanks(token)
-    if gift is None:
+    asked = giving.asked_of_thanks(token)
+    if asked is None:
         raise Http404("This address is not complete.")
+    monthly = isinstance(asked, RecurringGift)
     context = {
-        "gift": gift,
-        "campaign": gift.campaign,
-        "state": _shown_state(gift),
-        "amount_label": money.format_minor(gift.amount, gift.currency),
-        "cover_label": money.format_minor(gift.fee_cover, gift.currency) if gift.fee_cover else "",
-        "total_label": money.format_minor(gift.total, gift.currency),
-        "bar": embeds.context(bars.bar(gift.campaign_id, None)),
-        "give_url": f"/give/{gift.campaign_id}/",
+        "monthly": monthly,
+        "campaign": asked.campaign,
+        "state": _monthly_state(asked) if isinstance(asked, RecurringGift) else _shown_state(asked),
+        "amount_label": money.format_minor(asked.amount, asked.currency),
+        "cover_label": money.format_minor(asked.fee_cover, asked.currency) if asked.fee_cover else "",
+        "total_label": money.format_minor(asked.total, asked.currency),
+        "bar": embeds.context(bars.bar(asked.campaign_id, None)),
+        "give_url": f"/give/{asked.campaign_id}/{'?frequency=monthly' if monthly else ''}",
     }
     return render(request, "donations/thanks.html", context)
 
@@ -203,10 +223,27 @@ def thanks(request: HttpRequest, token: str) -> HttpResponse:
 def _shown_state(gift: Gift) -> str:
     state = getattr(gift, "state", None)
     status = state.status if state else "pending"
-    if status == "pending":
-        over = gift.checkout_expires_at is not None and gift.checkout_expires_at < timezone.now()
-        return "expired" if over else "confirming"
-    return str(status)
+    return _while_open(gift) if status == "pending" else str(status)
+
+
+def _while_open(asked: giving.Asked) -> str:
+    over = asked.checkout_expires_at is not None and asked.checkout_expires_at < timezone.now()
+    return "expired" if over else "confirming"
+
+
+def _monthly_state(recurring: RecurringGift) -> str:
+    """A monthly gift is thanked for when its first gift is booked, whatever became of it since."""
+    if recurring.gifts.filter(state__confirmed_at__isnull=False).exists():
+        return "confirmed"
+    status = recurring.status
+    if status in giving.NOT_YET:
+        return _while_open(recurring)
+    if status in giving.OVER:
+        return "expired"
+    if status in RecurringGift.FAILING:
+        return "failed"
+    waits = recurring.heard_at is not None and timezone.now() - recurring.heard_at > SETTLES_WITHIN
+    return "awaiting" if waits else "confirming"
 
 
 @never_cache

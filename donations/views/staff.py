@@ -174,6 +174,8 @@ def _cards(glance: Glance) -> Iterator[Card]:
     on_the_way = f"{_count(sums.awaiting_gifts, 'gift')}, not counted yet" if sums.awaiting_gifts else "no gifts"
     yield Card(name="Awaiting", value=amount_text(sums.awaiting, glance.currency), notes=(on_the_way,))
     yield _refunds_card(glance)
+    if glance.monthly.active or glance.monthly.failing:
+        yield _monthly_card(glance)
     yield Card(
         name="Followers",
         value=f"{sums.followers:,}",
@@ -234,6 +236,16 @@ def _refunds_card(glance: Glance) -> Card:
     if sums.disputed > 0:
         notes.append(f"and {amount_text(sums.disputed, glance.currency)} disputed")
     return Card(name="Refunds", value=amount_text(sums.refunded, glance.currency), notes=tuple(notes))
+
+
+def _monthly_card(glance: Glance) -> Card:
+    """What stands now, whichever month is shown."""
+    monthly = glance.monthly
+    notes = [f"{_count(monthly.active, 'monthly gift')}, as of now"]
+    if monthly.failing:
+        amount = amount_text(monthly.failing_amount, glance.currency)
+        notes.append(f"and {amount} past due or unpaid ({monthly.failing:,})")
+    return Card(name="Each month", value=amount_text(monthly.amount, glance.currency), notes=tuple(notes))
 
 
 def share_text(part: int, whole: int) -> str:

@@ -30,8 +30,11 @@ ORDER = CheckoutOrder(
 )
 WITH_EVERYTHING = replace(ORDER, amount=2_000, fee_cover=90, currency="EUR", email="a.reader@example.org")
 ZERO_DECIMAL = replace(ORDER, amount=500, fee_cover=20, currency="JPY")
+MONTHLY = replace(WITH_EVERYTHING, reference="recurring_0001", monthly=True)
 ORDERS = pytest.mark.parametrize(
-    "order", [ORDER, WITH_EVERYTHING, ZERO_DECIMAL], ids=["plain", "with everything", "zero-decimal"]
+    "order",
+    [ORDER, WITH_EVERYTHING, ZERO_DECIMAL, MONTHLY],
+    ids=["plain", "with everything", "zero-decimal", "monthly"],
 )
 
 
@@ -106,6 +109,33 @@ def test_a_new_checkout_leaves_the_methods_to_the_dashboard_and_marks_the_paymen
     assert fields["payment_intent_data[metadata][gift]"] == fields["metadata[gift]"] == ORDER.reference
     assert fields["adaptive_pricing[enabled]"] == "false"
     assert fields["success_url"] == ORDER.success_url
+
+
+def test_a_monthly_checkout_marks_the_subscription_and_recurs_with_its_fee_cover(
+    adapter: StripeProcessor, sent: list[Sent]
+) -> None:
+    adapter.create_checkout(adapter.checkout_parameters(MONTHLY), "k")
+    fields = sent[0].fields
+    assert (
+        fields["subscription_data[metadata][recurring_gift]"] == fields["metadata[recurring_gift]"] == "recurring_0001"
+    )
+    assert [fields[f"line_items[{line}][price_data][recurring][interval]"] for line in (0, 1)] == ["month", "month"]
+    assert not [name for name in fields if name.startswith("payment_intent_data") or name.endswith("[gift]")]
+
+
+def test_the_billing_portal(
+    stripe_says: Description, adapter: StripeProcessor, box: Sandboxed, sent: list[Sent]
+) -> None:
+    subscription, back = box.subscribed()["subscription"], "https://news.example.org/manage/recurring_1:x/"
+    sent.clear()
+    assert adapter.portal_url(subscription, back).startswith(f"{box.url}/portal/")
+    asked, opened = sent
+    assert (asked.method, asked.path) == ("GET", f"/v1/subscriptions/{subscription}")
+    assert (opened.method, opened.path) == ("POST", "/v1/billing_portal/sessions")
+    customer = box.one(f"subscriptions/{subscription}")["customer"]
+    assert opened.fields == {"customer": customer, "return_url": back}
+    for request in sent[:2]:
+        assert stripe_says.request_errors(request.method, request.path, request.body) == []
 
 
 def test_a_checkout_that_is_expired(

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from donations import giving, inbox, processors, reconcile
+from donations import giving, inbox, processors, reconcile, refunding
 from donations.models import Campaign, Gift, GiftState, InboxEvent, RecurringGift
 from donations.processors.base import CheckoutOrder
 from donations.sandbox import cards, checkout, clock, disputes, jobs, paying, payments, payouts, refunds, subscriptions
@@ -80,7 +80,7 @@ class World:
         action = self.rng.choices([do for _, do in actions], weights)[0]
         try:
             action()
-        except (ApiError, giving.RefundRefused, paying.NotPayable, IndexError) as refusal:
+        except (ApiError, refunding.RefundRefused, paying.NotPayable, IndexError) as refusal:
             self.done[f"refused: {type(refusal).__name__}"] += 1
         else:
             self.done[action.__name__] += 1
@@ -145,7 +145,9 @@ class World:
         """Our own staff: the real room. What it asks for may race what the processor's dashboard refunds."""
         states = GiftState.objects.filter(status="confirmed", payment__in=self.payments[-50:])
         state = self._any(list(states.select_related("gift").order_by("pk")))
-        asked = giving.request_refund(gift=state.gift, amount=self.rng.randint(1, state.charged), reason="", user=None)
+        asked = refunding.request_refund(
+            gift=state.gift, amount=self.rng.randint(1, state.charged), reason="", user=None
+        )
         if asked.refund_id:
             self.refunds.append(asked.refund_id)
 

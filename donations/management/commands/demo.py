@@ -16,6 +16,12 @@ TIERS = [
     (5000, "A month of reports from the city hall"),
     (0, "Can’t pay now? Support us by following our updates."),
 ]
+MONTHLY_TIERS = [
+    (5, "A reader who stays"),
+    (10, "An hour of reporting, every month"),
+    (25, "A half-day in the archive"),
+    (50, "A photographer for a day"),
+]
 
 
 class Command(BaseCommand):
@@ -43,10 +49,11 @@ class Command(BaseCommand):
             time_zone="America/New_York",
             is_default=True,
         )
-        for position, (amount, label) in enumerate(TIERS):
-            Tier.objects.create(  # type: ignore[misc]  # django-money takes Money
-                campaign=campaign, amount=Money(amount, "USD"), label=label, position=position
-            )
+        for frequency, tiers in ((Tier.Frequency.ONCE, TIERS), (Tier.Frequency.MONTHLY, MONTHLY_TIERS)):
+            for position, (amount, label) in enumerate(tiers):
+                Tier.objects.create(  # type: ignore[misc]  # django-money takes Money
+                    campaign=campaign, frequency=frequency, amount=Money(amount, "USD"), label=label, position=position
+                )
 
     def _renew_login(self) -> None:
         password = secrets.token_urlsafe(12)

@@ -149,6 +149,16 @@ class StripeProcessor:
         with _translated():
             self.checkout_client.v1.checkout.sessions.expire(checkout_id)
 
+    def portal_url(self, arrangement: str, back: str) -> str:
+        """A session of the billing portal, for whoever pays the subscription. We keep no customer's id."""
+        with _translated():
+            subscription = self.checkout_client.v1.subscriptions.retrieve(arrangement)
+            customer = subscription.customer
+            session = self.checkout_client.v1.billing_portal.sessions.create(
+                {"customer": customer if isinstance(customer, str) else customer.id, "return_url": back}
+            )
+        return session.url
+
     def refund(self, payment: str, amount: int, key: str) -> str:
         """Create a refund that carries our key, so that its events lead back to the request."""
         with _translated():

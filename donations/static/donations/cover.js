@@ -33,11 +33,13 @@
   };
 
   const show = () => {
-    const tier = form.querySelector("[name=tier]:checked"), value = tier ? tier.value : "";
-    const amount = value === "custom" ? typed(form.elements.amount.value) : Number(value);
+    // Of the two choices the one that counts, as on the server.
+    const monthly = Boolean(form.querySelector("[name=frequency][value=monthly]:checked")), of = monthly ? "monthly_" : "";
+    const tier = form.querySelector(`[name=${of}tier]:checked`), value = tier ? tier.value : "";
+    const amount = value === "custom" ? typed(form.elements[`${of}amount`].value) : Number(value);
     const known = amount > 0 && amount % step === 0 && amount + cover(amount) <= most;
     said.textContent = known ? label(cover(amount)) : general;
-    sum.textContent = known && box.checked ? `You pay ${label(amount + cover(amount))} in all.` : "";
+    sum.textContent = known && box.checked ? `You pay ${label(amount + cover(amount))} ${monthly ? "each month" : "in all"}.` : "";
   };
   form.addEventListener("input", show);
   addEventListener("pageshow", show);

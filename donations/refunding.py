@@ -1,0 +1,127 @@
+"""What staff ask for: to give money back. Nothing is booked by it; see `inbox`.
+
+Every call to the processor is made outside a transaction, after its key and parameters were saved.
+"""
+
+import logging
+from datetime import timedelta
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from donations import processors, projections
+from donations.models import Gift, GiftState, RefundRequest
+from donations.models.gifts import new_refund_key
+from donations.processors.base import KEY_LASTS, ProcessorRefused, ProcessorUnavailable
+from donations.selectors import refunds
+
+log = logging.getLogger(__name__)
+SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # longer than a call to the processor can take
+LONGEST_REFUND_WAIT = timedelta(hours=1)
+
+
+class RefundRefused(Exception):
+    """A refund that can't be asked for; its text says why and what to do."""
+
+
+class AskedAlready(RefundRefused):
+    """A refund that was asked for before under the same key: by the first press of the button. `first` is that one."""
+
+    def __init__(self, first: RefundRequest) -> None:
+        super().__init__("This refund was asked for already. Nothing was asked for a second time.")
+        self.first = first
+
+
+def request_refund(*, gift: Gift, amount: int, reason: str, user: User | None, key: str = "") -> RefundRequest:
+    """Ask the processor to give back `amount` minor units. The ledger changes when its event comes.
+
+    Of two calls with one `key` the first alone asks; the other raises AskedAlready. Raises RefundRefused.
+    A processor that doesn't answer leaves the request open; it is sent again, with its own key.
+    """
+    if amount <= 0:
+        raise RefundRefused("Give an amount above zero.")
+    key = key or new_refund_key()
+    try:
+        with transaction.atomic():
+            # Its unique key decides between two at once: the second waits here until the first is committed.
+            request = RefundRequest.objects.create(
+                key=key,
+                gift=gift,
+                amount=amount,
+                reason=reason[:200],
+                requested_by=user,
+                next_try_at=timezone.now() + SHORTEST_REFUND_WAIT,
+            )
+            if not projections.reserve_refund(gift=gift.pk, amount=amount):
+                raise RefundRefused("That is more than is left of this gift: look at the refunds that were asked for.")
+    except IntegrityError:
+        first = asked_already(key)
+        if first is None:
+            raise
+        raise AskedAlready(first) from None
+    send_refund(request)
+    return request
+
+
+def asked_already(key: str) -> RefundRequest | None:
+    """The refund that was asked for under this key."""
+    return RefundRequest.objects.filter(key=key).first()
+
+
+def send_refund(request: RefundRequest) -> None:
+    """Send a request with the key that it was saved with; safe to repeat. Raises RefundRefused."""
+    payment = GiftState.objects.values_list("payment", flat=True).get(pk=request.gift_id)
+    try:
+        refund_id = processors.get(request.gift.processor).refund(payment, request.amount, request.key)
+    except ProcessorUnavailable as fault:
+        log.warning("refund %s not sent: %s", request.key, fault)
+        RefundRequest.objects.filter(pk=request.pk).update(error=str(fault)[:300])
+        return
+    except ProcessorRefused as refusal:
+        projections.release_refund(request=request, status="refused", error=str(refusal))
+        raise RefundRefused(f"The payment service refused it: {refusal.reader_text}") from refusal
+    RefundRequest.objects.filter(pk=request.pk, status="sending").update(
+        status="accepted", refund_id=refund_id, error=""
+    )
+
+
+def send_refunds_again(limit: int = 20) -> int:
+    """Send requests that the processor didn't answer, each ever later; how many were sent by this call."""
+    now = timezone.now()
+    due = RefundRequest.objects.select_related("gift").filter(
+        status="sending", next_try_at__lte=now, requested_at__gt=now - KEY_LASTS
+    )
+    sent = 0
+    for request in due.order_by("next_try_at")[:limit]:
+        if not _claim(request):
+            continue
+        sent += 1
+        try:
+            send_refund(request)
+        except RefundRefused as refusal:
+            log.warning("refund %s: %s", request.key, refusal)
+    return sent
+
+
+def _claim(request: RefundRequest) -> bool:
+    """Take it for ourselves until its next try: in one minute, and as late again as it is old, up to an hour."""
+    now = timezone.now()
+    wait = min(LONGEST_REFUND_WAIT, max(SHORTEST_REFUND_WAIT, now - request.requested_at))
+    # The condition decides between two processes: one of them changes the row.
+    free = RefundRequest.objects.filter(pk=request.pk, status="sending", next_try_at__lte=now)
+    return bool(free.update(next_try_at=now + wait))
+
+
+def give_up_refund(request: RefundRequest) -> None:
+    """Free what an unanswered request had set aside; staff looked for it at the processor, and it is not there.
+
+    Raises RefundRefused for one that was answered, or that may still be sent. Should it exist after all, its event is
+    booked as that of any refund made in the processor's own dashboard.
+    """
+    with transaction.atomic():
+        # Locked: its event may come at this very moment.
+        still_open = refunds.unanswered(now=timezone.now()).select_for_update(no_key=True)
+        if not still_open.filter(pk=request.pk).exists():
+            raise RefundRefused("This refund has its answer, or is still being sent. Nothing was changed.")
+        projections.release_refund(request=request, status="given_up")
