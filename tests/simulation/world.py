@@ -148,6 +148,7 @@ class World:
         asked = refunding.request_refund(
             gift=state.gift, amount=self.rng.randint(1, state.charged), reason="", user=None
         )
+        asked.refresh_from_db()
         if asked.refund_id:
             self.refunds.append(asked.refund_id)
 
