@@ -14,18 +14,23 @@ from donations import inbox, invariants
 from donations.invariants import entries, events, gifts
 from donations.invariants.movements import MUST_MAKE
 from donations.models import (
+    BalanceTransaction,
     DailyRollup,
     Gift,
     GiftState,
     InboxEvent,
     LedgerEntry,
+    MonthStatement,
     MonthTotal,
+    Payout,
+    RecurringGift,
     RefundRequest,
     guards,
 )
 from donations.processors.base import FACTS
 from tests.factories import checkout_event, confirm, deliver, make_campaign, make_gift
 from tests.faults.books import make_books
+from tests.faults.scenes import SCENES, make_cast
 from tests.faults.tampering import findings, switch_guards_off, taken_back
 
 pytestmark = pytest.mark.django_db
@@ -48,6 +53,16 @@ def test_books_that_are_whole_have_no_finding(rng: random.Random) -> None:
     assert tally["inbox events"] == InboxEvent.objects.count()
     assert tally["entries"] == LedgerEntry.objects.count() > 10
     assert tally["gifts"] == Gift.objects.count()
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_books_are_whole_before_and_after_whatever_is_told(name: str) -> None:
+    scene = SCENES[name](make_cast())
+    for told in (*scene.before, scene.event):
+        deliver(told)
+        assert list(invariants.check()) == []
+        inbox.drain()
+        assert list(invariants.check()) == []
 
 
 def test_books_without_anything_have_no_finding() -> None:
@@ -102,6 +117,18 @@ def booked_a_week_later() -> None:
     LedgerEntry.objects.filter(pk=entry.pk).update(booked_at=entry.booked_at + timedelta(days=7))
 
 
+def gone(model: Any, **where: Any) -> Lie:
+    return lambda: model.objects.filter(pk=first(model, **where).pk)._raw_delete(using="default")
+
+
+def facts_changed(kind: str, **values: Any) -> Lie:
+    def lie() -> None:
+        row = first(InboxEvent, state="processed", facts__kind=kind)
+        InboxEvent.objects.filter(pk=row.pk).update(facts={**row.facts, **values})
+
+    return lie
+
+
 PAID = {"state": "processed", "facts__kind": "paid"}
 GIFT = {"kind": "gift"}
 LIES: dict[str, Lie] = {
@@ -121,6 +148,12 @@ LIES: dict[str, Lie] = {
     "gift_was_paid_as_asked": changed(Gift, {"state__status": "confirmed"}, amount=1),
     "dates_are_of_the_zone": changed(LedgerEntry, GIFT, campaign_month="1999-01"),
     "state_is_what_its_entries_say": changed(GiftState, {"status": "confirmed"}, counted=1),
+    "monthly_gift_is_like_its_arrangement": changed(RecurringGift, {}, livemode=True),
+    "arrangement_is_what_was_told": changed(RecurringGift, {}, status="unpaid"),
+    "settlements_are_kept": gone(Payout),
+    "transactions_are_as_told": changed(BalanceTransaction, {}, exchange_rate="2"),
+    "payouts_are_as_told": changed(Payout, {}, reconciled=True),
+    "closed_months_stay": changed(MonthStatement, {}, sha256="0"),
     "gift_is_as_it_was_asked": changed(Gift, {"state__isnull": True}, amount=1),
     "refunds_requested_are_within_the_charge": changed(RefundRequest, {}, amount=1),
     "totals_are_what_the_ledger_says": changed(MonthTotal, {"raised__gt": 0}, refunded=1),
@@ -138,6 +171,42 @@ def test_each_lie_is_found_by_the_invariant_that_is_about_it(name: str) -> None:
         found = list(findings())
     assert name in {finding.invariant for finding in found}, found
     assert all(finding.words and finding.remedy.endswith(".") for finding in found)
+
+
+OF_EACH_KIND: dict[str, Lie] = {
+    "the entry of an offline gift": gone(LedgerEntry, kind="offline_gift"),
+    "the entry of an adjustment": gone(LedgerEntry, kind="adjustment"),
+    "an adjustment of no gift, to another campaign": changed(
+        LedgerEntry, {"kind": "adjustment", "gift": None, "campaign": "general"}, campaign="water"
+    ),
+    "an adjustment of another amount": changed(LedgerEntry, {"kind": "adjustment"}, amount=-1),
+    "the entry of a fee": gone(LedgerEntry, kind="fee"),
+    "a fee of another amount": changed(LedgerEntry, {"kind": "fee"}, amount=-1),
+    "a fee without its event": changed(LedgerEntry, {"kind": "fee"}, inbox_event=None),
+    "a fee settled otherwise": changed(LedgerEntry, {"kind": "fee"}, settlement_amount=-1),
+    "the entry of a dispute": gone(LedgerEntry, kind="dispute_withdrawn"),
+    "a dispute's amount": changed(LedgerEntry, {"kind": "dispute_withdrawn"}, amount=-1),
+    "a dispute's event": changed(LedgerEntry, {"kind": "dispute_withdrawn"}, inbox_event=None),
+    "the entry of an invoice": gone(LedgerEntry, reference__startswith="pi_monthly"),
+    "an invoice's gift": changed(LedgerEntry, {"reference__startswith": "pi_monthly"}, campaign_month="1999-01"),
+    "whose an invoice is": facts_changed("invoice", recurring_gift="recurring_9"),
+    "whose a paid invoice is": facts_changed("invoice_paid", payment="pi_other"),
+    "what an arrangement became": facts_changed("recurring", status="unpaid"),
+    "what a charge told": facts_changed("charge", payment="pi_other"),
+    "a transaction that is gone": gone(BalanceTransaction),
+    "a transaction's gift": changed(BalanceTransaction, {"gift__isnull": False}, gift=None),
+    "a transaction's payout": changed(BalanceTransaction, {"gift__isnull": False}, payout="po_other"),
+    "a payout's amount": changed(Payout, {}, amount=1),
+    "what an adjustment did to its gift": changed(GiftState, {"adjusted__lt": 0}, adjusted=0),
+}
+
+
+@pytest.mark.usefixtures("books")
+@pytest.mark.parametrize("name", OF_EACH_KIND)
+def test_a_lie_about_each_kind_of_money_is_found(name: str) -> None:
+    with taken_back():
+        OF_EACH_KIND[name]()
+        assert list(findings()) != []
 
 
 def test_every_invariant_of_rows_has_its_lie() -> None:

@@ -15,10 +15,12 @@ from donations.invariants.figures import (
     check_guards,
     check_identity,
     check_references,
+    check_statements,
     check_totals,
 )
 from donations.invariants.findings import Finding, Tally, one_snapshot
-from donations.invariants.gifts import check_gifts
+from donations.invariants.gifts import check_gifts, check_monthly_gifts
+from donations.invariants.settlements import check_payouts, check_transactions
 
 __all__ = ["Finding", "Tally", "check"]
 
@@ -29,7 +31,11 @@ PARTS: tuple[Callable[[Tally], Iterator[Finding]], ...] = (
     check_events,
     check_entries,
     check_gifts,
+    check_monthly_gifts,
+    check_transactions,
+    check_payouts,
     check_totals,
+    check_statements,
     check_figures,
 )
 

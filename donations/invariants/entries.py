@@ -95,6 +95,8 @@ def entry_is_told_of(entry: Entry) -> Told:
     money = (booked.amount, booked.currency, booked.settlement_amount, booked.settlement_currency)
     if money != (told.amount, told.currency, told.settlement_amount, told.settlement_currency):
         yield "its amount or currency is not the one that its event tells"
+    if told.campaign and told.campaign != booked.campaign_id:
+        yield f"its campaign is {booked.campaign_id}, and its event tells of {told.campaign}"
 
 
 def entry_was_booked_in_time(entry: Entry) -> Told:
@@ -125,6 +127,8 @@ def entry_is_like_its_gift(entry: Entry) -> Told:
     if booked.gift_id is None:
         if booked.kind not in {Kind.FEE, Kind.ADJUSTMENT}:
             yield "it belongs to no gift"
+        if booked.tier:
+            yield f"it belongs to no gift, and has the tier {booked.tier}"
         return
     if gift is None:
         yield f"its gift {booked.gift_id} is not here"

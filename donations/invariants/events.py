@@ -6,11 +6,24 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from donations import processors
+from donations.booking.monthly import gift_reference
 from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import Facts, facts_of
 from donations.invariants.movements import LASTING, SUBJECTS, Movement, movements
-from donations.models import Gift, InboxEvent, LedgerEntry
-from donations.processors.base import BadDelivery, Fact, Interpretation, Malformed, RefundChanged
+from donations.models import BalanceTransaction, Gift, InboxEvent, LedgerEntry, Payout, RecurringGift
+from donations.processors.base import (
+    Adjusted,
+    BadDelivery,
+    ChargeSettled,
+    Fact,
+    Interpretation,
+    InvoicePaid,
+    InvoiceSeen,
+    Malformed,
+    OfflineReceived,
+    PayoutChanged,
+    TransactionSeen,
+)
 
 PAGE = 200  # rows: each may bring a body of 256 KB
 State = InboxEvent.State
@@ -25,14 +38,15 @@ RESTORE = "Restore the row from a backup, then run manage.py rebuild."
 
 @dataclass
 class Event:
-    """An inbox row with what stands beside it."""
+    """An inbox row with what stands beside it: `foreign` are payments and invoices that are known not to be ours."""
 
     row: InboxEvent
     facts: Facts
     entries: dict[Key, LedgerEntry]
-    gifts: dict[str, Gift]
+    gifts: dict[str, Gift | RecurringGift]
     foreign: set[tuple[str, str]]
     paid: dict[tuple[str, str], str]
+    kept: set[tuple[str, str]]
 
     @property
     def key(self) -> str:
@@ -76,17 +90,31 @@ def check_events(tally: Tally) -> Iterator[Finding]:
 def _page(rows: list[InboxEvent]) -> list[Event]:
     facts = facts_of(rows)
     named = {str(getattr(fact, "gift", "")) for fact in facts.of_row.values()}
-    gifts = Gift.objects.in_bulk(({row.gift_reference for row in rows} | named) - {""})
-    entries = _entries(rows, facts)
-    refunded = {
-        row.payment
-        for row in rows
-        if row.state == State.FOREIGN and isinstance(facts.of_row.get(row.pk), RefundChanged)
-    }
-    foreign = InboxEvent.objects.filter(payment__in=refunded, state=State.FOREIGN, facts__isnull=True)
-    payments = set(foreign.values_list("processor", "payment"))
+    named |= {row.gift_reference for row in rows} - {""}
+    gifts: dict[str, Gift | RecurringGift] = {**Gift.objects.in_bulk(named), **RecurringGift.objects.in_bulk(named)}
+    entries, foreign = _entries(rows, facts), _foreign(rows)
     paid = _gifts_of_payments({row.payment for row in rows} - {""})
-    return [Event(row, facts, entries, gifts, payments, paid) for row in rows]
+    kept = _kept(facts)
+    return [Event(row, facts, entries, gifts, foreign, paid, kept) for row in rows]
+
+
+def _kept(facts: Facts) -> set[tuple[str, str]]:
+    """The transactions and payouts of these facts that are kept, by processor and id."""
+    transactions = {fact.transaction for fact in facts.of_row.values() if isinstance(fact, TransactionSeen)}
+    payouts = {fact.payout for fact in facts.of_row.values() if isinstance(fact, PayoutChanged)}
+    found = BalanceTransaction.objects.filter(reference__in=transactions).values_list("processor", "reference")
+    return set(found) | set(Payout.objects.filter(reference__in=payouts).values_list("processor", "reference"))
+
+
+def _foreign(rows: list[InboxEvent]) -> set[tuple[str, str]]:
+    """The payments and invoices of foreign rows that something without a gift of ours tells of."""
+    strangers = [row for row in rows if row.state == State.FOREIGN and row.facts]
+    found: set[tuple[str, str]] = set()
+    for column in ("payment", "subject"):
+        wanted = {getattr(row, column) for row in strangers} - {""}
+        told = InboxEvent.objects.filter(**{f"{column}__in": wanted}, state=State.FOREIGN, facts__isnull=True)
+        found |= set(told.values_list("processor", column))
+    return found
 
 
 def _gifts_of_payments(payments: set[str]) -> dict[tuple[str, str], str]:
@@ -169,7 +197,8 @@ def facts_agree_with_their_row(event: Event) -> Told:
     if fact is None:
         yield "its facts cannot be read", ASK_AGAIN
         return
-    beside = {"occurred_at": row.created, "payment": row.payment}
+    # Staff tell of a day when it is over; all others of what has just been.
+    beside = {"payment": row.payment} if isinstance(fact, (OfflineReceived, Adjusted)) else _beside(row)
     subject = SUBJECTS.get(type(fact))
     if subject:
         beside[subject] = row.subject
@@ -182,6 +211,10 @@ def facts_agree_with_their_row(event: Event) -> Told:
     campaign = getattr(fact, "campaign", "")
     if gift and campaign and campaign != gift.campaign_id and row.decision != "accept":
         yield "its facts name another campaign than its gift", ASK_AGAIN
+
+
+def _beside(row: InboxEvent) -> dict[str, object]:
+    return {"occurred_at": row.created, "payment": row.payment}
 
 
 def sightings_agree(event: Event) -> Told:
@@ -240,12 +273,21 @@ def _state_fits(event: Event) -> bool:
             return row.facts is None and not (told and told.foreign)
         case State.FOREIGN:
             if row.facts is not None:
-                return (row.processor, row.payment) in event.foreign
+                return _is_of_no_gift(event)
             return told is None or told.foreign
         case State.WRONG_MODE:
             return row.facts is None and row.livemode != processors.get(row.processor).livemode
         case _:
             return row.facts is not None
+
+
+def _is_of_no_gift(event: Event) -> bool:
+    """Whether its payment or invoice is known to be another's; of charges and transactions, is not ours so far."""
+    row, fact = event.row, event.fact
+    if isinstance(fact, (ChargeSettled, TransactionSeen)) and (row.processor, row.payment) not in event.paid:
+        return True
+    told_by = row.subject if isinstance(fact, InvoicePaid) else row.payment
+    return (row.processor, told_by) in event.foreign
 
 
 def processor_is_known(event: Event) -> Told:
@@ -255,7 +297,7 @@ def processor_is_known(event: Event) -> Told:
 
 
 def gift_is_the_right_one(event: Event) -> Told:
-    """An event is filed under the gift that its facts, or the payment that it is about, lead to; of our own mode."""
+    """An event is filed under the gift that its facts, its payment or its invoice lead to; of our own mode."""
     row, fact = event.row, event.fact
     if row.state == State.READY:
         return
@@ -272,8 +314,9 @@ def gift_is_the_right_one(event: Event) -> Told:
 
 
 def _gifts_it_may_have(event: Event, fact: Fact | None) -> set[str]:
-    """The gift that its facts name, that its payment paid for, or whose movements it tells of.
+    """The gift, or monthly gift, that its facts name, that its payment paid for, or whose movements it tells of.
 
+    An invoice's payment has a gift of its own, made from it; until then it is filed under its monthly gift.
     None, where it tells of no gift; and where it waits or is quarantined, since the gift may not have been known.
     """
     row, heard = event.row, event.facts.heard(event.row)
@@ -281,8 +324,12 @@ def _gifts_it_may_have(event: Event, fact: Fact | None) -> set[str]:
         return {row.gift_reference} if row.facts else {""}
     told = [(row.processor, movement.kind, movement.reference) for movement in movements(heard)]
     booked = {event.entries[key].gift_id or "" for key in told if key in event.entries}
-    leads = {getattr(fact, "gift", ""), event.paid.get((row.processor, row.payment), "")} | booked
-    tells_of_none = "" in booked or not any(hasattr(fact, name) for name in ("gift", "payment"))
+    if isinstance(fact, InvoicePaid):
+        owners = {other.recurring_gift for other in heard.alike if isinstance(other, InvoiceSeen)}
+        return {gift_reference(fact.payment)} if row.state == State.PROCESSED else owners | {""}
+    leads = {str(getattr(fact, name, "")) for name in ("gift", "recurring_gift")}
+    leads |= {event.paid.get((row.processor, row.payment), "")} | booked
+    tells_of_none = not any(getattr(fact, name, "") for name in ("gift", "recurring_gift", "payment"))
     return leads | {""} if tells_of_none or row.state != State.PROCESSED else leads - {""}
 
 
@@ -308,6 +355,15 @@ def _differences(event: Event, movement: Movement, entry: LedgerEntry) -> Told:
             yield f"it tells of a {name} of {one}, and {movement.kind} {movement.reference} has {other}", RESTORE
 
 
+def settlements_are_kept(event: Event) -> Told:
+    """A transaction or payout that was told of is kept; that it is kept as told: see `settlements`."""
+    row = event.row
+    if row.state != State.PROCESSED or not isinstance(event.fact, (TransactionSeen, PayoutChanged)):
+        return
+    if (row.processor, row.subject) not in event.kept:
+        yield f"{row.subject}, which it tells of, is not kept", READ_AGAIN
+
+
 INVARIANTS: tuple[Callable[[Event], Told], ...] = (
     body_is_as_received,
     facts_are_what_the_body_says,
@@ -318,4 +374,5 @@ INVARIANTS: tuple[Callable[[Event], Told], ...] = (
     processor_is_known,
     gift_is_the_right_one,
     movements_are_booked,
+    settlements_are_kept,
 )

@@ -11,9 +11,9 @@ from django.db import connection
 from django.db.models import Exists, ForeignKey, Model, OuterRef
 from django.utils import timezone
 
-from donations import exports, money, projections
+from donations import closing, exports, money, projections
 from donations.invariants.findings import Finding, Tally
-from donations.models import InboxEvent, LedgerEntry, MonthTotal, guards
+from donations.models import InboxEvent, LedgerEntry, MonthStatement, MonthTotal, guards
 from donations.periods import Month
 from donations.selectors import bar, dashboard
 from donations.selectors.finance import ALL_GIFTS, Selection
@@ -32,14 +32,32 @@ def check_totals(tally: Tally) -> Iterator[Finding]:
 
 
 def check_guards(tally: Tally) -> Iterator[Finding]:
-    """The triggers that keep the ledger append-only stand."""
+    """The triggers that keep ledger and statements of closed months from being changed stand."""
     for name in guards.missing():
         yield Finding(
             invariant="ledger_is_append_only",
             key=f"trigger {name}",
-            words="it does not stand: the ledger can be changed",
+            words="it does not stand: what it guards can be changed",
             remedy="Run manage.py migrate, which puts it back, and find out who took it away.",
         )
+
+
+# ---- closed months
+
+MOST_STATEMENTS = 100
+
+
+def check_statements(tally: Tally) -> Iterator[Finding]:
+    """What a closed month's statement says, the ledger still bears out: sums, rows and its file. The latest of them."""
+    for statement in MonthStatement.objects.order_by("-pk")[:MOST_STATEMENTS]:
+        tally["closed months"] += 1
+        for name in closing.verify(statement):
+            yield Finding(
+                invariant="closed_months_stay",
+                key=f"statement {statement}",
+                words=f"the ledger does not bear out its {name.replace('_', ' ')}",
+                remedy="Compare the ledger and the statement with a backup; somebody has changed one of them.",
+            )
 
 
 # ---- identity

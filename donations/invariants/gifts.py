@@ -1,16 +1,18 @@
 """Gifts: what they ask for, what became of them, and the refunds that our staff asked for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from django.db.models import QuerySet, Sum
 
-from donations import processors, projections
+from donations import processors, projections, recurring
 from donations.invariants.findings import Finding, Tally, pages
-from donations.models import Gift, GiftState, RefundRequest
+from donations.models import Gift, GiftState, InboxEvent, RecurringGift, RefundRequest
+from donations.models.gifts import AskedGift
 from donations.processors.base import Malformed
 
 PAGE = 500
 REBUILD = "Run manage.py rebuild: it makes states and totals anew from the ledger."
+REBUILD_MONTHLY = "Run manage.py rebuild: it makes the states of monthly gifts anew from what the processor told."
 COMPARE = "Compare the gift with a backup, and with the payment in the processor’s dashboard."
 
 
@@ -26,6 +28,8 @@ def check_gifts(tally: Tally) -> Iterator[Finding]:
 def state_is_what_its_entries_say(gifts: list[Gift]) -> Iterator[Finding]:
     """A gift's state is rebuilt from its entries and its checkouts' facts, and is the stored one."""
     for drift in projections.state_drift(gifts):
+        if _is_read_again(drift.key):
+            continue
         yield Finding(
             invariant="state_is_what_its_entries_say",
             key=f"gift {drift.key}",
@@ -34,8 +38,13 @@ def state_is_what_its_entries_say(gifts: list[Gift]) -> Iterator[Finding]:
         )
 
 
-def gift_is_as_it_was_asked(gifts: list[Gift]) -> Iterator[Finding]:
-    """A gift's amount, currency and campaign are those that the processor was asked for."""
+def _is_read_again(reference: str) -> bool:
+    """While an event is read again, what it told stands already."""
+    return InboxEvent.objects.filter(gift_reference=reference, state=InboxEvent.State.READY).exists()
+
+
+def gift_is_as_it_was_asked(gifts: Sequence[AskedGift]) -> Iterator[Finding]:
+    """A gift's amount, currency and campaign are those that the processor was asked for; a monthly gift's too."""
     for gift in gifts:
         if not gift.checkout_parameters:
             continue
@@ -69,8 +78,43 @@ def refunds_requested_are_within_the_charge(gifts: list[Gift]) -> Iterator[Findi
             )
 
 
+def monthly_gift_is_like_its_arrangement(gifts: list[Gift]) -> Iterator[Finding]:
+    """A gift of a monthly gift has its campaign, currency and mode."""
+    references = {gift.recurring_gift_id for gift in gifts} - {None}
+    arrangements = RecurringGift.objects.in_bulk(references)
+    for gift in gifts:
+        arrangement = arrangements.get(str(gift.recurring_gift_id))
+        if arrangement is None:
+            continue
+        for name in ("campaign_id", "currency", "livemode"):
+            if getattr(gift, name) != getattr(arrangement, name):
+                words = f"its {name.removesuffix('_id')} is not that of its monthly gift {arrangement.pk}"
+                yield Finding(
+                    invariant="monthly_gift_is_like_its_arrangement",
+                    key=f"gift {gift.pk}",
+                    words=words,
+                    remedy=COMPARE,
+                )
+
+
+def check_monthly_gifts(tally: Tally) -> Iterator[Finding]:
+    """Every monthly gift, against its checkout and what the processor told of it."""
+    for page in pages(RecurringGift.objects.all(), PAGE):
+        tally["monthly gifts"] += len(page)
+        yield from gift_is_as_it_was_asked(page)
+    for drift in recurring.drift():
+        if not _is_read_again(drift.reference):
+            yield Finding(
+                invariant="arrangement_is_what_was_told",
+                key=f"monthly gift {drift.reference}",
+                words=f"its state is stored as {drift.stored[1:]}, and comes to {drift.rebuilt[1:]}",
+                remedy=REBUILD_MONTHLY,
+            )
+
+
 INVARIANTS: tuple[Callable[[list[Gift]], Iterator[Finding]], ...] = (
     state_is_what_its_entries_say,
     gift_is_as_it_was_asked,
+    monthly_gift_is_like_its_arrangement,
     refunds_requested_are_within_the_charge,
 )

@@ -7,8 +7,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from donations.booking.disputes import first_withdrawal, in_currency_of_gift
 from donations.models import LedgerEntry
-from donations.processors.base import CheckoutChanged, Fact, Paid, RefundChanged
+from donations.processors.base import (
+    Adjusted,
+    ChargeSettled,
+    CheckoutChanged,
+    DisputeChanged,
+    Fact,
+    InvoicePaid,
+    InvoiceSeen,
+    MonthlyCheckout,
+    OfflineReceived,
+    Paid,
+    PayoutChanged,
+    RecurringChanged,
+    RefundChanged,
+    TransactionSeen,
+)
+from donations.processors.base import Movement as Moved
 
 Kind = LedgerEntry.Kind
 CAME_BACK = {"failed", "canceled"}
@@ -16,7 +33,10 @@ CAME_BACK = {"failed", "canceled"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
-    """A movement that a fact tells of. `amount` is minor units, signed; `moments` when it may have happened, UTC."""
+    """A movement that a fact tells of. `amount` is minor units, signed; `moments` when it may have happened, UTC.
+
+    `campaign` is told only where the movement may belong to no gift.
+    """
 
     kind: str
     reference: str
@@ -25,6 +45,7 @@ class Movement:
     moments: frozenset[datetime]
     settlement_currency: str = ""
     settlement_amount: int | None = None
+    campaign: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +62,21 @@ def movements(heard: Heard) -> Iterator[Movement]:
 
 
 def _paid(heard: Heard) -> Iterator[Movement]:
-    """A payment is a gift, at the time of the event that told of it."""
+    """A payment, of an invoice too, is a gift, at the time of the event that told of it."""
     fact = heard.fact
-    if isinstance(fact, Paid):
+    if isinstance(fact, (Paid, InvoicePaid)):
         moments = frozenset({fact.occurred_at})
         yield Movement(
             kind=Kind.GIFT, reference=fact.payment, amount=fact.amount, currency=fact.currency, moments=moments
         )
 
 
-def _checkout(heard: Heard) -> Iterator[Movement]:
-    """A checkout without money makes a state and no entry; see `projections.state_drift`."""
+def _nothing(heard: Heard) -> Iterator[Movement]:
+    """What moves no money makes no entry.
+
+    A checkout makes a state, see `projections.state_drift`; a monthly gift too, see `recurring.drift`. An invoice
+    leads its payment to a monthly gift, and a charge to its transaction. Of payouts see `settlements`.
+    """
     yield from ()
 
 
@@ -80,14 +105,102 @@ def _refund(heard: Heard) -> Iterator[Movement]:
         )
 
 
+def _disputed(heard: Heard) -> Iterator[Movement]:
+    """Each movement of a dispute is one, in the gift's currency, and its fee another."""
+    fact = heard.fact
+    if not isinstance(fact, DisputeChanged):
+        return
+    withdrawn = first_withdrawal(fact)
+    for moved in fact.movements:
+        amount = in_currency_of_gift(fact, moved, withdrawn)
+        if amount:
+            yield Movement(
+                kind=Kind.DISPUTE_WITHDRAWN if amount < 0 else Kind.DISPUTE_REINSTATED,
+                reference=moved.transaction,
+                amount=amount,
+                currency=fact.currency,
+                moments=frozenset({moved.created}),
+                settlement_currency=moved.currency,
+                settlement_amount=moved.amount,
+            )
+        yield from _fee(moved)
+
+
+def _transaction(heard: Heard) -> Iterator[Movement]:
+    """The fee of a payment's transaction is one. The account's own fees belong to no gift, and are not booked."""
+    fact = heard.fact
+    if isinstance(fact, TransactionSeen) and fact.payment:
+        yield from _fee(fact)
+
+
+def _fee(moved: Moved | TransactionSeen) -> Iterator[Movement]:
+    if moved.fee:
+        yield Movement(
+            kind=Kind.FEE,
+            reference=moved.transaction,
+            amount=-moved.fee,
+            currency=moved.currency,
+            moments=frozenset({moved.created}),
+            settlement_currency=moved.currency,
+            settlement_amount=-moved.fee,
+        )
+
+
+def _told_by_staff(heard: Heard) -> Iterator[Movement]:
+    """An offline gift is one, and so is an adjustment."""
+    fact = heard.fact
+    if isinstance(fact, (OfflineReceived, Adjusted)):
+        yield Movement(
+            kind=Kind.OFFLINE_GIFT if isinstance(fact, OfflineReceived) else Kind.ADJUSTMENT,
+            reference=fact.reference,
+            amount=fact.amount,
+            currency=fact.currency,
+            moments=frozenset({fact.occurred_at}),
+            campaign=fact.campaign,
+        )
+
+
 MUST_MAKE: dict[type[Fact], Callable[[Heard], Iterator[Movement]]] = {
     Paid: _paid,
-    CheckoutChanged: _checkout,
+    CheckoutChanged: _nothing,
     RefundChanged: _refund,
+    MonthlyCheckout: _nothing,
+    RecurringChanged: _nothing,
+    InvoiceSeen: _nothing,
+    InvoicePaid: _paid,
+    DisputeChanged: _disputed,
+    ChargeSettled: _nothing,
+    TransactionSeen: _transaction,
+    PayoutChanged: _nothing,
+    OfflineReceived: _told_by_staff,
+    Adjusted: _told_by_staff,
 }
 
-SUBJECTS: dict[type[Fact], str] = {CheckoutChanged: "checkout", RefundChanged: "refund"}
+SUBJECTS: dict[type[Fact], str] = {
+    CheckoutChanged: "checkout",
+    RefundChanged: "refund",
+    MonthlyCheckout: "checkout",
+    RecurringChanged: "subscription",
+    InvoiceSeen: "invoice",
+    InvoicePaid: "invoice",
+    DisputeChanged: "dispute",
+    ChargeSettled: "charge",
+    TransactionSeen: "transaction",
+    PayoutChanged: "payout",
+    OfflineReceived: "reference",
+    Adjusted: "reference",
+}
 """Where a fact names the object that its row is filed under."""
 
-LASTING: dict[type[Fact], tuple[str, ...]] = {RefundChanged: ("payment", "amount", "currency", "created")}
+LASTING: dict[type[Fact], tuple[str, ...]] = {
+    RefundChanged: ("payment", "amount", "currency", "created"),
+    MonthlyCheckout: ("recurring_gift",),
+    RecurringChanged: ("recurring_gift",),
+    InvoiceSeen: ("recurring_gift", "subscription"),
+    DisputeChanged: ("payment", "currency"),
+    TransactionSeen: ("type", "amount", "fee", "net", "currency", "created"),
+    PayoutChanged: ("amount", "currency", "created"),
+    OfflineReceived: ("gift", "campaign", "amount", "currency", "occurred_at"),
+    Adjusted: ("gift", "campaign", "amount", "currency", "occurred_at"),
+}
 """What does not change between two sightings of one object."""

@@ -1,20 +1,27 @@
 """Small books with everything in them that can be booked, waits, or was decided about; made through the front door."""
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
-from donations import inbox, processors, projections
-from donations.models import Campaign, Donor, Follower, Gift, GiftState, InboxEvent, RefundRequest
+from donations import closing, inbox, offline, processors, projections
+from donations.models import Campaign, Donor, Follower, Gift, GiftState, InboxEvent, RecurringGift, RefundRequest
+from donations.periods import Month
 from donations.processors.base import CheckoutOrder
 from tests.factories import (
     Event,
+    charge_event,
     checkout_event,
     deliver,
+    dispute_event,
     event,
     make_campaign,
     make_gift,
+    make_recurring_gift,
     make_staff,
+    movement,
+    payout_event,
     refund_event,
+    transaction_event,
 )
 
 BEGINS = datetime(2024, 10, 20, tzinfo=UTC)
@@ -30,12 +37,15 @@ def make_books(rng: random.Random, gifts: int = 40) -> None:
     ]
     given = [_gift(rng, campaign) for _ in range(gifts) for campaign in [rng.choice(campaigns)]]
     told = [told for gift in given for told in _life(rng, gift)]
+    told += [told for number, campaign in enumerate(campaigns) for told in _monthly(rng, campaign, number)]
     rng.shuffle(told)
     deliver(*told, *_strangers(rng, given))
     inbox.drain()
     _decide(rng)
     _ask_for_refunds(rng)
     _follow(campaigns)
+    _enter(campaigns)
+    _close(campaigns)
     _erase_some_bodies(rng)
 
 
@@ -77,7 +87,7 @@ def _life(rng: random.Random, gift: Gift) -> list[Event]:
     later = at + timedelta(days=rng.randrange(1, 20))
     match kind:
         case "paid":
-            return [paid, *_refunds(rng, gift, later)]
+            return [paid, *_refunds(rng, gift, later), *_settled(rng, gift, at), *_disputed(rng, gift, later)]
         case "delayed":
             settled = checkout_event(gift, "checkout.session.async_payment_succeeded", at=later)
             return [checkout_event(gift, paid=False, at=at), settled]
@@ -118,6 +128,74 @@ def _refunds(rng: random.Random, gift: Gift, at: datetime) -> list[Event]:
     return told
 
 
+def _settled(rng: random.Random, gift: Gift, at: datetime) -> list[Event]:
+    """Perhaps its charge, its transaction, and the payout that carried it; the account is in dollars."""
+    if rng.random() < 0.5:
+        return []
+    number, payout = f"txn_{gift.pk[5:]}", f"po_{gift.pk[5:]}"
+    told = movement(number, gift.total, fee=rng.randrange(1, 900), at=at)
+    statuses = rng.choice([["pending"], ["in_transit", "paid"], ["paid", "failed"]])
+    return [
+        charge_event(gift, number),
+        transaction_event(gift, told),
+        transaction_event(gift, told, payout=payout),
+        *(payout_event(payout, told["net"], status=status, kind=f"payout.{status}") for status in statuses),
+    ]
+
+
+def _disputed(rng: random.Random, gift: Gift, at: datetime) -> list[Event]:
+    """Perhaps a dispute that is lost, or is won: then all or half of it comes back."""
+    if rng.random() < 0.6:
+        return []
+    of_gift = f"txn_dispute{gift.pk[5:]}"
+    taken = movement(of_gift, -gift.total, fee=1500, at=at, type="adjustment")
+    back = movement(f"{of_gift}back", gift.total // rng.choice([1, 2]), at=at + timedelta(days=3), type="adjustment")
+    told = [dispute_event(gift, taken, at=at)]
+    return told if rng.random() < 0.5 else [*told, dispute_event(gift, taken, back, status="won", at=at)]
+
+
+def _monthly(rng: random.Random, campaign: Campaign, number: int) -> list[Event]:
+    """An arrangement that began at its checkout, paid an invoice, failed one, and goes on or ends."""
+    arrangement = make_recurring_gift(campaign, rng.randrange(500, 5000), reference=f"recurring_{number}")
+    at, subscription, payment = _moment(rng), f"sub_{number}", f"pi_monthly{number}"
+    ours = {"recurring_gift": arrangement.pk, "campaign": campaign.pk}
+    invoice = {"id": f"in_{number}", "hosted_invoice_url": "https://pay.example.org/in"}
+    invoice |= {"parent": {"subscription_details": {"subscription": subscription, "metadata": ours}}}
+    paid = {"id": f"inpay_{number}", "invoice": invoice["id"], "amount_paid": arrangement.total}
+    paid |= {"currency": campaign.currency.lower(), "payment": {"payment_intent": payment}}
+    session = {"id": f"cs_monthly{number}", "mode": "subscription", "subscription": subscription, "metadata": ours}
+    _ask_for(arrangement, session["id"], at)
+    return [
+        event("checkout.session.completed", session, at=at),
+        event("invoice.paid", invoice, at=at),
+        event("invoice.payment_failed", {**invoice, "id": f"in_failed{number}"}, at=at + timedelta(days=31)),
+        event("invoice_payment.paid", paid, at=at),
+        *(
+            event("customer.subscription.updated", {"id": subscription, "status": status, "metadata": ours}, at=then)
+            for status, then in [("active", at), (rng.choice(["past_due", "canceled"]), at + timedelta(days=31))]
+        ),
+    ]
+
+
+def _ask_for(arrangement: RecurringGift, checkout: str, at: datetime) -> None:
+    order = CheckoutOrder(
+        reference=arrangement.pk,
+        monthly=True,
+        campaign=arrangement.campaign_id,
+        campaign_name=arrangement.campaign.name,
+        amount=arrangement.amount,
+        fee_cover=arrangement.fee_cover,
+        currency=arrangement.currency,
+        email="",
+        success_url="http://testserver/",
+        cancel_url="http://testserver/",
+        expires_at=at,
+    )
+    arrangement.checkout_parameters = processors.default().checkout_parameters(order)
+    arrangement.checkout_id = checkout
+    arrangement.save(update_fields=["checkout_parameters", "checkout_id"])
+
+
 def _strangers(rng: random.Random, given: list[Gift]) -> list[Event]:
     """What is not ours, of the other mode, malformed, too early, or of no meaning for the books."""
     unpaid = next(gift for gift in given)
@@ -130,7 +208,8 @@ def _strangers(rng: random.Random, given: list[Gift]) -> list[Event]:
         wrong_mode,
         checkout_event(unpaid, amount_total="much"),
         refund_event(unpaid, 100, payment="pi_early", refund="re_early"),
-        event("payout.paid", {"id": "po_1"}),
+        transaction_event(None, movement("txn_account", -700, fee=0, type="stripe_fee", source="fee_1")),
+        charge_event(unpaid, "txn_never", payment_intent="pi_x"),
         event("customer.created", {"id": "cus_1"}),
     ]
 
@@ -161,6 +240,25 @@ def _follow(campaigns: list[Campaign]) -> None:
     for number, campaign in enumerate(campaigns):
         donor = Donor.objects.create(email=f"follower{number}@example.org")
         projections.confirm_follower(Follower.objects.create(donor=donor, campaign=campaign, livemode=False))
+
+
+def _enter(campaigns: list[Campaign]) -> None:
+    """Offline gifts, an adjustment of one, and one of a campaign."""
+    staff, day = make_staff(), date(2024, 11, 18)
+    for campaign in campaigns:
+        told = {"campaign": campaign, "day": day, "user": staff}
+        given = offline.record_gift(
+            amount=7_000, method="cash", reference=f"BOX {campaign.pk}", reason="in the box", **told
+        )
+        offline.record_adjustment(amount=-500, gift=given.gift, reference="BANK 1", reason="a false note", **told)
+        offline.record_adjustment(amount=300, reference="BANK 2", reason="rounding", **told)
+
+
+def _close(campaigns: list[Campaign]) -> None:
+    """October, in spite of what is open."""
+    for campaign in campaigns:
+        month = Month(2024, 10)
+        closing.close(campaign=campaign, month=month, user=make_staff(), in_spite_because="as far as we know")
 
 
 def _erase_some_bodies(rng: random.Random) -> None:

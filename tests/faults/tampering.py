@@ -30,6 +30,7 @@ from django.db.models import Model
 
 from donations import invariants, periods
 from donations.models import (
+    BalanceTransaction,
     Campaign,
     DailyRollup,
     Follower,
@@ -37,7 +38,10 @@ from donations.models import (
     GiftState,
     InboxEvent,
     LedgerEntry,
+    MonthStatement,
     MonthTotal,
+    Payout,
+    RecurringGift,
     RefundRequest,
     guards,
 )
@@ -187,7 +191,9 @@ COLUMNS: dict[type[Model], dict[str, Change]] = {
         "tier": one_of("500.00", "2500.00", "custom"),
         "payment": text,
         "confirmed_at": moment,
-        **dict.fromkeys(["charged", "refunded", "disputed", "counted", "awaiting", "refund_requested"], amount),
+        **dict.fromkeys(
+            ["charged", "refunded", "disputed", "adjusted", "counted", "awaiting", "refund_requested"], amount
+        ),
     },
     MonthTotal: {
         "campaign_id": another(Campaign),
@@ -232,6 +238,25 @@ COLUMNS: dict[type[Model], dict[str, Change]] = {
         "tier": one_of("500.00", "2500.00", "custom"),
     },
     RefundRequest: {"amount": amount, "gift_id": another(Gift), "status": one_of("refused", "failed")},
+    RecurringGift: {
+        "amount": amount,
+        "currency": one_of(*CURRENCIES),
+        "campaign_id": another(Campaign),
+        "status": one_of(*RecurringGift.Status.values),
+        "subscription": text,
+        "heard_at": moment,
+        "ended_at": moment,
+    },
+    BalanceTransaction: {
+        "currency": one_of(*CURRENCIES),
+        "fee": amount,
+        "created": moment,
+        "gift_id": another(Gift),
+        "payout": text,
+        "livemode": flipped,
+    },
+    Payout: {"status": one_of(*Payout.Status.values), "amount": amount, "arrival": moment, "reconciled": flipped},
+    MonthStatement: {"rows": amount, "sha256": text, "newest_entry": amount, "month": month},
     Follower: {"campaign_id": another(Campaign), "confirmed_month": month, "livemode": flipped},
 }
 WEIGHTS = {LedgerEntry: 30, InboxEvent: 25, GiftState: 12, MonthTotal: 8, DailyRollup: 8, Gift: 10, RefundRequest: 4}
@@ -357,11 +382,11 @@ def taken_back() -> Iterator[None]:
 
 
 def switch_guards_off() -> None:
-    names = [*guards.NAMES, "ledger_no_truncate"] if connection.vendor == "postgresql" else guards.NAMES
-    where = f" ON {guards.LEDGER}" if connection.vendor == "postgresql" else ""
+    on_postgresql = connection.vendor == "postgresql"
     with connection.cursor() as cursor:
-        for name in names:
-            cursor.execute(f"DROP TRIGGER {name}{where}")
+        for name in [*guards.NAMES, *(guards.ON_POSTGRESQL_TOO if on_postgresql else [])]:
+            table = guards.LEDGER if name.startswith("ledger") else guards.STATEMENTS
+            cursor.execute(f"DROP TRIGGER {name}{f' ON {table}' if on_postgresql else ''}")
 
 
 def findings() -> Iterator[invariants.Finding]:
