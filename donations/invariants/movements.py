@@ -29,7 +29,7 @@ class Movement:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A fact, and all processed facts of the same subject, itself among them."""
+    """A fact, and where its kind is TOLD_TOGETHER, all processed facts of the same subject, itself among them."""
 
     fact: Fact
     alike: tuple[Fact, ...]
@@ -85,6 +85,9 @@ MUST_MAKE: dict[type[Fact], Callable[[Heard], Iterator[Movement]]] = {
     CheckoutChanged: _checkout,
     RefundChanged: _refund,
 }
+
+TOLD_TOGETHER: frozenset[type[Fact]] = frozenset({RefundChanged})
+"""Kinds of fact of which several, of one subject, together tell what must stand in the ledger."""
 
 SUBJECTS: dict[type[Fact], str] = {CheckoutChanged: "checkout", RefundChanged: "refund"}
 """Where a fact names the object that its row is filed under."""
