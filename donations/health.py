@@ -33,12 +33,20 @@ class Result:
 # ---- checks
 
 
-def claim(kind: str, *, every: timedelta) -> bool:
-    """Whether this check is due and now ours: of several processes one runs it."""
+EVERY = {
+    CheckResult.Kind.BOOKS: timedelta(minutes=10),
+    CheckResult.Kind.RECONCILE: timedelta(hours=1),
+    CheckResult.Kind.DELIVERIES: timedelta(hours=1),
+}
+LEASE = timedelta(hours=1)  # of a check whose process died, another one is begun then
+
+
+def claim(kind: str) -> bool:
+    """Whether this check is due and now ours: of several processes one runs it. It is due again after it was kept."""
     now = timezone.now()
     CheckResult.objects.get_or_create(kind=kind, defaults={"due_at": now})
     # The condition decides between two processes: one of them changes the row.
-    return bool(CheckResult.objects.filter(kind=kind, due_at__lte=now).update(due_at=now + every))
+    return bool(CheckResult.objects.filter(kind=kind, due_at__lte=now).update(due_at=now + LEASE))
 
 
 def keep(kind: str, result: Result) -> None:
@@ -48,6 +56,7 @@ def keep(kind: str, result: Result) -> None:
         row, _ = CheckResult.objects.select_for_update(no_key=True).get_or_create(kind=kind, defaults={"due_at": now})
         if row.is_equal is not is_equal:
             row.is_equal, row.since = is_equal, now
+        row.due_at = now + EVERY[CheckResult.Kind(kind)]
         row.finished_at, row.findings, row.checked = now, result.findings, dict(result.checked)
         row.words = "\n".join(result.words[:WORDS_KEPT])
         row.unseen, row.longest_gap = result.unseen, result.longest_gap

@@ -95,6 +95,7 @@ def local_date(instant: datetime, zone: str) -> date:
     return max(day, Month.of(instant, zone).first_day)
 
 
+@lru_cache(maxsize=1024)
 def is_zone(name: str) -> bool:
     """Whether the tz database has a zone of this name."""
     return name in zoneinfo.available_timezones()

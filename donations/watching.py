@@ -7,7 +7,6 @@ may call it: each check is claimed by one.
 import logging
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
 
 from donations import health, invariants
 from donations.health import Result
@@ -17,8 +16,6 @@ from donations.selectors import health as wellbeing
 
 log = logging.getLogger(__name__)
 Kind = CheckResult.Kind
-BOOKS_EVERY = timedelta(minutes=10)
-DELIVERIES_EVERY = timedelta(hours=1)
 
 
 def check_books(tell: Callable[[Finding], object] | None = None) -> Result:
@@ -39,8 +36,8 @@ def check_books(tell: Callable[[Finding], object] | None = None) -> Result:
 
 
 def check_books_if_due() -> bool:
-    """Check the books unless that was done within ten minutes, or is being done; whether it was done now."""
-    if not health.claim(Kind.BOOKS, every=BOOKS_EVERY):
+    """Check the books unless that was done within ten minutes, or another process is at it; whether it was done now."""
+    if not health.claim(Kind.BOOKS):
         return False
     check_books()
     return True
@@ -48,6 +45,6 @@ def check_books_if_due() -> bool:
 
 def look() -> None:
     """Learn once an hour how often the processor calls, and begin and end alerts."""
-    if health.claim(Kind.DELIVERIES, every=DELIVERIES_EVERY):
+    if health.claim(Kind.DELIVERIES):
         health.keep(Kind.DELIVERIES, Result(findings=0, longest_gap=wellbeing.longest_gap()))
     health.note(wellbeing.troubles(wellbeing.health()))

@@ -208,7 +208,8 @@ CELERY_BEAT_SCHEDULE = {
     # Expires at once: a drain that waited in the queue does nothing that the next one does not do.
     "drain": {"task": "donations.drain", "schedule": 1.0, "options": {"expires": 1.0}},
     "watch": {"task": "donations.watch", "schedule": 60.0, "options": {"expires": 60.0}},
-    "check-books": {"task": "donations.check_books", "schedule": 600.0, "options": {"expires": 600.0}},
+    # It looks whether the check is due, which it is ten minutes after the last one ended.
+    "check-books": {"task": "donations.check_books", "schedule": 60.0, "options": {"expires": 60.0}},
     "send-mail": {"task": "donations.send_mail", "schedule": 5.0, "options": {"expires": 5.0}},
 }
 CELERY_BEAT_SCHEDULE |= {

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.core import mail
 from django.core.management import CommandError, call_command
+from django.db.models import F
 from django.utils import timezone
 
 from donations import health, inbox, outbox, watching
@@ -54,6 +55,14 @@ def test_of_two_processes_one_runs_a_check_that_is_due() -> None:
     assert not watching.check_books_if_due()
     CheckResult.objects.update(due_at=timezone.now())
     assert watching.check_books_if_due()
+
+
+def test_a_check_that_is_under_way_is_not_begun_by_another_process() -> None:
+    assert health.claim("books")
+    CheckResult.objects.update(due_at=F("due_at") - timedelta(minutes=50))
+    assert not health.claim("books")
+    CheckResult.objects.update(due_at=F("due_at") - timedelta(minutes=10))
+    assert health.claim("books")
 
 
 def test_since_stays_while_the_answer_stays() -> None:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from donations.invariants.movements import Heard
+from donations.invariants.movements import TOLD_TOGETHER, Heard
 from donations.models import InboxEvent
 from donations.processors.base import Fact, fact_from_json
 
@@ -14,7 +14,7 @@ Subject = tuple[str, str]
 
 @dataclass(slots=True)
 class Facts:
-    """The facts of a page's rows by number, and of all processed rows of the same subjects."""
+    """The facts of a page's rows by number; where several tell together, those of all processed rows of a subject."""
 
     of_row: dict[int, Fact] = field(default_factory=dict)
     of_subject: defaultdict[Subject, list[Fact]] = field(default_factory=lambda: defaultdict(list))
@@ -24,7 +24,7 @@ class Facts:
         fact = self.of_row.get(row.pk)
         if fact is None:
             return None
-        alike = self.of_subject[row.processor, row.subject] if row.subject else []
+        alike = self.of_subject.get((row.processor, row.subject), [])
         return Heard(fact, tuple(alike) if fact in alike else (*alike, fact))
 
 
@@ -36,7 +36,8 @@ def facts_of(rows: Iterable[InboxEvent]) -> Facts:
         fact = stored_fact(row)
         if fact is not None:
             found.of_row[row.pk] = fact
-            subjects.add(row.subject)
+            if type(fact) in TOLD_TOGETHER:
+                subjects.add(row.subject)
     alike = InboxEvent.objects.filter(subject__in=subjects - {""}, state=State.PROCESSED, facts__isnull=False)
     for row in alike.only("processor", "subject", "facts"):
         fact = stored_fact(row)

@@ -50,7 +50,7 @@ class Movement:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A fact, and all processed facts of the same subject, itself among them."""
+    """A fact, and where its kind is TOLD_TOGETHER, all processed facts of the same subject, itself among them."""
 
     fact: Fact
     alike: tuple[Fact, ...]
@@ -175,6 +175,9 @@ MUST_MAKE: dict[type[Fact], Callable[[Heard], Iterator[Movement]]] = {
     OfflineReceived: _told_by_staff,
     Adjusted: _told_by_staff,
 }
+
+TOLD_TOGETHER: frozenset[type[Fact]] = frozenset({RefundChanged, InvoicePaid, DisputeChanged})
+"""Kinds of fact of which several, of one subject, together tell what must stand: of an invoice also whose it is."""
 
 SUBJECTS: dict[type[Fact], str] = {
     CheckoutChanged: "checkout",

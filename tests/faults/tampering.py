@@ -421,12 +421,12 @@ def tamper(rng: random.Random, edits: int, tell: Callable[[str], object] = lambd
             assert list(findings()) == []
             upto = min(edits, done + BOOKS_LAST)
             while done < upto:
-                done += _tamper_once(rng, report)
+                done += _tamper_once(rng, report, tell)
             tell(f"{done:,} edits, {report.fared['found']:,} found, {len(report.missed)} missed")
     return report
 
 
-def _tamper_once(rng: random.Random, report: Report) -> int:
+def _tamper_once(rng: random.Random, report: Report, tell: Callable[[str], object]) -> int:
     edit = choose(rng)
     if edit is None:
         return 0
@@ -444,6 +444,7 @@ def _tamper_once(rng: random.Random, report: Report) -> int:
         found = next(findings(), None)
         if found is None:
             report.missed.append(str(edit))
+            tell(f"MISSED {edit}")
         else:
             report.by_invariant[found.invariant] += 1
         report.fared["found" if found else "missed"] += 1
