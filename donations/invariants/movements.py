@@ -176,9 +176,6 @@ MUST_MAKE: dict[type[Fact], Callable[[Heard], Iterator[Movement]]] = {
     Adjusted: _told_by_staff,
 }
 
-TOLD_TOGETHER: frozenset[type[Fact]] = frozenset({RefundChanged, InvoicePaid, DisputeChanged})
-"""Kinds of fact of which several, of one subject, together tell what must stand: of an invoice also whose it is."""
-
 SUBJECTS: dict[type[Fact], str] = {
     CheckoutChanged: "checkout",
     RefundChanged: "refund",
@@ -207,3 +204,6 @@ LASTING: dict[type[Fact], tuple[str, ...]] = {
     Adjusted: ("gift", "campaign", "amount", "currency", "occurred_at"),
 }
 """What does not change between two sightings of one object."""
+
+TOLD_TOGETHER: frozenset[type[Fact]] = frozenset({InvoicePaid, *LASTING})
+"""Kinds of fact of which several, of one subject, are held against one another: of an invoice also whose it is."""
