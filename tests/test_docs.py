@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.__main__ import NAMES as FAULTS
+
 ROOT = Path(__file__).resolve().parent.parent
 OPERATING = (ROOT / "docs/operating.md").read_text()
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
@@ -90,3 +92,8 @@ def test_every_field_of_the_meter_is_documented() -> None:
     text = (ROOT / "docs/embedding.md").read_text()
     for field in sample:
         assert f"| `{field}` |" in text, field
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_is_documented(name: str) -> None:
+    assert f"| `./dev faults {name}` |" in (ROOT / "docs/reliability.md").read_text()
