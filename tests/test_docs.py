@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.__main__ import NAMES as FAULTS
+
 ROOT = Path(__file__).resolve().parent.parent
 OPERATING = (ROOT / "docs/operating.md").read_text()
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
@@ -109,3 +111,8 @@ def test_every_invariant_is_documented() -> None:
     assert len(named) > 15
     for name in {one or other for one, other in named}:
         assert f"| `{name}` |" in text, name
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_is_documented(name: str) -> None:
+    assert f"| `./dev faults {name}` |" in (ROOT / "docs/reliability.md").read_text()
