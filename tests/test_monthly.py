@@ -279,6 +279,14 @@ def test_a_donor_who_is_told_only_after_the_first_gift_gets_its_receipt(monthly:
     assert f"/manage/{monthly.pk}:" in letter.body
 
 
+def test_a_receipt_of_a_monthly_gift_tells_the_fee_cover_apart(campaign: Campaign) -> None:
+    told(*first_month(make_recurring_gift(campaign, fee_cover=61)))
+    letters()
+    [letter] = mail.outbox
+    assert "We received 10.61 $ for “" in letter.body
+    assert "your monthly gift of 10 $,\nand 0.61 $ that you added for the payment service's fee." in letter.body
+
+
 def renewal_fails(monthly: RecurringGift, kind: str, number: int = 1) -> Event:
     return invoice_event(monthly, f"invoice.payment_{kind}", invoice="in_2", at=DECEMBER + timedelta(days=number))
 

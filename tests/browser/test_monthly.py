@@ -79,6 +79,22 @@ def test_nothing_to_pay_is_offered_once_and_not_each_month(page: Page, home: Hou
     expect(page.get_by_role("button", name="Continue to secure payment")).to_be_visible()
 
 
+def test_the_box_reckons_with_the_choice_that_counts(staff_page: Page, home: House) -> None:
+    page, label = staff_page, staff_page.locator("label[for=cover]")
+    page.goto(f"{home.site}/give/general/")
+    choose(page, "500 $")
+    expect(label).to_contain_text("Add 15.24 $ so")
+    choose(page, "Monthly")
+    choose(page, "10 $")
+    page.get_by_role("checkbox", name="Add 0.61 $ so that all of my gift arrives").check()
+    expect(page.get_by_text("You pay 10.61 $ each month.")).to_be_visible()
+    choose(page, "Other amount")
+    page.locator("input[name=monthly_amount]").fill("25")
+    expect(page.get_by_text("You pay 26.06 $ each month.")).to_be_visible()
+    choose(page, "One time")
+    expect(page.get_by_text("You pay 515.24 $ in all.")).to_be_visible()
+
+
 def test_the_choice_is_made_with_the_keyboard(page: Page, home: House) -> None:
     page.goto(f"{home.site}/give/general/")
     page.locator("input[name=frequency][value=once]").focus()
