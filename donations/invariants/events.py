@@ -205,7 +205,12 @@ def facts_agree_with_their_row(event: Event) -> Told:
     for name, value in beside.items():
         if getattr(fact, name, value) != value:
             yield f"its facts and its row disagree about {name}", ASK_AGAIN
-    gift = event.gifts.get(getattr(fact, "gift", row.gift_reference))
+    named = getattr(fact, "gift", row.gift_reference)
+    gift, filed_under = event.gifts.get(named), event.gifts.get(row.gift_reference)
+    # A second payment that staff accept names the first gift, and is a gift of its own.
+    is_second = filed_under is not None and filed_under.source == "paid twice" and gift is not None
+    if row.state == State.PROCESSED and named != row.gift_reference and not is_second:
+        yield "its facts name another gift than the one that it is filed under", ASK_AGAIN
     if gift and row.subject[:3] == (gift.checkout_id or "")[:3] and row.subject != gift.checkout_id:
         yield "it is of another checkout than its gift", ASK_AGAIN
     campaign = getattr(fact, "campaign", "")
