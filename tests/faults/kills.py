@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -224,6 +225,8 @@ def begin(name: str) -> Event:
     scene = SCENES[name](make_cast())
     for event in scene.before:
         receive_and_process(event)
+    # What waits is not due by the clock while the scene is played again and again: the same lines are executed.
+    InboxEvent.objects.filter(state=InboxEvent.State.WAITING).update(next_try_at=timezone.now() + timedelta(hours=1))
     return scene.event
 
 
