@@ -426,7 +426,7 @@ def fact_from_json(stored: dict[str, Any]) -> Fact:
     """The fact that `fact_to_json` wrote."""
     fields = _with_times({name: value for name, value in stored.items() if name != "kind"})
     if "movements" in fields:
-        fields["movements"] = tuple(Movement(**_with_times(movement)) for movement in fields["movements"])
+        fields["movements"] = tuple(Movement(**_with_times(dict(movement))) for movement in fields["movements"])
     return FACTS[stored["kind"]](**fields)
 
 
