@@ -189,6 +189,16 @@ def facts_are_what_the_body_says(event: Event) -> Told:
         yield "its stored facts are not what its body says", READ_AGAIN
 
 
+def staff_told_of_just_this(event: Event) -> Told:
+    """An event of staff is named after what it tells: its kind, and its reference with its campaign."""
+    row, fact = event.row, event.fact
+    if row.origin != Origin.STAFF or not isinstance(fact, (OfflineReceived, Adjusted)):
+        return
+    kind = "offline_gift" if isinstance(fact, OfflineReceived) else "adjustment"
+    if (row.type, row.event_id) != (kind, f"staff:{kind}:{fact.reference}"):
+        yield "it is named otherwise than what it tells", ASK_AGAIN
+
+
 def facts_agree_with_their_row(event: Event) -> Told:
     """Where the body was erased, facts still agree with the columns beside them, and with their gift."""
     row, fact = event.row, event.fact
@@ -372,6 +382,7 @@ def settlements_are_kept(event: Event) -> Told:
 INVARIANTS: tuple[Callable[[Event], Told], ...] = (
     body_is_as_received,
     facts_are_what_the_body_says,
+    staff_told_of_just_this,
     facts_agree_with_their_row,
     sightings_agree,
     state_has_its_reason,

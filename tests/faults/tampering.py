@@ -337,6 +337,8 @@ def _why_harmless(row: Model, column: str, after: Any) -> str:
         return "another event that tells of the same movement"
     if isinstance(row, InboxEvent) and column == "facts" and _reads_the_same(row.facts, after):
         return "facts that read the same"
+    if isinstance(row, InboxEvent) and row.body is None and row.processor == "offline" and column == "created":
+        return "when staff entered it, of an event whose body is erased: nothing is left to compare it with"
     if isinstance(row, InboxEvent) and row.body is None and column in _labels(row, after):
         return "a label of an event whose body is erased: nothing is left to compare it with"
     return ""
