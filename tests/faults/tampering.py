@@ -272,6 +272,8 @@ REMOVALS = 0.08
 def choose(rng: random.Random) -> Edit | None:
     """A random edit of the books; None where the choice came to nothing."""
     model = rng.choices(list(COLUMNS), [WEIGHTS.get(model, 3) for model in COLUMNS])[0]
+    if not model._default_manager.exists():
+        return None
     if model in REMOVED and rng.random() < REMOVALS:
         row = _row(rng, model)
         return Edit(row, None, _why_missed_by_nobody(row))
