@@ -224,7 +224,11 @@ def test_every_event_and_answer_of_a_flow_is_as_described(
 def _check_list(stripe_says: Description, box: Sandboxed, path: str, query: str = "?limit=100") -> None:
     listed = box.api("GET", path + query).json
     assert stripe_says.response_errors("GET", path, 200, listed) == []
+    # An event of thirty days ago may be forgotten between the two calls.
+    forgets = box.clock.seconds() - 30 * 86_400 + 60
     for item in listed["data"]:
+        if path == "/v1/events" and item["created"] < forgets:
+            continue
         one = box.api("GET", f"{path}/{item['id']}").json
         assert stripe_says.response_errors("GET", f"{path}/{item['id']}", 200, one) == []
 
