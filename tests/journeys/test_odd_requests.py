@@ -394,7 +394,7 @@ def stored_at_rest(folder: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def has_looked_at_itself(folder: Path) -> bool:
-    """Whether all that the site does by itself soon after it starts is done; each comes again in ten minutes or more."""
+    """Whether all that the site does by itself soon after it starts is done; it comes again in ten minutes or more."""
     with closing(sqlite3.connect(f"file:{folder}/db.sqlite3?mode=ro", uri=True)) as database:
         counts = (
             "SELECT count(*) FROM donations_reconciliation WHERE finished_at IS NOT NULL",
