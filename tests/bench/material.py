@@ -127,7 +127,8 @@ def fill(first: int, count: int) -> None:
         )
         cursor.execute(
             "INSERT INTO donations_giftstate (gift_id, status, campaign_id, campaign_month, local_date, livemode, "
-            "currency, tier, payment, confirmed_at, charged, refunded, disputed, adjusted, counted, awaiting, refund_requested) "
+            "currency, tier, payment, confirmed_at, charged, refunded, disputed, adjusted, counted, awaiting, "
+            "refund_requested) "
             f"SELECT 'gift_' || {KEY}, 'confirmed', 'general', '2024-11', '2024-11-18', false, 'USD', '500.00', "
             f"'pi_' || {KEY}, %s, 50000, 0, 0, 0, 50000, 0, 0 FROM generate_series(%s, %s) i",
             [MOMENT, first, last],
