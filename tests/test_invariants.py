@@ -132,6 +132,7 @@ def facts_changed(kind: str, **values: Any) -> Lie:
 PAID = {"state": "processed", "facts__kind": "paid"}
 GIFT = {"kind": "gift"}
 LIES: dict[str, Lie] = {
+    "staff_told_of_just_this": changed(InboxEvent, {"origin": "staff"}, type="other"),
     "body_is_as_received": changed(InboxEvent, PAID | {"body__isnull": False}, body=b"{}"),
     "facts_are_what_the_body_says": changed(InboxEvent, PAID | {"body__isnull": False}, payment="pi_other"),
     "facts_agree_with_their_row": body_gone_and_facts_changed,
