@@ -1,5 +1,6 @@
 """What every test run shares: the rule on skips, and one seed for all randomness."""
 
+import gc
 import os
 import random
 from collections.abc import Generator
@@ -53,6 +54,31 @@ def ledger_can_be_flushed(request: pytest.FixtureRequest) -> Generator[None]:
         with connection.cursor() as cursor:
             for statement in MADE_TO_BE_FLUSHED[connection.vendor]:
                 cursor.execute(statement)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What needs no database of the site is the same on each: it runs with SQLite, and not a second time."""
+    if connection.vendor == "sqlite":
+        return
+    once = [item for item in items if not uses_database(item)]
+    config.hook.pytest_deselected(items=once)
+    items[:] = [item for item in items if uses_database(item)]
+
+
+def uses_database(item: pytest.Item) -> bool:
+    """Whether a test asks for the site's database, or says that it is about one."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    return bool(
+        fixtures & {"db", "transactional_db", "live_server"}
+        or any(item.get_closest_marker(name) for name in ("django_db", "postgres", "redis"))
+    )
+
+
+def pytest_collection_finish() -> None:
+    """What stands now lives as long as the run: the garbage collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

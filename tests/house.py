@@ -1,14 +1,19 @@
 """The whole house in real processes, for stories told over HTTP: site, sandbox and, where grown, a Celery worker."""
 
+import atexit
 import json
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +52,18 @@ class House:
 
     def open(self) -> None:
         """Prepare the database and start everything; returns when site and sandbox answer."""
-        self.manage("migrate", "-v0")
-        self.manage("demo")
-        self.start_sandbox()
-        self.start_site()
+        self.prepare()
+        self.launch_sandbox()
+        self.launch_site()
         if self.redis_url:
             self.start_worker()
+        self.await_sandbox()
+        self.await_site()
+
+    def prepare(self) -> None:
+        """Make the tables and the demo campaign."""
+        self.manage("migrate", "-v0")
+        self.manage("demo")
 
     def start_site(self) -> None:
         self.launch_site()
@@ -68,9 +79,15 @@ class House:
         self._await_answer(self.site + "/healthz")
 
     def start_sandbox(self) -> None:
+        self.launch_sandbox()
+        self.await_sandbox()
+
+    def launch_sandbox(self) -> None:
         state = str(self.folder / "sandbox.sqlite3")
         options = ("--port", self.ports["sandbox"], "--state", state, "--retry-base", "0.2")
         self._start_file("sandbox", "manage.py", "sandbox", *options)
+
+    def await_sandbox(self) -> None:
         self._await_answer(self.sandbox + "/")
 
     def start_worker(self) -> None:
@@ -210,10 +227,43 @@ def eventually(holds: Callable[[], bool], what: str | Callable[[], str], patienc
     raise AssertionError(f"not within {patience} s: {what if isinstance(what, str) else what()}")
 
 
+class EmbeddedHouse(House):
+    """A house on an SQLite file of its own: a copy of one that this process has prepared once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = folder / "db.sqlite3"
+        super().__init__(folder, database_url=f"sqlite:///{self.database}")
+
+    def prepare(self) -> None:
+        shutil.copy(prepared(), self.database)
+
+    def renew(self) -> None:
+        """Make the database what it was when the house was opened, while the house stands; and empty its logs.
+
+        The sandbox keeps what it has: nothing of it is told again.
+        """
+        with closing(sqlite3.connect(prepared())) as first, closing(sqlite3.connect(self.database)) as own:
+            first.backup(own)
+        for log in self.folder.glob("*.log"):
+            os.truncate(log, 0)
+        eventually(lambda: self.meter()["raised"] == 0, "the bar is at its begin")
+
+
+@cache
+def prepared() -> Path:
+    """An SQLite file with all tables and the demo campaign, for as long as this process lasts."""
+    folder = Path(tempfile.mkdtemp(prefix="house-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = folder / "db.sqlite3"
+    House(folder, database_url=f"sqlite:///{file}").prepare()
+    return file
+
+
 @contextmanager
 def house(folder: Path, *, database_url: str = "", redis_url: str = "") -> Iterator[House]:
     """A house for as long as the block lasts; on its own SQLite file unless told otherwise."""
-    built = House(folder, database_url=database_url or f"sqlite:///{folder}/db.sqlite3", redis_url=redis_url)
+    grown = database_url or redis_url
+    built = House(folder, database_url=database_url, redis_url=redis_url) if grown else EmbeddedHouse(folder)
     try:
         built.open()
         yield built

@@ -238,6 +238,7 @@ DOORS: list[tuple[str, int, int, int, int]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)  # hundreds of pages
 def test_each_door_opens_to_those_who_may(
     gift: Gift, quarantined: InboxEvent, follower: Follower, manager: Client, finance: Client, superuser: Client
@@ -450,6 +451,7 @@ def test_a_search_finds_nothing_by_what_is_not_named_in_full(
     assert "1 follower" in words(manager.get(f"{ROOM}/follower/", {"q": "follows@example.org"}, follow=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("room", "term", "count"),
     [
@@ -573,6 +575,7 @@ def test_an_address_does_not_tell_what_its_page_hides(manager: Client, gift: Gif
     assert manager.get(f"{ROOM}/{room}/?{lookup}").status_code == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -1011,6 +1014,7 @@ def test_a_campaign_that_cannot_be_is_refused_in_words(manager: Client, fields: 
     assert not Campaign.objects.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["Nope/Zone", "Europe", "../etc", "/etc/passwd", "", "\x00", "a" * 61])
 def test_a_time_zone_that_cannot_be_is_refused_beside_its_field(manager: Client, campaign: Campaign, zone: str) -> None:
     for address, fields in ((page(campaign), campaign_fields(campaign)), (f"{ROOM}/campaign/add/", campaign_fields())):
@@ -1240,6 +1244,7 @@ LISTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", LISTS)
 def test_a_list_costs_the_same_however_long_it_is(superuser: Client, campaign: Campaign, room: str) -> None:
     rows_for_every_list(2, campaign)
@@ -1283,6 +1288,7 @@ def test_a_list_that_is_longer_than_is_counted_says_so(
 # ---- the strict policy
 
 
+@pytest.mark.slow
 def test_no_page_holds_what_the_policy_forbids(
     superuser: Client, gift: Gift, quarantined: InboxEvent, campaign: Campaign, monthly: RecurringGift
 ) -> None:

@@ -445,6 +445,7 @@ def test_a_malformed_month_is_refused_of_a_bar_that_is_kept(client: Client, gift
 # ---- how far behind
 
 
+@pytest.mark.slow
 def test_the_bar_is_at_most_a_second_behind_the_ledger(client: Client, campaign: Campaign, gift: Gift) -> None:
     seen = told(client)["raised"]
     for amount in (100, 1000):
@@ -550,6 +551,7 @@ def test_while_a_bar_is_made_anew_the_last_one_serves_until_it_is_too_old(
     assert len(make.begun) == 2
 
 
+@pytest.mark.slow
 def test_no_reader_is_ever_served_a_bar_that_was_a_second_old(rng: random.Random) -> None:
     assert FRESH_SECONDS < OLDEST_SECONDS < 1
     make, ages, pauses = Numbers(seconds=0.02), list[float](), [rng.uniform(0.001, 0.1) for _ in range(2000)]

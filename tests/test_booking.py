@@ -155,6 +155,7 @@ def test_a_refund_that_was_never_seen_to_succeed_is_not_booked(paid: Gift, statu
     assert (refunds(), raised()) == ([], 50000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["failed", "canceled"])
 def test_a_refund_that_came_back_is_reversed_in_every_order(gift: Gift, ending: str) -> None:
     refund = {"refund": "re_1", "created": DECEMBER}
@@ -173,6 +174,7 @@ def test_a_refund_that_came_back_is_reversed_in_every_order(gift: Gift, ending: 
     assert (states, month) == ([(gift.pk, "confirmed", 50000, 0, 50000)], 50000)
 
 
+@pytest.mark.slow
 def test_two_sightings_of_a_failure_reverse_once_in_every_order(gift: Gift) -> None:
     refund = {"refund": "re_1", "created": DECEMBER, "at": JANUARY}
     story = [
@@ -194,6 +196,7 @@ def test_a_refund_and_its_failure_in_one_batch_are_both_booked(paid: Gift) -> No
     assert refunds() == [("refund", "re_1", -20000), ("refund_reversal", "re_1", 20000)]
 
 
+@pytest.mark.slow
 def test_refunds_in_several_steps_end_in_one_state_in_every_order(gift: Gift) -> None:
     story = [
         checkout_event(gift),
@@ -362,6 +365,7 @@ def test_no_news_of_a_checkout_lowers_a_paid_gift(paid: Gift, name: str) -> None
     assert projections.drift() == []
 
 
+@pytest.mark.slow
 def test_all_news_of_a_checkout_that_is_paid_in_the_end_say_confirmed_in_every_order(gift: Gift) -> None:
     story = [news(gift, name) for name in (*STATUSES, "async_payment_succeeded")]
     entries, states, month, *_ = the_one_outcome(story)

@@ -479,6 +479,7 @@ def test_monthly_gifts_are_summed_as_they_stand_now(campaign: Campaign, manager:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_the_middle")
 def test_a_thousand_gifts_cost_the_queries_of_ten(
     campaign: Campaign, manager: Client, django_assert_max_num_queries: Any

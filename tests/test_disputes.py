@@ -113,6 +113,7 @@ def test_an_inquiry_moves_no_money(paid: Gift) -> None:
     assert (disputes(), fees(), raised()) == ([], [], 50000)
 
 
+@pytest.mark.slow
 def test_every_order_of_a_payment_and_its_dispute_ends_in_one_state(campaign: Campaign) -> None:
     gift = make_gift(campaign)
     events = [

@@ -76,6 +76,7 @@ def test_any_site_may_frame_the_bar_and_none_the_form(client: Client) -> None:
     assert form.headers["X-Frame-Options"] == "DENY"
 
 
+@pytest.mark.slow
 def test_the_bar_is_at_most_a_second_behind_the_ledger(client: Client) -> None:
     assert client.get(f"/embed/v1/meter.json{MONTH}").json()["raised"] == 50000
     confirm(make_gift(Campaign.objects.get(), 1000), at=datetime(2024, 11, 19, 12, tzinfo=UTC))
@@ -85,6 +86,7 @@ def test_the_bar_is_at_most_a_second_behind_the_ledger(client: Client) -> None:
     assert client.get(f"/embed/v1/meter.json{MONTH}").json()["raised"] == 51000
 
 
+@pytest.mark.slow
 def test_what_strangers_ask_for_is_not_kept(client: Client) -> None:
     for number in range(300):
         client.get(f"/embed/v1/meter.json?campaign=nothing-{number}")

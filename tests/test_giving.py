@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+import stripe
 from django.contrib.auth.models import User
 from django.core import mail
 from django.db import connection
@@ -66,11 +67,12 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def processor(settings: Any) -> Iterator[type[Answers]]:
+def processor(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Answers]]:
+    monkeypatch.setattr(stripe.HTTPClient, "INITIAL_DELAY", 0.01)  # the SDK's own wait before it tries again
     Answers.calls, Answers.status = [], 200
     Answers.answer = {"id": "cs_test_1", "object": "checkout.session", "url": "http://127.0.0.1:1/pay/cs_test_1"}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     settings.STRIPE_API_BASE = f"http://127.0.0.1:{server.server_port}"
     processors.get.cache_clear()
     yield Answers
@@ -101,6 +103,7 @@ def test_a_form_sent_twice_leads_to_one_gift_and_one_checkout(
     assert (Gift.objects.count(), len(processor.calls)) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_double_click_at_a_slow_processor_leads_twice_to_one_checkout(
     campaign: Campaign, settings: Any, tmp_path: Path
 ) -> None:
@@ -226,6 +229,7 @@ def test_the_short_address_takes_along_what_it_was_asked_with(client: Client, ca
     )
 
 
+@pytest.mark.slow
 def test_one_page_starts_so_many_checkouts_and_then_asks_for_one_more_press(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:
@@ -244,6 +248,7 @@ def test_one_page_starts_so_many_checkouts_and_then_asks_for_one_more_press(
     assert send(client, again, tier="custom", amount="9", name="Kept name").status_code == 303
 
 
+@pytest.mark.slow
 def test_the_last_checkout_of_a_used_up_page_still_opens(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:

@@ -179,6 +179,7 @@ def test_one_refused_entry_refuses_all_that_are_posted_with_it(gift: Gift) -> No
     assert rows() == []
 
 
+@pytest.mark.slow
 def test_thousands_of_entries_are_booked_in_chunks(
     gift: Gift, rng: random.Random, django_assert_num_queries: Any
 ) -> None:
@@ -200,6 +201,7 @@ def batches(draw: st.DrawFn) -> list[list[int]]:
     return [order[start:end] for start, end in zip([0, *cuts], [*cuts, len(order)], strict=True)]
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(batches())
 def test_any_order_any_repeats_and_any_batches_make_the_same_rows(split: list[list[int]]) -> None:

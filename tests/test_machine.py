@@ -520,6 +520,7 @@ def house() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.sqlite  # twenty thousand steps need a minute there; what PostgreSQL does alone has tests of its own
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("house")
 def test_the_books_are_right_after_every_step_of_any_story() -> None:

@@ -104,6 +104,7 @@ def outcome(*deliveries: Sequence[Event]) -> tuple[Any, ...]:
 # ---- booking
 
 
+@pytest.mark.slow
 def test_a_first_month_is_booked_once_in_every_order_one_by_one_and_all_at_once(monthly: RecurringGift) -> None:
     events = first_month(monthly)
     natural = outcome(events)
@@ -226,6 +227,7 @@ def test_two_workers_book_each_payment_once(rng: random.Random) -> None:
 # ---- where it stands
 
 
+@pytest.mark.slow
 def test_the_end_outweighs_and_otherwise_the_later_word_stands_in_every_order(monthly: RecurringGift) -> None:
     hours = [NOON + timedelta(hours=number) for number in range(4)]
     life = [

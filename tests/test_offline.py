@@ -464,6 +464,7 @@ steps = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.lists(steps, max_size=14))
 def test_any_sequence_ends_in_the_sums_that_the_ledger_says(sequence: list[tuple[str, int, int]]) -> None:

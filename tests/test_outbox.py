@@ -237,6 +237,7 @@ def test_no_mail_leaves_before_its_booking_is_committed() -> None:
 # ---- a flood of strangers' addresses
 
 
+@pytest.mark.slow
 def test_a_flood_of_follow_mails_is_measured_by_the_hour_and_makes_no_receipt_wait(campaign: Campaign) -> None:
     most = outbox.MOST_FOLLOW_MAILS_AN_HOUR
     for number in range(most + 5):

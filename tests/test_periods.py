@@ -157,6 +157,7 @@ def test_a_month_holds_its_instants_from_its_start_until_the_next_start(instant:
     assert month.start(zone) <= instant < month.next.start(zone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("year", "number"), SAMPLE)
 def test_in_every_zone_a_month_begins_where_the_one_before_ends(year: int, number: int) -> None:
     month = Month(year, number)
@@ -168,6 +169,7 @@ def test_in_every_zone_a_month_begins_where_the_one_before_ends(year: int, numbe
         assert abs(length - timedelta(days=month.days)) <= timedelta(hours=24), zone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["skipped", "twice"])
 def test_a_month_whose_midnight_is_odd_begins_when_the_clocks_first_show_it(kind: str) -> None:
     found = odd_firsts()[kind]
@@ -220,6 +222,7 @@ def test_the_oracle_reads_every_zone() -> None:
     assert almanac.zones() == ZONES
 
 
+@pytest.mark.slow
 def test_months_begin_where_the_files_of_the_tz_database_say(rng: random.Random) -> None:
     """A sample of months of every zone, and all of half a century near whose begin clocks are changed."""
     odd = 0

@@ -202,6 +202,7 @@ def make_all(asked: dict[str, Asked]) -> tuple[dict[str, Gift], list[NewEntry]]:
     return gifts, entries
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(asked=st.lists(asked_gifts(), min_size=1, max_size=4), data=st.data())
 def test_any_order_and_any_batches_count_the_same(asked: list[Asked], data: st.DataObject) -> None:
@@ -393,6 +394,7 @@ def events_of(gift: Gift) -> list[Event]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.data())
 def test_no_sequence_of_deliveries_makes_a_total_drift(data: st.DataObject) -> None:
@@ -489,6 +491,7 @@ def test_what_was_booked_has_no_drift(booked: Campaign) -> None:
     assert (total.raised, total.gifts, total.charged, total.refunded, total.awaiting) == (70000, 2, 80000, 10000, 700)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TAMPERING)
 def test_every_tampering_is_found_said_and_mended(booked: Campaign, kind: str) -> None:
     stood = (totals(), states())
@@ -553,6 +556,7 @@ def test_a_rebuild_keeps_what_was_set_aside_for_refunds(booked: Campaign) -> Non
     assert confirmed().get().refund_requested == 20000
 
 
+@pytest.mark.slow
 @pytest.mark.sqlite
 def test_a_rebuild_copes_with_more_gifts_than_a_statement_takes_parameters(campaign: Campaign) -> None:
     common = {"campaign": campaign, "tier": "custom", "currency": "USD", "amount": 100, "livemode": False}

@@ -114,6 +114,7 @@ def come_back_to_life() -> None:
 # ---- what was missed
 
 
+@pytest.mark.slow
 def test_everything_that_was_missed_comes_back_to_the_cent(box: Sandboxed, campaign: Campaign) -> None:
     made = seeded(box, campaign, 60, refund_every=5, first_days_ago=33)
     row = run()
@@ -134,6 +135,7 @@ def test_what_is_older_than_the_list_of_events_is_found_by_what_was_paid(box: Sa
     }
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_nothing_and_books_nothing(box: Sandboxed, campaign: Campaign) -> None:
     seeded(box, campaign, 12, refund_every=4, first_days_ago=33)
     run()
@@ -202,6 +204,7 @@ def test_a_monthly_gift_that_went_silent_is_asked_after(box: Sandboxed, campaign
     assert arrangement.status == "canceled"
 
 
+@pytest.mark.slow
 def test_disputes_and_refunds_of_long_ago_come_back_by_the_money_that_they_move(
     box: Sandboxed, campaign: Campaign
 ) -> None:
@@ -258,6 +261,7 @@ def test_payments_of_other_software_are_never_counted_and_no_difference(box: San
 # ---- in trouble
 
 
+@pytest.mark.slow
 def test_a_limit_is_respected_as_told_and_everything_is_found(box: Sandboxed, campaign: Campaign) -> None:
     made = seeded(box, campaign, 30)
     box.control("trouble", mode="429", calls=2)
@@ -277,6 +281,7 @@ def test_waits_are_those_that_the_processor_asks_for(box: Sandboxed, campaign: C
     assert waits[3:] == [1.0, 2.0, 4.0, 8.0]
 
 
+@pytest.mark.slow
 def test_a_processor_that_stays_away_stops_the_run_which_goes_on_later(box: Sandboxed, campaign: Campaign) -> None:
     made = seeded(box, campaign, 30)
     box.control("trouble", mode="down", path="GET /v1/checkout", status=500)

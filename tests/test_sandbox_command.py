@@ -47,6 +47,7 @@ def busy() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_says_where_it_is_and_stops_at_once(tmp_path: Path, number: signal.Signals) -> None:
     with command("--port", "0", "--state", str(tmp_path / "new" / "state.sqlite3")) as process:
@@ -62,6 +63,7 @@ def test_it_says_where_it_is_and_stops_at_once(tmp_path: Path, number: signal.Si
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.slow
 def test_a_busy_port_is_one_line_that_says_what_to_do(tmp_path: Path, busy: int) -> None:
     with command("--port", str(busy), "--state", str(tmp_path / "state.sqlite3")) as process:
         output, errors = process.communicate(timeout=20)
@@ -70,6 +72,7 @@ def test_a_busy_port_is_one_line_that_says_what_to_do(tmp_path: Path, busy: int)
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_state_file_belongs_to_one_sandbox(tmp_path: Path) -> None:
     with sandbox(tmp_path), pytest.raises(StateUnusable, match="another sandbox"):
         serve(tmp_path / "state.sqlite3", Target(NOWHERE, SECRET, threads=0))

@@ -59,6 +59,7 @@ def test_waits_double_up_to_a_limit(tmp_path: Path) -> None:
         assert [courier._wait_after(attempts) for attempts in (0, 1, 2, 3, 4, 5, 99)] == [1, 2, 4, 8, 16, 30, 30]
 
 
+@pytest.mark.slow
 def test_a_signature_has_the_time_of_its_own_attempt(tmp_path: Path) -> None:
     with endpoint(500) as hooks, sandbox(tmp_path, url=hooks.url, threads=1, retry_base=1.1) as box:
         box.sdk.checkout.sessions.expire(box.checkout()["id"])

@@ -146,6 +146,7 @@ QUERIES: list[Json] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_page_reads_no_more_of_a_long_list_than_of_a_short_one(box: Sandboxed, query: Json) -> None:
     """Counted in steps of SQLite's own machine, which is the same on any computer."""
@@ -195,6 +196,7 @@ def test_filters_are_joined(box: Sandboxed) -> None:
     assert box.listed("balance_transactions", type="charge", source=source) == []
 
 
+@pytest.mark.slow
 def test_a_plan_is_quick(box: Sandboxed) -> None:
     """Not a measurement: a path that makes them one by one would take a hundred times as long."""
     began = time.process_time()

@@ -53,6 +53,7 @@ def test_many_at_once_are_counted_one_by_one(box: Sandboxed) -> None:
     assert sorted(found) == [200] * 7 + [429] * 5
 
 
+@pytest.mark.slow
 def test_what_is_more_than_so_many_a_second_is_limited(box: Sandboxed) -> None:
     box.control("trouble", mode="429", per_second=3)
     assert statuses(box, 5) == [200, 200, 200, 429, 429]
@@ -60,6 +61,7 @@ def test_what_is_more_than_so_many_a_second_is_limited(box: Sandboxed) -> None:
     assert statuses(box, 1) == [200]
 
 
+@pytest.mark.slow
 def test_the_sdk_tries_again_until_it_is_well(box: Sandboxed) -> None:
     box.control("trouble", mode="down", calls=2, status=500)
     patient = stripe.StripeClient(KEY, base_addresses={"api": box.url}, max_network_retries=2).v1
@@ -123,6 +125,7 @@ def listens(box: Sandboxed) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_nothing_listens_for_a_while(box: Sandboxed) -> None:
     assert box.control("trouble", mode="refused", seconds=0.5)["mode"] == "refused"
     eventually(lambda: not listens(box))

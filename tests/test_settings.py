@@ -113,6 +113,7 @@ def test_a_limit_that_is_no_whole_number_is_refused(start: Any, written: str) ->
         start(LIVE | {"APPROVAL_LIMIT": written})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("debug", ["0", "1"])
 def test_what_django_warns_of_is_logged_once(debug: str) -> None:
     code = "import django, logging; django.setup(); logging.getLogger('django.request').warning('only once')"

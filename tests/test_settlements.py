@@ -146,6 +146,7 @@ def test_the_refund_and_its_failure_have_their_transactions_looked_up(paid: Gift
     assert asked_for() == [("balance_transaction", "txn_failed"), ("balance_transaction", "txn_refund")]
 
 
+@pytest.mark.slow
 def test_every_order_of_a_payment_and_its_fee_ends_in_one_state(campaign: Campaign) -> None:
     gift = make_gift(campaign)
     events = [
@@ -255,6 +256,7 @@ def test_a_payout_is_kept_with_its_amount_and_arrival(campaign: Campaign) -> Non
     assert (row["status"], row["amount"], row["currency"], row["reconciled"]) == ("paid", 48520, "USD", False)
 
 
+@pytest.mark.slow
 def test_a_payout_may_fail_after_it_was_paid_in_any_order(campaign: Campaign) -> None:
     steps = [
         payout_event("po_1", 48520, status="pending", kind="payout.created"),

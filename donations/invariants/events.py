@@ -15,6 +15,7 @@ from donations.processors.base import (
     Adjusted,
     BadDelivery,
     ChargeSettled,
+    CheckoutChanged,
     Fact,
     Interpretation,
     InvoicePaid,
@@ -208,13 +209,15 @@ def facts_agree_with_their_row(event: Event) -> Told:
         yield "its facts cannot be read", ASK_AGAIN
         return
     # Staff tell of a day when it is over; all others of what has just been.
-    beside = {"payment": row.payment} if isinstance(fact, (OfflineReceived, Adjusted)) else _beside(row)
+    beside: dict[str, object] = {} if isinstance(fact, (OfflineReceived, Adjusted)) else {"occurred_at": row.created}
     subject = SUBJECTS.get(type(fact))
     if subject:
         beside[subject] = row.subject
     for name, value in beside.items():
         if getattr(fact, name, value) != value:
             yield f"its facts and its row disagree about {name}", ASK_AGAIN
+    if row.payment != _payment_told(fact, row):
+        yield "its facts and its row disagree about payment", ASK_AGAIN
     named = getattr(fact, "gift", row.gift_reference)
     gift, filed_under = event.gifts.get(named), event.gifts.get(row.gift_reference)
     # A second payment that staff accept names the first gift, and is a gift of its own.
@@ -228,8 +231,13 @@ def facts_agree_with_their_row(event: Event) -> Told:
         yield "its facts name another campaign than its gift", ASK_AGAIN
 
 
-def _beside(row: InboxEvent) -> dict[str, object]:
-    return {"occurred_at": row.created, "payment": row.payment}
+def _payment_told(fact: Fact, row: InboxEvent) -> str:
+    """The payment that a row with these facts is filed under."""
+    if isinstance(fact, OfflineReceived):
+        return fact.reference
+    if isinstance(fact, CheckoutChanged):
+        return row.payment  # one that is not paid yet may have a payment, which its facts leave out
+    return str(getattr(fact, "payment", ""))
 
 
 def sightings_agree(event: Event) -> Told:

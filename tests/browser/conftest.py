@@ -1,4 +1,4 @@
-"""Chromium, and one house for each module's stories."""
+"""Chromium, and the house that its stories are told in."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.house import House, house
+from tests.house import EmbeddedHouse, House
 
 # Accepted by axe as WCAG 2.2 AA; "best-practice" rules are not part of it.
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
@@ -41,10 +41,21 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[House]:
-    with house(tmp_path) as built:
+@pytest.fixture(scope="session")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedHouse]:
+    built = EmbeddedHouse(tmp_path_factory.mktemp("house"))
+    try:
+        built.open()
         yield built
+    finally:
+        built.close()
+
+
+@pytest.fixture
+def home(standing: EmbeddedHouse) -> House:
+    """One house for all stories of a process; each finds it as if it had just been opened."""
+    standing.renew()
+    return standing
 
 
 @pytest.fixture(params=["with JavaScript", "without JavaScript"])

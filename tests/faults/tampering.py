@@ -365,6 +365,8 @@ def _labels(row: InboxEvent, after: Any) -> set[str]:
     told = {"event_id", "type", "body_sha256"}
     if row.facts and row.facts["kind"] == "checkout":
         told.add("payment")
+    if row.facts and "occurred_at" not in row.facts:
+        told.add("created")
     if (
         isinstance(after, dict)
         and row.facts
