@@ -58,7 +58,7 @@ from tests.factories import (
     subscription_event,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.page]
 
 ROOM = "/admin/donations"
 

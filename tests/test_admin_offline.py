@@ -16,7 +16,7 @@ from donations.models import Campaign, Gift, LedgerEntry, MonthTotal, OfflineReq
 from tests.factories import confirm, make_campaign, make_gift, make_staff
 from tests.test_offline import DAY, adjust, enter, gift_of
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.page]
 ROOM = "/admin/donations/offlinerequest"
 
 

@@ -13,7 +13,7 @@ from donations.selectors.bar import LOCKS
 from donations.views.embed import METERS
 from tests.factories import confirm, make_campaign, make_gift
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.page]
 MONTH = "?month=2024-11"
 
 

@@ -15,7 +15,7 @@ from donations.views.monthly import MEANING
 from tests.factories import make_campaign, make_recurring_gift
 from tests.sandbox import Sandboxed, sandbox
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.page]
 DECEMBER = datetime(2024, 12, 18, 2, tzinfo=UTC)
 
 
