@@ -23,6 +23,11 @@ class Gauge:
     label: str = ""
 
 
+def plain(gauge: Gauge) -> float | Samples | None:
+    """A gauge as a number, or as its numbers by label."""
+    return gauge.samples if gauge.label else gauge.samples[""]
+
+
 def gauges(health: Health) -> list[Gauge]:
     """What is told of the site's health; docs/operating.md has the same names."""
     checks = {"books": health.books, "reconcile": health.reconcile}

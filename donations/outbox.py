@@ -187,7 +187,7 @@ def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
         raise NothingToSend("it was paid in the meantime")
     trouble = told.filter(facts__kind="invoice").exclude(facts__trouble="").latest("created")
     recurring = RecurringGift.objects.select_related("donor", "campaign").get(pk=trouble.gift_reference)
-    if recurring.status == RecurringGift.Status.INCOMPLETE:
+    if recurring.status in {RecurringGift.Status.PENDING, RecurringGift.Status.INCOMPLETE}:
         raise NothingToSend("its first payment is still open: the payment page tells the donor itself")
     context = {
         "campaign": recurring.campaign,

@@ -58,11 +58,11 @@ def _send() -> None:
 
 def _reconcile() -> None:
     """In a thread of its own: a run may take minutes, and mail must not wait for it."""
-    if not settings.REDIS_URL:
+    if not settings.REDIS_URL or watching.is_left_lying():
         reconcile.tick()
 
 
 def _watch() -> None:
-    if not settings.REDIS_URL:
+    if not settings.REDIS_URL or watching.is_left_lying():
         watching.look()
         watching.check_books_if_due()

@@ -1,12 +1,15 @@
 """Watch over the site: run the checks that are due, and tell staff of what needs a person.
 
-Called by Celery's beat, by the ticker where there is no Redis, and by `manage.py check_books`. Any number of processes
-may call it: each check is claimed by one.
+Called by Celery's beat, by the ticker where there is no Redis or its workers are away, and by `manage.py check_books`.
+Any number of processes may call it: each check is claimed by one.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
+
+from django.utils import timezone
 
 from donations import health, invariants
 from donations.health import Result
@@ -16,6 +19,7 @@ from donations.selectors import health as wellbeing
 
 log = logging.getLogger(__name__)
 Kind = CheckResult.Kind
+OVERDUE = timedelta(minutes=10)
 
 
 def check_books(tell: Callable[[Finding], object] | None = None) -> Result:
@@ -41,6 +45,11 @@ def check_books_if_due() -> bool:
         return False
     check_books()
     return True
+
+
+def is_left_lying() -> bool:
+    """Whether a check is overdue: whoever should watch is away, with Redis perhaps. Until the first one, nobody is."""
+    return CheckResult.objects.filter(kind=Kind.BOOKS, due_at__lt=timezone.now() - OVERDUE).exists()
 
 
 def look() -> None:

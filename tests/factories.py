@@ -50,8 +50,9 @@ def make_recurring_gift(campaign: Campaign, amount: int = 1000, **fields: Any) -
 
 def make_payout(reference: str = "po_1", amount: int = 50000, **fields: Any) -> Payout:
     """A transfer to our bank that arrived, minor units."""
-    fields = {"processor": "stripe", "status": "paid", "currency": "USD", "created": NOON, "arrival": NOON, **fields}
-    return Payout.objects.create(reference=reference, amount=amount, automatic=True, livemode=False, **fields)
+    given = {"processor": "stripe", "status": "paid", "currency": "USD", "created": NOON, "arrival": NOON}
+    fields = given | {"automatic": True, "livemode": False} | fields
+    return Payout.objects.create(reference=reference, amount=amount, **fields)
 
 
 def make_staff(*permissions: str, superuser: bool = False) -> User:

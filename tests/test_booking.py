@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from donations import inbox, projections, refunding
+from donations import inbox, invariants, projections, refunding
 from donations.models import (
     Campaign,
     CampaignMonth,
@@ -24,7 +24,17 @@ from donations.models import (
     OutboxMessage,
     RefundRequest,
 )
-from tests.factories import NOON, Event, checkout_event, confirm, deliver, make_campaign, make_gift, refund_event
+from tests.factories import (
+    NOON,
+    Event,
+    checkout_event,
+    confirm,
+    deliver,
+    make_campaign,
+    make_gift,
+    make_staff,
+    refund_event,
+)
 
 pytestmark = pytest.mark.django_db
 DECEMBER = datetime(2024, 12, 3, 12, tzinfo=UTC)
@@ -241,6 +251,18 @@ def test_a_gift_stands_on_the_day_of_the_event_that_confirmed_it(gift: Gift) -> 
         "America/New_York",
     )
     assert entry.effective_at == datetime(2024, 12, 1, 4, 59, 59, tzinfo=UTC)
+
+
+def test_a_refund_of_a_second_payment_that_staff_dismissed_needs_nobody(paid: Gift) -> None:
+    second = checkout_event(paid, payment="pi_second")
+    assert told(second) == ["quarantined"]
+    refund = refund_event(paid, 50000, payment="pi_second")
+    assert told(refund) == ["waiting"]
+    inbox.dismiss(InboxEvent.objects.get(event_id=second["id"]), user=make_staff(), reason="refunded")
+    try_again()
+    assert told(refund) == ["foreign"]
+    assert refunds() == []
+    assert list(invariants.check()) == []
 
 
 def test_a_gift_a_second_later_is_of_the_next_month(gift: Gift) -> None:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from donations import health, metrics, watching
 from donations.health import Result
-from donations.models import Alert, CheckResult, Donor, InboxEvent, RefundRequest
+from donations.models import Alert, CheckResult, Donor, InboxEvent, Reconciliation, RefundRequest
 from donations.selectors import health as wellbeing
 from donations.views import health as health_views
 from tests.factories import confirm, deliver, event, make_campaign, make_gift, make_staff
@@ -204,6 +204,30 @@ def ready() -> tuple[int, str, list[str]]:
 
 def test_a_site_that_is_well_is_ready() -> None:
     watching.check_books()
+    assert ready() == (200, "ready", [])
+
+
+def test_who_has_the_token_is_told_the_figures_of_the_metrics(settings: Any) -> None:
+    settings.METRICS_TOKEN = TOKEN
+    quarantine()
+    health.keep("reconcile", Result(findings=3, unseen=2))
+    assert "figures" not in Client().get("/readyz").json()
+    assert "figures" not in Client().get("/readyz", headers={"Authorization": "Bearer x"}).json()
+    figures = Client().get("/readyz", headers={"Authorization": f"Bearer {TOKEN}"}).json()["figures"]
+    assert figures.keys() == {gauge.name for gauge in metrics.gauges(wellbeing.health())}
+    assert figures["supportsite_unseen"] == 2
+    assert figures["supportsite_inbox_events"]["quarantined"] == 1
+
+
+def test_a_reconciliation_that_stands_still_is_shown_and_told() -> None:
+    began = timezone.now() - timedelta(hours=4)
+    Reconciliation.objects.create(
+        processor="stripe", since=began, started_at=began, held_until=began, step="disputes", error="the key is refused"
+    )
+    assert "the processor was not reconciled with for three hours" in ready()[2]
+    page = client_of("view_monthtotal").get("/staff/health/")
+    assert "stands still: the key is refused" in words_of(page.content)
+    Reconciliation.objects.update(started_at=timezone.now() - timedelta(hours=2))
     assert ready() == (200, "ready", [])
 
 

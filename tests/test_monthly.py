@@ -22,8 +22,10 @@ from tests.factories import (
     invoice_event,
     invoice_paid_event,
     make_campaign,
+    make_gift,
     make_recurring_gift,
     monthly_checkout_event,
+    refund_event,
     subscription_event,
 )
 
@@ -318,6 +320,17 @@ def test_of_an_invoice_that_was_paid_meanwhile_no_trouble_is_told(monthly: Recur
 def test_while_the_first_payment_is_open_the_payment_page_tells_the_donor(monthly: RecurringGift) -> None:
     told(monthly_checkout_event(monthly), subscription_event(monthly, "incomplete"), renewal_fails(monthly, "failed"))
     assert letters() == []
+
+
+def test_before_anything_is_told_of_the_subscription_the_payment_page_tells_the_donor(monthly: RecurringGift) -> None:
+    told(monthly_checkout_event(monthly), renewal_fails(monthly, "action_required"))
+    assert letters() == []
+
+
+def test_a_refund_of_anothers_subscription_is_foreign_at_once(monthly: RecurringGift) -> None:
+    theirs = event("invoice.paid", {"id": "in_9", "parent": None})
+    payment = invoice_paid_event(monthly, payment="pi_9", invoice="in_9")
+    assert told(theirs, payment, refund_event(make_gift(monthly.campaign), 500, payment="pi_9"))[2] == "foreign"
 
 
 def test_a_foreign_invoice_that_fails_writes_to_nobody(monthly: RecurringGift) -> None:

@@ -32,9 +32,10 @@ from donations.models import (
     RecurringGift,
     TypesRead,
 )
+from donations.offline import record_adjustment
 from donations.processors.base import ProcessorUnavailable, TransactionSeen
 from donations.reconcile import comparison, lookups, runs
-from tests.factories import NOON, event, make_campaign, make_gift, make_recurring_gift
+from tests.factories import NOON, event, make_campaign, make_gift, make_payout, make_recurring_gift, make_staff
 from tests.sandbox import Sandboxed, sandbox, session_form, subscription_form
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(180)]
@@ -202,6 +203,14 @@ def test_a_monthly_gift_that_went_silent_is_asked_after(box: Sandboxed, campaign
     run()
     arrangement.refresh_from_db()
     assert arrangement.status == "canceled"
+
+
+def test_a_monthly_gift_of_which_nothing_was_ever_told_is_asked_after(box: Sandboxed, campaign: Campaign) -> None:
+    arrangement, subscription = subscribed(box, campaign)
+    box.clock.ahead += timedelta(days=31).total_seconds()
+    run()
+    arrangement.refresh_from_db()
+    assert (arrangement.subscription, arrangement.status) == (subscription, "active")
 
 
 @pytest.mark.slow
@@ -425,6 +434,27 @@ def test_the_first_window_and_the_next_ones(box: Sandboxed, settings: Any) -> No
     assert runs.is_due("stripe")
 
 
+def test_what_nobody_can_explain_is_compared_again_however_old_it_grows(box: Sandboxed, gift: Gift) -> None:
+    _edit("UPDATE donations_ledgerentry SET amount = amount - 1, goal_amount = 0 WHERE kind = 'gift'")
+    box.clock.ahead += timedelta(days=10).total_seconds()
+    first = run()
+    assert first.unexplained == 1
+    second = reconcile.run()
+    assert (second.since, second.unexplained) == (first.since, 1)
+    [found] = second.differences
+    record_adjustment(
+        campaign=gift.campaign,
+        amount=1,
+        day=timezone.now().date() - timedelta(days=1),
+        reference=found["reference"],
+        reason="an entry was a cent short",
+        user=make_staff(superuser=True),
+    )
+    third = reconcile.run()
+    assert (third.since, third.unexplained, causes(third)) == (first.since, 0, {"corrected": 1})
+    assert reconcile.run().since == third.started_at - timedelta(days=3)
+
+
 def test_a_tick_runs_once_an_hour_and_looks_up_each_time(box: Sandboxed, campaign: Campaign) -> None:
     reconcile.tick()
     paid(box, campaign)
@@ -592,6 +622,19 @@ def test_every_gift_tells_where_its_money_is(box: Sandboxed, campaign: Campaign)
     run()
     assert "its payout failed on " in settlements_of(gift)[0].bank
     assert "the money is back" in settlements_of(gift)[0].bank
+    # What came back is carried by the next payout.
+    make_payout("po_next", payout.amount, arrival=payout.arrival + timedelta(days=3))
+    BalanceTransaction.objects.filter(type="payout_failure").update(payout="po_next")
+    assert settlements_of(gift)[0].bank == f"reached the bank on {payout.arrival + timedelta(days=3):%-d %B %Y}"
+
+
+def test_of_payouts_by_hand_the_processor_does_not_tell_what_they_carried(box: Sandboxed, campaign: Campaign) -> None:
+    from donations.selectors.settlements import settlements_of
+
+    gift = paid(box, campaign, card="4000000000000077")
+    run()
+    make_payout("po_hand", gift.amount, automatic=False, created=timezone.now() + timedelta(hours=1))
+    assert settlements_of(gift)[0].bank.startswith("paid out by hand perhaps")
 
 
 # ---- what is looked up

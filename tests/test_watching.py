@@ -12,7 +12,15 @@ from django.utils import timezone
 
 from donations import health, inbox, outbox, watching
 from donations.health import Result
-from donations.models import Alert, CheckResult, InboxEvent, MonthTotal, OutboxMessage, RefundRequest
+from donations.models import (
+    Alert,
+    CheckResult,
+    InboxEvent,
+    MonthTotal,
+    OutboxMessage,
+    Reconciliation,
+    RefundRequest,
+)
 from donations.selectors import health as wellbeing
 from donations.tasks import check_books as check_books_task
 from donations.tasks import watch as watch_task
@@ -139,6 +147,13 @@ def told_at(begin: Any, *after: timedelta) -> None:
         )
 
 
+def standstill() -> None:
+    began = timezone.now() - timedelta(hours=4)
+    Reconciliation.objects.create(
+        processor="stripe", since=began, started_at=began, held_until=began, step="events", error="the key is refused"
+    )
+
+
 TROUBLES: dict[str, list[Callable[[], None]]] = {
     "quarantine": [quarantine],
     "paid_twice": [paid_twice],
@@ -147,6 +162,7 @@ TROUBLES: dict[str, list[Callable[[], None]]] = {
     "mail_unsure": [unsure_mail],
     "refund_unanswered": [unanswered_refund],
     "deliveries_silent": [silence],
+    "unreconciled": [standstill],
 }
 
 
@@ -189,6 +205,26 @@ def test_silence_is_four_times_the_longest_usual_gap_and_an_hour_at_least(
     told_at(begin, *[timedelta(hours=moment) for moment in moments])
     watching.look()
     assert wellbeing.health().is_silent() is silent
+
+
+def test_a_silence_that_was_told_of_is_not_usual() -> None:
+    begin = timezone.now() - timedelta(days=9)
+    told_at(begin, *[timedelta(hours=hour) for hour in range(0, 48, 6)])
+    Alert.objects.create(kind="deliveries_silent", began_at=begin + timedelta(days=3), seen_at=begin)
+    told_at(begin, *[timedelta(hours=hour) for hour in range(120, 180, 6)])
+    watching.look()
+    assert wellbeing.longest_gap() == timedelta(hours=6)
+    assert wellbeing.health().is_silent()
+
+
+def test_it_is_left_lying_once_whoever_did_it_is_away() -> None:
+    assert not watching.is_left_lying()
+    watching.check_books()
+    assert not watching.is_left_lying()
+    CheckResult.objects.update(due_at=timezone.now() - timedelta(minutes=11))
+    assert watching.is_left_lying()
+    assert watching.check_books_if_due()
+    assert not watching.is_left_lying()
 
 
 def test_what_a_sweep_found_does_not_end_a_silence() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from donations import ledger, projections
@@ -16,6 +16,12 @@ from donations.recurring import RecurringNews
 
 State = InboxEvent.State
 Kind = LedgerEntry.Kind
+# What tells that a payment is none of our gifts: an event of another software, or a payment that staff dismissed. Any
+# other fact that is foreign is so for want of a gift alone, which may come yet.
+STRANGERS = Q(state=State.FOREIGN, facts__isnull=True) | (
+    Q(state=State.FOREIGN, facts__kind="invoice_paid")
+    | Q(state=State.DISMISSED, facts__kind__in=["paid", "invoice_paid"])
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +91,7 @@ class Books:
     def foreign(self) -> set[str]:
         """The payments of this batch that are known not to be ours."""
         unknown = self.payments - self.gift_of_payment.keys()
-        # With facts it is foreign for want of a gift alone, which may come yet.
-        strangers = InboxEvent.objects.filter(state=State.FOREIGN, facts__isnull=True)
+        strangers = InboxEvent.objects.filter(STRANGERS)
         return {row.payment for row in told_of(self.processor, "payment", unknown, among=strangers)}
 
     @cached_property
@@ -144,7 +149,7 @@ def gift_of(books: Books, payment: str, what: str, *, at_last: str = State.QUARA
     reference = books.gift_of_payment.get(payment)
     if reference is None:
         if payment in books.foreign:
-            return Outcome(State.FOREIGN, f"the payment that it {what} is not ours")
+            return Outcome(State.FOREIGN, f"the payment that it {what} is not ours, or was dismissed")
         return Outcome(State.WAITING, f"the payment that it {what} is not booked here", at_last=at_last)
     gift = books.gifts.get(reference)
     # Where it was booked after the locks were taken, the next try sees it.

@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from django.db.models import Q
+
 from donations import processors
+from donations.booking.books import STRANGERS
 from donations.booking.monthly import gift_reference
 from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import Facts, facts_of
@@ -111,9 +114,10 @@ def _foreign(rows: list[InboxEvent]) -> set[tuple[str, str]]:
     """The payments and invoices of foreign rows that something without a gift of ours tells of."""
     strangers = [row for row in rows if row.state == State.FOREIGN and row.facts]
     found: set[tuple[str, str]] = set()
-    for column in ("payment", "subject"):
+    nothing_told = Q(state=State.FOREIGN, facts__isnull=True)
+    for column, tells in (("payment", STRANGERS), ("subject", nothing_told)):
         wanted = {getattr(row, column) for row in strangers} - {""}
-        told = InboxEvent.objects.filter(**{f"{column}__in": wanted}, state=State.FOREIGN, facts__isnull=True)
+        told = InboxEvent.objects.filter(tells, **{f"{column}__in": wanted})
         found |= set(told.values_list("processor", column))
     return found
 

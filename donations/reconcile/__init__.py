@@ -98,7 +98,7 @@ def _look_up(held: Run) -> None:
 
 
 def _fetch(held: Run, *, kinds: Iterable[str]) -> None:
-    while lookups.fetch(held.row.processor, rest=held.rest, kinds=kinds):
+    while lookups.fetch(held.row.processor, rest=held.rest, hold=held.hold, kinds=kinds):
         held.hold()
     sweep.drain(held)
 

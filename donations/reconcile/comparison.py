@@ -5,7 +5,7 @@ ours plus the differences.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,7 +14,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from donations import money, settlements
-from donations.models import BalanceTransaction, InboxEvent, LedgerEntry, Lookup, Payout
+from donations.models import BalanceTransaction, Campaign, InboxEvent, LedgerEntry, Lookup, Payout
 from donations.processors.base import TransactionSeen
 
 State = InboxEvent.State
@@ -57,6 +57,7 @@ WAITING = Cause(
     "Nothing: after 72 hours it is quarantined.",
     explained=True,
 )
+CORRECTED = Cause("corrected", "Staff have corrected it by an adjustment under its number.", "Nothing.", explained=True)
 QUARANTINED = Cause("quarantined", "It is quarantined.", "Decide about it in the inbox.", explained=True)
 MISSING_HERE = Cause(
     "missing_here",
@@ -66,17 +67,18 @@ MISSING_HERE = Cause(
 MISSING_THERE = Cause(
     "missing_there",
     "It is booked here, and the processor does not list it.",
-    "Look at the entry and its inbox event: was the key changed to another account's, or a table edited?",
+    "Look at the entry and its inbox event: was the key changed to another account's, or a table edited? An adjustment "
+    "with its number as the reference settles it.",
 )
 AMOUNT = Cause(
     "amount_differs",
     "Both books have it, with another amount.",
-    "Compare the entry with the processor's dashboard; correct it by an adjustment with a reason.",
+    "Compare the entry with the processor's dashboard; correct it by an adjustment with its number as the reference.",
 )
 UNBOOKED = Cause(
     "unbooked_type",
     "A movement of a gift's payment, of a type that is not booked.",
-    "Look at it in the processor's dashboard; book it as an adjustment with a reason.",
+    "Look at it in the processor's dashboard; book it as an adjustment with its number as the reference.",
 )
 CAUSES = {cause.name: cause for cause in list(globals().values()) if isinstance(cause, Cause)}
 
@@ -130,6 +132,21 @@ def judge(processor: str, facts: list[TransactionSeen], *, asks: bool = True) ->
     """A verdict on each of these movements. `asks`: what nobody told us is queued to be asked for."""
     shelf = _shelf(processor, facts, asks)
     return [_judge(shelf, fact) for fact in facts]
+
+
+def corrected(verdicts: list[Verdict]) -> list[Verdict]:
+    """The same; those that staff have corrected by an adjustment with the movement's number as its reference say so."""
+    unexplained = [
+        each.reference for each in verdicts if each.cause and not (each.cause.agreed or each.cause.explained)
+    ]
+    if not unexplained:
+        return verdicts
+    adjustments = LedgerEntry.objects.filter(kind=Kind.ADJUSTMENT)
+    # Staff's references stand in the ledger behind their campaign's.
+    names = {f"{slug}:{each}": each for slug in Campaign.objects.values_list("pk", flat=True) for each in unexplained}
+    found = adjustments.filter(reference__in=names).values_list("reference", flat=True)
+    settled = {names[reference] for reference in found}
+    return [replace(each, cause=CORRECTED) if each.reference in settled else each for each in verdicts]
 
 
 def _judge(shelf: Shelf, fact: TransactionSeen) -> Verdict:

@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 
+from django.db.models import Q
 from django.utils import timezone
 
 from donations import processors, settlements
@@ -15,6 +16,7 @@ from donations.reconcile.runs import Rest
 from donations.reconcile.sweep import patiently, store
 
 log = logging.getLogger(__name__)
+Hold = Callable[[], object]
 Kind = Lookup.Kind
 Status = RecurringGift.Status
 CLAIM = 300
@@ -25,39 +27,50 @@ ALIVE = (Status.ACTIVE, Status.PAST_DUE, Status.PAUSED, Status.UNPAID, Status.IN
 
 
 def fetch(
-    processor: str, *, rounds: int = 1, rest: Rest = time.sleep, kinds: Iterable[str] = Lookup.Kind.values
+    processor: str,
+    *,
+    rounds: int = 1,
+    rest: Rest = time.sleep,
+    hold: Hold = lambda: None,
+    kinds: Iterable[str] = Lookup.Kind.values,
 ) -> int:
     """Ask for what is due, of these kinds, and put the answers into the inbox; how many there were. Safe beside others.
 
-    Raises ProcessorUnavailable; what was not asked for is due as before.
+    `hold` is called after each answer: a run keeps its lease by it. Raises ProcessorUnavailable; what was not asked for
+    is due as before.
     """
     done = 0
     for _ in range(rounds):
         claimed = settlements.claim(processor, CLAIM, kinds=kinds)
         if not claimed:
             break
-        done += _round(processor, claimed, rest)
+        done += _round(processor, claimed, rest, hold)
     return done
 
 
 def ask_after_silent(processor: str) -> None:
-    """Have those monthly gifts asked for that should have been told of, and were not."""
-    silent = RecurringGift.objects.filter(
-        processor=processor, status__in=ALIVE, heard_at__lt=timezone.now() - SILENT
-    ).exclude(subscription="")
+    """Have those monthly gifts asked for that should have been told of, and were not.
+
+    Of one whose checkout is completed, nothing may ever have been told: events are listed for a month alone.
+    """
+    fell_silent = Q(status__in=ALIVE, heard_at__lt=timezone.now() - SILENT)
+    never_told = Q(status=Status.PENDING, heard_at=None)
+    silent = RecurringGift.objects.filter(fell_silent | never_told, processor=processor).exclude(subscription="")
     settlements.ask_again(processor, Kind.SUBSCRIPTION, silent.values_list("subscription", flat=True))
 
 
-def _round(processor: str, claimed: list[Lookup], rest: Rest) -> int:
+def _round(processor: str, claimed: list[Lookup], rest: Rest, hold: Hold) -> int:
     left = {each.pk: each for each in claimed}
     try:
         transactions = [each for each in claimed if each.kind == Kind.BALANCE_TRANSACTION]
         if len(transactions) > MANY:
             for found in _listed(processor, transactions, rest):
                 del left[found.pk]
+                hold()
         for each in list(left.values()):
-            _one(processor, each, rest)
+            _one(processor, each, rest, hold)
             del left[each.pk]
+            hold()
     except ProcessorUnavailable:
         settlements.put_back(left.values())
         raise
@@ -81,7 +94,7 @@ def _listed(processor: str, wanted: list[Lookup], rest: Rest) -> Iterable[Lookup
             break
 
 
-def _one(processor: str, lookup: Lookup, rest: Rest) -> None:
+def _one(processor: str, lookup: Lookup, rest: Rest, hold: Hold) -> None:
     source, after = processors.get(processor), lookup.cursor
     try:
         while True:
@@ -91,6 +104,7 @@ def _one(processor: str, lookup: Lookup, rest: Rest) -> None:
             if not after:
                 break
             settlements.go_on_at(lookup, after)
+            hold()
     except ProcessorRefused as refusal:
         log.warning("the processor does not tell of %s %s: %s", lookup.kind, lookup.object_id, refusal.code)
         settlements.put_off(lookup, str(refusal))

@@ -94,7 +94,7 @@ class Comparison:
         self._keep(verdicts)
 
     def _keep(self, verdicts: list[Verdict]) -> None:
-        opened = [comparison.as_json(each) for each in verdicts if each.is_open]
+        opened = [comparison.as_json(each) for each in comparison.corrected(verdicts) if each.is_open]
         self.state["found"] = self.found + len(opened)
         self.state["unexplained"] = self.unexplained + sum(not each["explained"] for each in opened)
         self.differences += opened[: max(0, MOST_OPEN - len(self.differences))]

@@ -109,11 +109,15 @@ def _new(processor: str, holder: str, since: datetime, rest: Rest) -> Run:
 
 
 def window(processor: str, now: datetime) -> datetime:
-    """From when on to ask: some days before the last whole run began, so that windows overlap."""
+    """From when on to ask: some days before the last whole run began, so that windows overlap.
+
+    What nobody could explain is looked at again until somebody has: a difference does not end by growing old.
+    """
     last = finished(processor)
     if last is None:
         return now - timedelta(days=settings.RECONCILE_FIRST_DAYS)
-    return last.started_at - timedelta(days=settings.RECONCILE_OVERLAP_DAYS)
+    usual = last.started_at - timedelta(days=settings.RECONCILE_OVERLAP_DAYS)
+    return min(usual, last.since) if last.unexplained else usual
 
 
 def finished(processor: str) -> Reconciliation | None:

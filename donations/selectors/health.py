@@ -11,7 +11,7 @@ from django.db.models import Count, Min, Q
 from django.urls import reverse
 from django.utils import timezone
 
-from donations.models import Alert, CheckResult, InboxEvent, OutboxMessage, RefundRequest
+from donations.models import Alert, CheckResult, InboxEvent, OutboxMessage, Reconciliation, RefundRequest
 from donations.models.inbox import GAVE_UP, PAID_TWICE
 from donations.processors.base import KEY_LASTS
 from donations.selectors import refunds
@@ -21,8 +21,10 @@ WRONG_MODE_LASTS = timedelta(days=1)
 MAIL_LASTS = timedelta(days=3)
 REFUND_PATIENCE = timedelta(hours=1)
 SHORTEST_SILENCE = timedelta(hours=1)
+SILENT = "deliveries_silent"
 SILENCE = 4  # times the longest usual one
 CHECKED_WITHIN = timedelta(hours=1)
+RECONCILED_WITHIN = timedelta(hours=3)
 SEEN_LASTS = timedelta(seconds=100)  # somebody looks every minute, at least
 State = InboxEvent.State
 Kind = CheckResult.Kind
@@ -46,6 +48,7 @@ class Health:
 
     `wrong_mode_lately` are of the last day; mail that is unsure or failed is of the last three. `refunds_unanswered`
     got no answer for an hour; `unanswered_refunds` are the gifts, one a refund, of those that are not sent again.
+    `reconciling_since` is when a reconciliation began that has not come to its end, and `reconcile_error` why.
     """
 
     now: datetime
@@ -66,6 +69,8 @@ class Health:
     unanswered_refunds: tuple[str, ...]
     books: Check
     reconcile: Check
+    reconciling_since: datetime | None
+    reconcile_error: str
 
     def is_late(self) -> bool:
         """Whether an event has lain unprocessed for longer than a minute."""
@@ -80,6 +85,10 @@ class Health:
     def is_unchecked(self) -> bool:
         """Whether the books were checked once, and not for an hour since."""
         return self.books.finished_at is not None and self.now - self.books.finished_at > CHECKED_WITHIN
+
+    def is_unreconciled(self) -> bool:
+        """Whether a reconciliation began over three hours ago and stands still, or is gone on with by nobody."""
+        return self.reconciling_since is not None and self.now - self.reconciling_since > RECONCILED_WITHIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +123,7 @@ def health() -> Health:
     unanswered = list(refunds.unanswered(now=now, age=REFUND_PATIENCE).values_list("gift_id", "requested_at"))
     checks = {row.kind: row for row in CheckResult.objects.all()}
     deliveries = checks.get(Kind.DELIVERIES)
+    standing = Reconciliation.objects.filter(finished_at=None).order_by("started_at").first()
     return Health(
         now=now,
         last_received=last_received,
@@ -129,6 +139,8 @@ def health() -> Health:
         unanswered_refunds=tuple(gift for gift, asked_at in unanswered if asked_at <= now - KEY_LASTS),
         books=_check(checks.get(Kind.BOOKS)),
         reconcile=_check(checks.get(Kind.RECONCILE)),
+        reconciling_since=standing.started_at if standing else None,
+        reconcile_error=standing.error if standing else "",
     )
 
 
@@ -207,6 +219,13 @@ def _of_the_books(health: Health) -> Iterator[Trouble]:
             remedy="Read the findings on the health page; manage.py check_books prints all of them with what to do.",
             path=reverse("staff-health"),
         )
+    if health.is_unreconciled():
+        yield Trouble(
+            kind="unreconciled",
+            words="For over three hours nothing that was missed was fetched, and both books were not compared.",
+            remedy="Read on the health page why it stands still; manage.py reconcile goes on with it.",
+            path=reverse("staff-health"),
+        )
 
 
 def _of_the_inbox(health: Health) -> Iterator[Trouble]:
@@ -238,7 +257,7 @@ def _of_the_inbox(health: Health) -> Iterator[Trouble]:
 def _of_calls_and_mail(health: Health) -> Iterator[Trouble]:
     if health.is_silent():
         yield Trouble(
-            kind="deliveries_silent",
+            kind=SILENT,
             words="The processor has told us nothing for longer than usual.",
             remedy="Look in its dashboard whether the webhook endpoint is enabled, and which answers it got.",
             path=reverse("staff-health"),
@@ -302,14 +321,19 @@ SHORTEST_SPAN = timedelta(days=1)  # of less than a day, nobody can say what is 
 
 
 def longest_gap() -> timedelta | None:
-    """The longest time without a delivery in the 30 days up to the last one; None where they span less than a day."""
+    """The longest time without a delivery in the 30 days up to the last one; None where they span less than a day.
+
+    A silence that staff were told of is not usual: after one, the next would be told of four times later.
+    """
     deliveries = InboxEvent.objects.filter(origin=InboxEvent.Origin.DELIVERY).order_by("id")
     last = deliveries.values_list("received_at", flat=True).last()
     if last is None:
         return None
+    told = list(Alert.objects.filter(kind=SILENT, began_at__gte=last - USUAL).values_list("began_at", flat=True))
     longest, first, before = timedelta(), None, None
     for at in deliveries.filter(received_at__gte=last - USUAL).values_list("received_at", flat=True).iterator():
         first = first or at
-        longest = max(longest, at - (before or at))
+        if before and not any(before < began < at for began in told):
+            longest = max(longest, at - before)
         before = at
     return longest if first and last - first >= SHORTEST_SPAN else None

@@ -9,6 +9,7 @@ from django.utils import timezone
 from donations.models import BalanceTransaction, Gift, Payout
 
 PAYMENTS = ("charge", "payment")
+MOST_BY_HAND = 100
 Status = Payout.Status
 
 
@@ -16,12 +17,15 @@ Status = Payout.Status
 class Settlement:
     """A movement on the balance. Amounts are signed, minor units of the settlement's `currency`.
 
-    `payout` is None while it is on the balance; `failed_at` is when the payout's money came back, if it did.
+    `payout` is the last that carried it: where one failed, the next that carried what came back. It is None while the
+    money is on the balance; `failed_at` is when the payout's money came back, if it did. `may_be_paid_out`: payouts
+    were made by hand since it was available, of which the processor does not tell what they carried.
     """
 
     movement: BalanceTransaction
     payout: Payout | None
     failed_at: datetime | None
+    may_be_paid_out: bool = False
 
     @property
     def bank(self) -> str:
@@ -42,19 +46,58 @@ def settlements_in(payout: Payout) -> list[BalanceTransaction]:
 
 def failed_at(payout: Payout) -> datetime | None:
     """When a payout's money came back, by the movement that brought it."""
-    return _failures([payout]).get(payout.reference)
+    back = _failures([payout]).get(payout.reference)
+    return back.created if back else None
 
 
 def _with_payouts(movements: Iterable[BalanceTransaction]) -> list[Settlement]:
     rows = list(movements)
-    references = {row.payout for row in rows if row.payout}
-    payouts = {each.reference: each for each in Payout.objects.filter(reference__in=references)} if references else {}
-    failed = _failures(payouts.values())
-    return [Settlement(row, payouts.get(row.payout), failed.get(row.payout)) for row in rows]
+    payouts, backs = _carriers({row.payout for row in rows if row.payout})
+    by_hand = _payouts_by_hand(row for row in rows if not row.payout)
+    settled = []
+    for row in rows:
+        carrier = _last_carrier(row.payout, payouts, backs)
+        back = backs.get(carrier)
+        later = any(
+            (each.currency, each.livemode) == (row.currency, row.livemode) and each.created >= row.available_on
+            for each in by_hand
+        )
+        settled.append(Settlement(row, payouts.get(carrier), back.created if back else None, not row.payout and later))
+    return settled
 
 
-def _failures(payouts: Iterable[Payout]) -> dict[str, datetime]:
-    """Payouts fail seldom: only of those that did is it looked up when."""
+def _carriers(references: set[str]) -> tuple[dict[str, Payout], dict[str, BalanceTransaction]]:
+    """These payouts with those that carried what came back of them; and the movements that brought it back."""
+    payouts: dict[str, Payout] = {}
+    backs: dict[str, BalanceTransaction] = {}
+    while references:
+        found = {each.reference: each for each in Payout.objects.filter(reference__in=references)}
+        returned = _failures(found.values())
+        payouts |= found
+        backs |= returned
+        references = {back.payout for back in returned.values() if back.payout} - payouts.keys()
+    return payouts, backs
+
+
+def _last_carrier(reference: str, payouts: dict[str, Payout], backs: dict[str, BalanceTransaction]) -> str:
+    passed = {reference}
+    while (back := backs.get(reference)) and back.payout in payouts and back.payout not in passed:
+        reference = back.payout
+        passed.add(reference)
+    return reference
+
+
+def _payouts_by_hand(balance: Iterable[BalanceTransaction]) -> list[Payout]:
+    """The payouts that staff made by hand since the first of these movements on the balance was available."""
+    available = [row.available_on for row in balance if row.available_on <= timezone.now()]
+    if not available:
+        return []
+    made = Payout.objects.filter(automatic=False, status__in=[Status.PAID, Status.IN_TRANSIT, Status.PENDING])
+    return list(made.filter(created__gte=min(available)).order_by("-created")[:MOST_BY_HAND])
+
+
+def _failures(payouts: Iterable[Payout]) -> dict[str, BalanceTransaction]:
+    """The movements that brought these payouts' money back, looked up for those alone that failed: few do."""
     failed = {each.reference: each for each in payouts if each.status in {Status.FAILED, Status.CANCELED}}
     if not failed:
         return {}
@@ -67,7 +110,7 @@ def _failures(payouts: Iterable[Payout]) -> dict[str, datetime]:
         type__in=["payout_failure", "payout_cancel"],
         source__in=failed,
     )
-    return dict(back.values_list("source", "created"))
+    return {each.source: each for each in back}
 
 
 def _where(settled: Settlement) -> str:
@@ -75,6 +118,8 @@ def _where(settled: Settlement) -> str:
     if not movement.payout:
         if movement.available_on > timezone.now():
             return f"on the processor’s balance, available from {_day(movement.available_on)}"
+        if settled.may_be_paid_out:
+            return "paid out by hand perhaps: of such a payout the processor does not tell what it carried"
         return "on the processor’s balance, in no payout yet"
     if payout is None:
         return f"in the payout {movement.payout}, of which nothing is known yet"

@@ -28,16 +28,21 @@ def healthz(request: HttpRequest) -> HttpResponse:
 def readyz(request: HttpRequest) -> HttpResponse:
     """Whether it can do its work: 503 without the database or its tables, else 200, with what is not as it should be.
 
-    What another process would do no better is no reason to send readers away: it is told as `degraded`.
+    What another process would do no better is no reason to send readers away: it is told as `degraded`. Who sends
+    METRICS_TOKEN is told the figures of `metrics_text`, too.
     """
     try:
         if not _is_migrated():
             return JsonResponse({"status": "unready", "problems": ["migrations are missing: migrate"]}, status=503)
-        problems = _problems(health())
+        found = health()
     except Error:
         connection.close()
         return JsonResponse({"status": "unready", "problems": ["the database is away"]}, status=503)
-    return JsonResponse({"status": "degraded" if problems else "ready", "problems": problems})
+    problems = _problems(found)
+    answer: dict[str, object] = {"status": "degraded" if problems else "ready", "problems": problems}
+    if _has_token(request):
+        answer["figures"] = {gauge.name: metrics.plain(gauge) for gauge in metrics.gauges(found)}
+    return JsonResponse(answer)
 
 
 def _is_migrated() -> bool:
@@ -55,8 +60,14 @@ def _problems(found: Health) -> list[str]:
         "events lie unprocessed": found.oldest_unprocessed is not None and found.now - found.oldest_unprocessed > LATE,
         "the books are not equal": found.books.is_equal is False or found.reconcile.is_equal is False,
         "the books were not checked within an hour": found.is_unchecked(),
+        "the processor was not reconciled with for three hours": found.is_unreconciled(),
     }
     return [words for words, is_so in checks.items() if is_so]
+
+
+def _has_token(request: HttpRequest) -> bool:
+    sent = request.headers.get("Authorization", "").encode()
+    return bool(settings.METRICS_TOKEN) and hmac.compare_digest(sent, f"Bearer {settings.METRICS_TOKEN}".encode())
 
 
 @never_cache
@@ -65,8 +76,7 @@ def metrics_text(request: HttpRequest) -> HttpResponse:
     """The site's health for Prometheus, for who sends METRICS_TOKEN as a bearer token; without the setting, nothing."""
     if not settings.METRICS_TOKEN:
         raise Http404("METRICS_TOKEN is not set.")
-    sent = request.headers.get("Authorization", "").encode()
-    if not hmac.compare_digest(sent, f"Bearer {settings.METRICS_TOKEN}".encode()):
+    if not _has_token(request):
         return HttpResponse(
             "Send the token.\n", status=401, headers={"WWW-Authenticate": "Bearer"}, content_type="text/plain"
         )

@@ -1,7 +1,7 @@
 """The page of the site's own health: `/staff/health/`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.contrib.auth.decorators import login_required, user_passes_test
@@ -71,7 +71,11 @@ def _mail_lines(found: Health) -> Iterator[Line]:
 
 
 def _reconcile(found: Health) -> Line:
-    return _check("The books against the processor’s", found.reconcile, found.now)
+    line = _check("The books against the processor’s", found.reconcile, found.now)
+    if not found.is_unreconciled():
+        return line
+    why = found.reconcile_error or "nobody goes on with it"
+    return replace(line, value=f"{line.value}; since then it stands still: {why}", is_well=False)
 
 
 def _check(name: str, check: Check, now: datetime) -> Line:

@@ -1,0 +1,172 @@
+"""Mutants of the rooms that move money: small changes to their code, each of which a test should notice.
+
+    ./dev mutants [MODULE ...] [--part N] [--children N]
+
+Copies the sources to var/mutants, lets mutmut change every function there and run the module's own tests on each
+change, and prints how many were noticed, and each that was not. A run that was stopped goes on where it was; what was
+noticed is not tried again until its function changes, or var/mutants is removed; what was not, is tried each time.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HOME = ROOT / "var/mutants"
+MUTMUT = str(Path(sys.executable).with_name("mutmut"))
+IN_MEMORY = "/dev/shm"  # noqa: S108 (a folder of our own is made in it)
+COPIED = ("donations", "supportsite", "templates", "tests", "manage.py", "pyproject.toml")
+BESIDE = ("supportsite", "templates", "manage.py", "conftest.py")
+NOTICED = {"killed", "timeout", "segfault"}
+
+# Which tests are a module's own.
+TESTS = {
+    "ledger": ["tests/test_ledger.py", "tests/test_booking.py"],
+    "settlements": ["tests/test_settlements.py"],
+    "recurring": ["tests/test_recurring.py"],
+    "booking/disputes": ["tests/test_disputes.py"],
+    "booking/fees": ["tests/test_settlements.py", "tests/test_disputes.py"],
+    "booking/monthly": ["tests/test_monthly.py", "tests/test_recurring.py"],
+    "booking/books": ["tests/test_booking.py", "tests/test_disputes.py", "tests/test_settlements.py"],
+    "booking/__init__": ["tests/test_booking.py", "tests/test_inbox.py", "tests/test_monthly.py"],
+    "inbox": ["tests/test_inbox.py"],
+    "projections": ["tests/test_projections.py", "tests/test_booking.py"],
+    "giving": ["tests/test_giving.py"],
+    "processors/stripe/__init__": ["tests/test_stripe_processor.py"],
+    "processors/stripe/events": ["tests/test_stripe_processor.py"],
+    "processors/stripe/reading": ["tests/test_stripe_processor.py"],
+}
+
+
+def main() -> int:
+    given = arguments()
+    for module in given.modules or list(TESTS):
+        tree, began = tree_of(module), time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="mutants-", dir=IN_MEMORY if Path(IN_MEMORY).is_dir() else None) as at:
+            environment = environment_in(Path(at))
+            migrate(tree, environment)
+            forget_unnoticed(tree, module)
+            run(tree, environment, children=given.children, part=given.part)
+        report(tree, module, time.perf_counter() - began)
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./dev mutants", description="Change the code, and see which test notices.")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(TESTS)} (all)")
+    parser.add_argument("--children", type=int, default=1, help="processes at once (1)")
+    parser.add_argument("--part", type=int, choices=range(1, 11), default=10, help="tenths of the mutants (10)")
+    given = parser.parse_args()
+    unknown = [module for module in given.modules if module not in TESTS]
+    if unknown:
+        parser.error(f"there are no mutants of {', '.join(unknown)}: choose from {', '.join(TESTS)}")
+    return given
+
+
+# ---- a copy of the sources
+
+
+def tree_of(module: str) -> Path:
+    """The sources as they are now, in a folder of the module's own; what mutmut knows of the module stays."""
+    tree = HOME / module.replace("/", "-")
+    tree.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.rmtree(tree / name, ignore_errors=True)
+            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, tree / name)
+    shutil.copy(ROOT / "tests/mutants/database.py", tree / "conftest.py")
+    refresh(tree / "mutants", module)
+    with (tree / "pyproject.toml").open("a") as configuration:
+        configuration.write(settings_of(module))
+    return tree
+
+
+def refresh(mutants: Path, module: str) -> None:
+    """Of what mutmut made before, keep the module itself: it would go on with old copies of all others."""
+    kept = set(mutants.glob(f"donations/{module}.py*"))
+    for path in [*mutants.glob("donations/**/*"), *mutants.glob("tests/**/*")]:
+        if path.is_file() and path not in kept:
+            path.unlink()
+
+
+def settings_of(module: str) -> str:
+    """mutmut's own settings, as TOML."""
+    return f"""
+[tool.mutmut]
+source_paths = ["donations"]
+only_mutate = ["donations/{module}.py"]
+also_copy = {json.dumps(BESIDE)}
+pytest_add_cli_args = ["-p", "no:cacheprovider"]
+pytest_add_cli_args_test_selection = {json.dumps(TESTS[module])}
+use_git_change_detection = false
+timeout_constant = 20.0
+"""
+
+
+def environment_in(folder: Path) -> dict[str, str]:
+    """One seed for all mutants: a test that is about chance sees the same chances with each."""
+    own = {"DATABASE_URL": f"sqlite:///{folder}/site.sqlite3", "MUTANTS_DATABASE": f"{folder}/site.sqlite3"}
+    return os.environ | own | {"TEST_SEED": "1", "DJANGO_SETTINGS_MODULE": "tests.settings", "LOG_LEVEL": "CRITICAL"}
+
+
+def migrate(tree: Path, environment: dict[str, str]) -> None:
+    subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity", "0"], cwd=tree, env=environment, check=True)
+
+
+# ---- mutmut
+
+
+def results_of(tree: Path, module: str) -> Path:
+    """Where mutmut keeps what became of each mutant of a module."""
+    return tree / f"mutants/donations/{module}.py.meta"
+
+
+def forget_unnoticed(tree: Path, module: str) -> None:
+    """There may be tests for them now."""
+    from mutmut.stats import status_by_exit_code
+
+    path = results_of(tree, module)
+    if path.exists():
+        kept = json.loads(path.read_text())
+        codes = kept["exit_code_by_key"]
+        kept["exit_code_by_key"] = {m: c if status_by_exit_code[c] in NOTICED else None for m, c in codes.items()}
+        path.write_text(json.dumps(kept))
+
+
+def run(tree: Path, environment: dict[str, str], *, children: int, part: int) -> None:
+    names = [f"*__mutmut_*{digit}" for digit in range(part)] if part < 10 else []
+    command = [MUTMUT, "run", "--max-children", str(children), *names]
+    with (tree / "run.log").open("w") as log:
+        # Its progress is for a terminal's eyes alone.
+        output = None if sys.stdout.isatty() else log
+        ended = subprocess.run(command, cwd=tree, env=environment, stdout=output, stderr=output)
+    if ended.returncode:
+        sys.exit(f"mutmut ended with {ended.returncode}: see {tree / 'run.log'}")
+
+
+def report(tree: Path, module: str, seconds: float) -> None:
+    """How many were noticed; and each that was not, as the difference that it makes."""
+    from mutmut.stats import status_by_exit_code
+
+    told = json.loads(results_of(tree, module).read_text())["exit_code_by_key"]
+    found = {name: status_by_exit_code[code] for name, code in told.items() if code is not None}
+    for name, status in found.items():
+        if status not in NOTICED:
+            shown = subprocess.run([MUTMUT, "show", name], cwd=tree, capture_output=True, text=True)
+            print(f"\n{shown.stdout.strip()}")
+    noticed = sum(status in NOTICED for status in found.values())
+    print(f"\n{module}: {noticed} of {len(found)} mutants noticed ({noticed / max(1, len(found)):.1%}), "
+          f"{len(told)} there are; {dict(Counter(found.values()))}; {seconds:.0f} s", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
