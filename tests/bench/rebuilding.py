@@ -65,7 +65,8 @@ def _fill(gifts: int) -> int:
         "currency, amount, goal_amount, settlement_currency, livemode, booked_at"
     )
     moments = (
-        "SELECT i, timestamptz '2024-01-01 12:00Z' + i * interval '365 days' / %s AS at FROM generate_series(1, %s) i"
+        "SELECT i, timestamptz '2024-01-01 12:00Z' + (i::float8 / %s) * interval '365 days' AS at "
+        "FROM generate_series(1, %s) i"
     )
     for kind, sign, which in (("gift", 1, "TRUE"), ("refund", -1, f"i %% {REVERSED} = 0")):
         _run(
