@@ -148,6 +148,11 @@ OF_EACH_KIND: dict[str, Lie] = {
     "a dispute's event": changed(LedgerEntry, {"kind": "dispute_withdrawn"}, inbox_event=None),
     "the entry of an invoice": gone(LedgerEntry, reference__startswith="pi_monthly"),
     "an invoice's gift": changed(LedgerEntry, {"reference__startswith": "pi_monthly"}, campaign_month="1999-01"),
+    "what an invoice's trouble is": lambda: InboxEvent.objects.filter(
+        pk=first(InboxEvent, state="processed", facts__kind="invoice", facts__trouble="failed").pk
+    ).update(
+        body=None, facts=first(InboxEvent, facts__kind="invoice", facts__trouble="failed").facts | {"trouble": "x"}
+    ),
     "whose an invoice is": facts_changed("invoice", recurring_gift="recurring_9"),
     "whose a paid invoice is": facts_changed("invoice_paid", payment="pi_other"),
     "what an arrangement became": facts_changed("recurring", status="unpaid"),

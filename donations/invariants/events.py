@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from donations import processors
 from donations.booking.books import STRANGERS
-from donations.booking.monthly import gift_reference
+from donations.booking.monthly import LETTERS, gift_reference
 from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import Facts, facts_of
 from donations.invariants.movements import LASTING, SUBJECTS, Movement, movements
@@ -220,6 +220,8 @@ def facts_agree_with_their_row(event: Event) -> Told:
     for name, value in beside.items():
         if getattr(fact, name, value) != value:
             yield f"its facts and its row disagree about {name}", ASK_AGAIN
+    if isinstance(fact, InvoiceSeen) and fact.trouble and fact.trouble not in LETTERS:
+        yield "its facts tell of a trouble that there is not", ASK_AGAIN
     if row.payment != _payment_told(fact, row):
         yield "its facts and its row disagree about payment", ASK_AGAIN
     named = getattr(fact, "gift", row.gift_reference)

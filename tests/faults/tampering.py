@@ -367,12 +367,11 @@ def _labels(row: InboxEvent, after: Any) -> set[str]:
         told.add("payment")
     if row.facts and "occurred_at" not in row.facts:
         told.add("created")
-    if (
-        isinstance(after, dict)
-        and row.facts
-        and _reads_the_same({**row.facts, "request_key": ""}, {**after, "request_key": ""})
-    ):
-        told.add("facts")
+    # Our own key of a refund, and the page where an invoice is paid, stand nowhere else.
+    if isinstance(after, dict) and row.facts:
+        nowhere_else = {name: "" for name in ("request_key", "page") if name in row.facts}
+        if _reads_the_same(row.facts | nowhere_else, after | nowhere_else):
+            told.add("facts")
     return told
 
 
