@@ -85,6 +85,16 @@ def facts_changed(kind: str, **values: Any) -> Lie:
     return lie
 
 
+def facts_of_one_changed(kind: str, **values: Any) -> Lie:
+    """The same once its body was erased."""
+
+    def lie() -> None:
+        row = first(InboxEvent, state="processed", facts__kind=kind)
+        InboxEvent.objects.filter(pk=row.pk).update(body=None, facts={**row.facts, **values})
+
+    return lie
+
+
 PAID = {"state": "processed", "facts__kind": "paid"}
 GIFT = {"kind": "gift"}
 LIES: dict[str, Lie] = {
@@ -92,6 +102,7 @@ LIES: dict[str, Lie] = {
     "body_is_as_received": changed(InboxEvent, PAID | {"body__isnull": False}, body=b"{}"),
     "facts_are_what_the_body_says": changed(InboxEvent, PAID | {"body__isnull": False}, payment="pi_other"),
     "facts_agree_with_their_row": body_gone_and_facts_changed,
+    "words_are_known": facts_of_one_changed("refund", status="pendin"),
     "sightings_agree": another_sighting,
     "state_has_its_reason": changed(InboxEvent, {"state": "quarantined"}, state="dismissed"),
     "state_fits_the_facts": changed(InboxEvent, PAID, state="nothing"),
@@ -148,11 +159,7 @@ OF_EACH_KIND: dict[str, Lie] = {
     "a dispute's event": changed(LedgerEntry, {"kind": "dispute_withdrawn"}, inbox_event=None),
     "the entry of an invoice": gone(LedgerEntry, reference__startswith="pi_monthly"),
     "an invoice's gift": changed(LedgerEntry, {"reference__startswith": "pi_monthly"}, campaign_month="1999-01"),
-    "what an invoice's trouble is": lambda: InboxEvent.objects.filter(
-        pk=first(InboxEvent, state="processed", facts__kind="invoice", facts__trouble="failed").pk
-    ).update(
-        body=None, facts=first(InboxEvent, facts__kind="invoice", facts__trouble="failed").facts | {"trouble": "x"}
-    ),
+    "what an invoice's trouble is": facts_of_one_changed("invoice", trouble="x"),
     "whose an invoice is": facts_changed("invoice", recurring_gift="recurring_9"),
     "whose a paid invoice is": facts_changed("invoice_paid", payment="pi_other"),
     "what an arrangement became": facts_changed("recurring", status="unpaid"),

@@ -15,6 +15,7 @@ from donations.invariants.heard import Facts, facts_of
 from donations.invariants.movements import LASTING, SUBJECTS, Movement, movements
 from donations.models import BalanceTransaction, Gift, InboxEvent, LedgerEntry, Payout, RecurringGift
 from donations.processors.base import (
+    REFUND_STATUSES,
     Adjusted,
     BadDelivery,
     ChargeSettled,
@@ -26,6 +27,7 @@ from donations.processors.base import (
     Malformed,
     OfflineReceived,
     PayoutChanged,
+    RefundChanged,
     TransactionSeen,
 )
 
@@ -220,8 +222,6 @@ def facts_agree_with_their_row(event: Event) -> Told:
     for name, value in beside.items():
         if getattr(fact, name, value) != value:
             yield f"its facts and its row disagree about {name}", ASK_AGAIN
-    if isinstance(fact, InvoiceSeen) and fact.trouble and fact.trouble not in LETTERS:
-        yield "its facts tell of a trouble that there is not", ASK_AGAIN
     if row.payment != _payment_told(fact, row):
         yield "its facts and its row disagree about payment", ASK_AGAIN
     named = getattr(fact, "gift", row.gift_reference)
@@ -235,6 +235,15 @@ def facts_agree_with_their_row(event: Event) -> Told:
     campaign = getattr(fact, "campaign", "")
     if gift and campaign and campaign != gift.campaign_id and row.decision != "accept":
         yield "its facts name another campaign than its gift", ASK_AGAIN
+
+
+def words_are_known(event: Event) -> Told:
+    """The words that stand in facts alone once the body was erased are words that there are."""
+    fact = event.fact
+    if isinstance(fact, InvoiceSeen) and fact.trouble and fact.trouble not in LETTERS:
+        yield "its facts tell of a trouble that there is not", ASK_AGAIN
+    if isinstance(fact, RefundChanged) and fact.status not in REFUND_STATUSES:
+        yield "its facts have a status that no refund has", ASK_AGAIN
 
 
 def _payment_told(fact: Fact, row: InboxEvent) -> str:
@@ -398,6 +407,7 @@ INVARIANTS: tuple[Callable[[Event], Told], ...] = (
     facts_are_what_the_body_says,
     staff_told_of_just_this,
     facts_agree_with_their_row,
+    words_are_known,
     sightings_agree,
     state_has_its_reason,
     state_fits_the_facts,

@@ -77,9 +77,15 @@ class CheckoutChanged:
     occurred_at: datetime
 
 
+REFUND_STATUSES = frozenset({"pending", "requires_action", "succeeded", "failed", "canceled"})
+
+
 @dataclass(frozen=True, slots=True)
 class RefundChanged:
-    """One sighting of a refund. `amount` is positive; `created` is the refund's time, `occurred_at` the event's."""
+    """One sighting of a refund. `amount` is positive; `created` is the refund's time, `occurred_at` the event's.
+
+    `status` is one of REFUND_STATUSES.
+    """
 
     refund: str
     payment: str

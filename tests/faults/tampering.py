@@ -12,7 +12,7 @@ import os
 import random
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -360,6 +360,11 @@ def _reads_the_same(one: Any, other: Any) -> bool:
         return False
 
 
+_UNREPEATED: defaultdict[str, tuple[str, ...]] = defaultdict(
+    tuple, refund=("request_key",), invoice=("page",), dispute=("status", "reason")
+)
+
+
 def _labels(row: InboxEvent, after: Any) -> set[str]:
     """What of an event without its body nothing repeats."""
     told = {"event_id", "type", "body_sha256"}
@@ -367,9 +372,10 @@ def _labels(row: InboxEvent, after: Any) -> set[str]:
         told.add("payment")
     if row.facts and "occurred_at" not in row.facts:
         told.add("created")
-    # Our own key of a refund, and the page where an invoice is paid, stand nowhere else.
+    # Our own key of a refund, the page where an invoice is paid, and how far the bank is with a dispute, stand nowhere
+    # else, and no money depends on them.
     if isinstance(after, dict) and row.facts:
-        nowhere_else = {name: "" for name in ("request_key", "page") if name in row.facts}
+        nowhere_else = dict.fromkeys(_UNREPEATED[row.facts["kind"]], "")
         if _reads_the_same(row.facts | nowhere_else, after | nowhere_else):
             told.add("facts")
     return told

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from donations.processors.base import (
+    REFUND_STATUSES,
     ChargeSettled,
     CheckoutChanged,
     Contact,
@@ -38,7 +39,6 @@ WORD = re.compile(r"[a-z0-9_]{1,60}", re.ASCII)
 PAGE = re.compile(r"https?://[!-;=?-~]{1,1000}", re.ASCII)
 RATE = re.compile(r"[0-9.e+-]{1,40}", re.ASCII)
 
-REFUND_STATUSES = {"pending", "requires_action", "succeeded", "failed", "canceled"}
 PAYOUT_STATUSES = {"pending", "in_transit", "paid", "failed", "canceled"}
 ARRANGEMENT_STATUSES = {
     "incomplete",
