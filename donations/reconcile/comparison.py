@@ -30,6 +30,7 @@ PAYING = ("paid", "invoice_paid")
 SETTLES_WITHIN = timedelta(days=3)
 EDGE = timedelta(days=1)  # an entry's time and its movement's may lie on two sides of a window's beginning
 MOST_DIFFERENCES = 200
+AT_ONCE = 1000  # names in one query
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,10 @@ def corrected(verdicts: list[Verdict]) -> list[Verdict]:
     adjustments = LedgerEntry.objects.filter(kind=Kind.ADJUSTMENT)
     # Staff's references stand in the ledger behind their campaign's.
     names = {f"{slug}:{each}": each for slug in Campaign.objects.values_list("pk", flat=True) for each in unexplained}
-    found = adjustments.filter(reference__in=names).values_list("reference", flat=True)
-    settled = {names[reference] for reference in found}
+    wanted, settled = list(names), set[str]()
+    for start in range(0, len(wanted), AT_ONCE):
+        found = adjustments.filter(reference__in=wanted[start : start + AT_ONCE])
+        settled |= {names[reference] for reference in found.values_list("reference", flat=True)}
     return [replace(each, cause=CORRECTED) if each.reference in settled else each for each in verdicts]
 
 
