@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -15,7 +16,10 @@ TICK_SECONDS = 1.0
 SECONDS = {"reconcile": 30.0, "watch": 30.0}
 STEP_IN_AFTER = timedelta(seconds=5)
 
+STEPPING_IN_LASTS = timedelta(minutes=30)  # longer than until our own checks would be overdue
+
 _wake = threading.Event()
+_stepping_in_until = 0.0  # by the monotonic clock
 
 
 def start() -> None:
@@ -58,11 +62,20 @@ def _send() -> None:
 
 def _reconcile() -> None:
     """In a thread of its own: a run may take minutes, and mail must not wait for it."""
-    if not settings.REDIS_URL or watching.is_left_lying():
+    if not settings.REDIS_URL or _workers_are_away():
         reconcile.tick()
 
 
 def _watch() -> None:
-    if not settings.REDIS_URL or watching.is_left_lying():
+    if not settings.REDIS_URL or _workers_are_away():
         watching.look()
         watching.check_books_if_due()
+
+
+def _workers_are_away() -> bool:
+    """Whether the checks were left lying by now, or a while ago: what we did ourselves does not bring workers back."""
+    global _stepping_in_until
+    now = time.monotonic()
+    if watching.is_left_lying():
+        _stepping_in_until = now + STEPPING_IN_LASTS.total_seconds()
+    return now < _stepping_in_until

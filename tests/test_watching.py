@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db.models import F
 from django.utils import timezone
 
-from donations import health, inbox, outbox, watching
+from donations import health, inbox, outbox, ticker, watching
 from donations.health import Result
 from donations.models import (
     Alert,
@@ -225,6 +225,22 @@ def test_it_is_left_lying_once_whoever_did_it_is_away() -> None:
     assert watching.is_left_lying()
     assert watching.check_books_if_due()
     assert not watching.is_left_lying()
+
+
+def test_with_redis_a_web_process_watches_while_the_workers_are_away(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ticker, "_stepping_in_until", 0.0)
+    settings.REDIS_URL = "redis://127.0.0.1:1"
+    watching.check_books()
+    quarantine()
+    ticker._watch()
+    assert not Alert.objects.exists()
+    CheckResult.objects.update(due_at=timezone.now() - timedelta(minutes=11))
+    for _ in range(2):
+        Alert.objects.update(words="")
+        ticker._watch()
+        assert Alert.objects.get().words
 
 
 def test_what_a_sweep_found_does_not_end_a_silence() -> None:

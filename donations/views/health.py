@@ -35,10 +35,10 @@ def readyz(request: HttpRequest) -> HttpResponse:
         if not _is_migrated():
             return JsonResponse({"status": "unready", "problems": ["migrations are missing: migrate"]}, status=503)
         found = health()
+        problems = _problems(found)
     except Error:
         connection.close()
         return JsonResponse({"status": "unready", "problems": ["the database is away"]}, status=503)
-    problems = _problems(found)
     answer: dict[str, object] = {"status": "degraded" if problems else "ready", "problems": problems}
     if _has_token(request):
         answer["figures"] = {gauge.name: metrics.plain(gauge) for gauge in metrics.gauges(found)}

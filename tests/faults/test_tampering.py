@@ -11,6 +11,7 @@ EDITS = 150
 
 
 @pytest.mark.slow
+@pytest.mark.sqlite  # tests.test_lies lies to both
 @pytest.mark.timeout(300)
 def test_random_edits_straight_in_the_tables_are_found(rng: random.Random) -> None:
     seed = rng.randrange(2**32)
