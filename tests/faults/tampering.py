@@ -361,7 +361,7 @@ def _reads_the_same(one: Any, other: Any) -> bool:
 
 
 _UNREPEATED: defaultdict[str, tuple[str, ...]] = defaultdict(
-    tuple, refund=("request_key",), invoice=("page",), dispute=("status", "reason")
+    tuple, refund=("request_key", "transaction", "failure_transaction"), invoice=("page",), dispute=("status", "reason")
 )
 
 
@@ -372,8 +372,8 @@ def _labels(row: InboxEvent, after: Any) -> set[str]:
         told.add("payment")
     if row.facts and "occurred_at" not in row.facts:
         told.add("created")
-    # Our own key of a refund, the page where an invoice is paid, and how far the bank is with a dispute, stand nowhere
-    # else, and no money depends on them.
+    # Our own key of a refund and by which number its money moved, the page where an invoice is paid, and how far the
+    # bank is with a dispute, stand nowhere else, and no money depends on them.
     if isinstance(after, dict) and row.facts:
         nowhere_else = dict.fromkeys(_UNREPEATED[row.facts["kind"]], "")
         if _reads_the_same(row.facts | nowhere_else, after | nowhere_else):
