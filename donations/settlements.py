@@ -130,6 +130,7 @@ def ask(processor: str, wanted: Iterable[tuple[str, str]]) -> None:
 
 LEASE = timedelta(minutes=5)
 MOST_TRIES = 12
+REFUSED_FOR = timedelta(hours=1)
 LONGEST_WAIT = timedelta(hours=6)
 
 
@@ -165,6 +166,12 @@ def go_on_at(lookup: Lookup, cursor: str) -> None:
 def put_back(lookups: Iterable[Lookup]) -> None:
     """Not asked for after all: they are due as before."""
     Lookup.objects.filter(pk__in=[each.pk for each in lookups]).update(next_try_at=timezone.now())
+
+
+def put_aside(lookups: Iterable[Lookup], error: str) -> None:
+    """They could not be asked for, through no fault of theirs: again in an hour, as often as it takes."""
+    rows = Lookup.objects.filter(pk__in=[each.pk for each in lookups])
+    rows.update(next_try_at=timezone.now() + REFUSED_FOR, last_error=error[:300])
 
 
 def put_off(lookup: Lookup, error: str) -> None:

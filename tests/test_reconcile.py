@@ -33,7 +33,7 @@ from donations.models import (
     TypesRead,
 )
 from donations.offline import record_adjustment
-from donations.processors.base import ProcessorUnavailable, TransactionSeen
+from donations.processors.base import KeyRefused, ProcessorUnavailable, TransactionSeen
 from donations.reconcile import comparison, lookups, runs
 from tests.factories import NOON, event, make_campaign, make_gift, make_payout, make_recurring_gift, make_staff
 from tests.sandbox import Sandboxed, sandbox, session_form, subscription_form
@@ -311,6 +311,19 @@ def test_a_key_that_is_refused_is_not_asked_with_again(box: Sandboxed, campaign:
     with pytest.raises(ProcessorUnavailable, match="the key was refused"):
         run(rest=waits.append)
     assert waits == []
+
+
+def test_what_the_key_may_not_read_is_put_aside_and_holds_up_no_other(box: Sandboxed, settings: Any) -> None:
+    settlements.ask("stripe", [("refund", "re_1"), ("refund", "re_2"), ("payment", "pi_1")])
+    settings.STRIPE_SECRET_KEY = "wrong"
+    processors.get.cache_clear()
+    with pytest.raises(KeyRefused):
+        lookups.fetch("stripe")
+    for lookup in Lookup.objects.all():
+        assert (lookup.attempts, "the key was refused" in lookup.last_error) == (0, True)
+        assert lookup.next_try_at is not None
+        assert lookup.next_try_at > timezone.now() + timedelta(minutes=59)
+    assert lookups.fetch("stripe") == 0
 
 
 def test_one_run_at_a_time(box: Sandboxed, campaign: Campaign) -> None:

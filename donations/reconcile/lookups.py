@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from donations import processors, settlements
 from donations.models import Lookup, RecurringGift
-from donations.processors.base import ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import KeyRefused, ProcessorRefused, ProcessorUnavailable
 from donations.reconcile.runs import Rest
 from donations.reconcile.sweep import patiently, store
 
@@ -67,14 +67,29 @@ def _round(processor: str, claimed: list[Lookup], rest: Rest, hold: Hold) -> int
             for found in _listed(processor, transactions, rest):
                 del left[found.pk]
                 hold()
-        for each in list(left.values()):
-            _one(processor, each, rest, hold)
-            del left[each.pk]
-            hold()
+        refused = _one_by_one(processor, left, rest, hold)
     except ProcessorUnavailable:
         settlements.put_back(left.values())
         raise
+    if refused:
+        raise refused
     return len(claimed)
+
+
+def _one_by_one(processor: str, left: dict[int, Lookup], rest: Rest, hold: Hold) -> KeyRefused | None:
+    """Ask for each that is left. A key may be refused one kind alone: it is put aside, and the others are asked for."""
+    refusals: dict[str, KeyRefused] = {}
+    for each in list(left.values()):
+        if each.kind not in refusals:
+            try:
+                _one(processor, each, rest, hold)
+            except KeyRefused as refusal:
+                refusals[each.kind] = refusal
+        if each.kind in refusals:
+            settlements.put_aside([each], str(refusals[each.kind]))
+        del left[each.pk]
+        hold()
+    return next(iter(refusals.values()), None)
 
 
 def _listed(processor: str, wanted: list[Lookup], rest: Rest) -> Iterable[Lookup]:
