@@ -34,14 +34,15 @@ def test_from_sign_in_to_the_dashboard_and_the_file(staff_page: Page, home: Hous
         staff_page.get_by_role("button", name=re.compile("ownload")).first.click()
     lines = download.value.path().read_bytes().decode().split("\r\n")
     assert lines[0].startswith("entry_id,effective_at,local_date,campaign")
-    assert ",gift,stripe,pi_" in lines[1]
+    # The fee is asked for by and by, and may stand there already.
+    assert [",gift,stripe,pi_" in line for line in lines[1:]].count(True) == 1
 
 
 def test_a_refund_from_the_admin_comes_back_as_an_entry(staff_page: Page, home: House) -> None:
     home.pay(home.checkout())
     home.await_meter(raised=50000)
     sign_in(staff_page, home)
-    gift = home.ledger()[0]["gift"]
+    gift = home.movements()[0]["gift"]
     staff_page.goto(f"{home.site}/admin/donations/gift/{gift}/change/")
     staff_page.get_by_role("link", name=re.compile("efund")).first.click()
     staff_page.get_by_label(re.compile("mount")).fill("200")

@@ -39,7 +39,7 @@ def await_gifts(home: House, number: int) -> list[dict[str, str]]:
     rows: list[list[dict[str, str]]] = []
 
     def there() -> bool:
-        rows.append(home.ledger())
+        rows.append(home.movements())
         return len(rows[-1]) >= number
 
     eventually(there, lambda: f"{number} movements; there are {rows[-1:]}\n{home.logs()}")
