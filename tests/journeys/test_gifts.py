@@ -58,11 +58,11 @@ def test_a_fee_cover_is_paid_and_told_apart_and_never_counts(home: House) -> Non
     charge = home.api(f"payment_intents/{payment}?expand[]=latest_charge.balance_transaction")["latest_charge"]
     assert charge["balance_transaction"]["net"] == 50000
     home.control("refunds", payment_intent=payment, amount=1524, outcome="succeed")
-    eventually(lambda: len(home.ledger()) == 2, "the refund is booked")
+    eventually(lambda: len(home.movements()) == 2, "the refund is booked")
     assert home.meter()["raised"] == 50000
     home.control("refunds", payment_intent=payment, amount=20000, outcome="succeed")
     home.await_meter(raised=30000)
-    paid = home.ledger()[0]
+    paid = home.movements()[0]
     assert (paid["amount"], paid["goal_amount"]) == ("515.24", "500.00")
 
 
