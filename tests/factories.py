@@ -16,7 +16,7 @@ from django.contrib.auth.models import Permission, User
 from djmoney.money import Money
 
 from donations import inbox
-from donations.models import Campaign, Gift, Payout, RecurringGift, Tier
+from donations.models import Campaign, Gift, InboxEvent, Payout, RecurringGift, Tier
 
 NOON = datetime(2024, 11, 18, 12, tzinfo=UTC)
 numbers = itertools.count(1)
@@ -291,6 +291,15 @@ def deliver(*events: Event) -> None:
     for told in events:
         body = body_of(told)
         inbox.receive(processor="stripe", body=body, signature=signature_of(body))
+
+
+def told(*events: Event) -> list[str]:
+    """Have events delivered and processed, one after the other; the states that they end in."""
+    for one in events:
+        deliver(one)
+        inbox.drain()
+    rows = dict(InboxEvent.objects.values_list("event_id", "state"))
+    return [rows[one["id"]] for one in events]
 
 
 def confirm(gift: Gift, **fields: Any) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -23,6 +23,7 @@ from tests.services import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0
+AnyHouse = TypeVar("AnyHouse", bound="House")
 
 
 class House:
@@ -260,12 +261,19 @@ def prepared() -> Path:
 
 
 @contextmanager
-def house(folder: Path, *, database_url: str = "", redis_url: str = "") -> Iterator[House]:
-    """A house for as long as the block lasts; on its own SQLite file unless told otherwise."""
-    grown = database_url or redis_url
-    built = House(folder, database_url=database_url, redis_url=redis_url) if grown else EmbeddedHouse(folder)
+def opened(built: AnyHouse) -> Iterator[AnyHouse]:
+    """Open a house for as long as the block lasts."""
     try:
         built.open()
         yield built
     finally:
         built.close()
+
+
+@contextmanager
+def house(folder: Path, *, database_url: str = "", redis_url: str = "") -> Iterator[House]:
+    """A house for as long as the block lasts; on its own SQLite file unless told otherwise."""
+    grown = database_url or redis_url
+    built = House(folder, database_url=database_url, redis_url=redis_url) if grown else EmbeddedHouse(folder)
+    with opened(built):
+        yield built

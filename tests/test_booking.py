@@ -34,6 +34,7 @@ from tests.factories import (
     make_gift,
     make_staff,
     refund_event,
+    told,
 )
 
 pytestmark = pytest.mark.django_db
@@ -56,15 +57,6 @@ def paid(gift: Gift) -> Gift:
     """A gift of 50000 that was paid at noon of 18 November."""
     confirm(gift)
     return gift
-
-
-def told(*events: Event) -> list[str]:
-    """Have events delivered and processed, one after the other; the states that they end in."""
-    for one in events:
-        deliver(one)
-        inbox.drain()
-    rows = dict(InboxEvent.objects.values_list("event_id", "state"))
-    return [rows[one["id"]] for one in events]
 
 
 def try_again() -> None:

@@ -13,13 +13,13 @@ from tests.factories import (
     Event,
     checkout_event,
     confirm,
-    deliver,
     dispute_event,
     event,
     make_campaign,
     make_gift,
     movement,
     refund_event,
+    told,
 )
 
 pytestmark = pytest.mark.django_db
@@ -42,14 +42,6 @@ def paid(campaign: Campaign) -> Gift:
     gift = make_gift(campaign)
     confirm(gift)
     return gift
-
-
-def told(*events: Event) -> list[str]:
-    for one in events:
-        deliver(one)
-        inbox.drain()
-    rows = dict(InboxEvent.objects.values_list("event_id", "state"))
-    return [rows[one["id"]] for one in events]
 
 
 def disputes() -> list[Row]:

@@ -54,18 +54,9 @@ def changed(model: Any, where: dict[str, Any], **values: Any) -> Lie:
     return lambda: model.objects.filter(pk=first(model, **where).pk).update(**values)
 
 
-def body_gone_and_facts_changed() -> None:
-    row = first(InboxEvent, state="processed", facts__kind="paid")
-    InboxEvent.objects.filter(pk=row.pk).update(body=None, facts={**row.facts, "payment": "pi_other"})
-
-
 def another_sighting() -> None:
     row = first(InboxEvent, state="processed", facts__kind="refund", facts__status="failed")
     InboxEvent.objects.filter(pk=row.pk).update(body=None, facts={**row.facts, "amount": 1})
-
-
-def refund_entry_gone() -> None:
-    LedgerEntry.objects.filter(pk=first(LedgerEntry, kind="refund").pk)._raw_delete(using="default")
 
 
 def booked_a_week_later() -> None:
@@ -101,14 +92,14 @@ LIES: dict[str, Lie] = {
     "staff_told_of_just_this": changed(InboxEvent, {"origin": "staff"}, type="other"),
     "body_is_as_received": changed(InboxEvent, PAID | {"body__isnull": False}, body=b"{}"),
     "facts_are_what_the_body_says": changed(InboxEvent, PAID | {"body__isnull": False}, payment="pi_other"),
-    "facts_agree_with_their_row": body_gone_and_facts_changed,
+    "facts_agree_with_their_row": facts_of_one_changed("paid", payment="pi_other"),
     "words_are_known": facts_of_one_changed("refund", status="pendin"),
     "sightings_agree": another_sighting,
     "state_has_its_reason": changed(InboxEvent, {"state": "quarantined"}, state="dismissed"),
     "state_fits_the_facts": changed(InboxEvent, PAID, state="nothing"),
     "processor_is_known": changed(InboxEvent, PAID, processor="other"),
     "gift_is_the_right_one": changed(InboxEvent, PAID, gift_reference="gift_other"),
-    "movements_are_booked": refund_entry_gone,
+    "movements_are_booked": gone(LedgerEntry, kind="refund"),
     "entry_is_told_of": changed(LedgerEntry, GIFT, inbox_event=None),
     "entry_was_booked_in_time": booked_a_week_later,
     "entry_is_like_its_gift": changed(LedgerEntry, GIFT, tier="other"),

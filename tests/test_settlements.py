@@ -15,7 +15,6 @@ from donations.models import BalanceTransaction, Campaign, Gift, InboxEvent, Led
 from donations.processors.base import Interpretation, PayoutChanged, TransactionSeen
 from tests.factories import (
     NOON,
-    Event,
     charge_event,
     checkout_event,
     confirm,
@@ -25,6 +24,7 @@ from tests.factories import (
     movement,
     payout_event,
     refund_event,
+    told,
     transaction_event,
 )
 
@@ -43,14 +43,6 @@ def paid(campaign: Campaign) -> Gift:
     gift = make_gift(campaign)
     confirm(gift)
     return gift
-
-
-def told(*events: Event) -> list[str]:
-    for one in events:
-        deliver(one)
-        inbox.drain()
-    rows = dict(InboxEvent.objects.values_list("event_id", "state"))
-    return [rows[one["id"]] for one in events]
 
 
 def seen(**fields: Any) -> TransactionSeen:

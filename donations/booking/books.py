@@ -16,10 +16,12 @@ from donations.recurring import RecurringNews
 
 State = InboxEvent.State
 Kind = LedgerEntry.Kind
-# What tells that a payment is none of our gifts: an event of another software, or a payment that staff dismissed. Any
-# other fact that is foreign is so for want of a gift alone, which may come yet.
-STRANGERS = Q(state=State.FOREIGN, facts__isnull=True) | (
-    Q(state=State.FOREIGN, facts__kind="invoice_paid")
+# Of another software for certain: what has facts is foreign for want of a gift alone, which may come yet.
+OF_OTHERS = Q(state=State.FOREIGN, facts__isnull=True)
+# What tells that a payment is none of our gifts: it is another software's, or staff dismissed it.
+STRANGERS = (
+    OF_OTHERS
+    | Q(state=State.FOREIGN, facts__kind="invoice_paid")
     | Q(state=State.DISMISSED, facts__kind__in=["paid", "invoice_paid"])
 )
 

@@ -5,10 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from django.db.models import Q
-
 from donations import processors
-from donations.booking.books import STRANGERS
+from donations.booking.books import OF_OTHERS, STRANGERS
 from donations.booking.monthly import LETTERS, gift_reference
 from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import Facts, facts_of
@@ -116,8 +114,7 @@ def _foreign(rows: list[InboxEvent]) -> set[tuple[str, str]]:
     """The payments and invoices of foreign rows that something without a gift of ours tells of."""
     strangers = [row for row in rows if row.state == State.FOREIGN and row.facts]
     found: set[tuple[str, str]] = set()
-    nothing_told = Q(state=State.FOREIGN, facts__isnull=True)
-    for column, tells in (("payment", STRANGERS), ("subject", nothing_told)):
+    for column, tells in (("payment", STRANGERS), ("subject", OF_OTHERS)):
         wanted = {getattr(row, column) for row in strangers} - {""}
         told = InboxEvent.objects.filter(tells, **{f"{column}__in": wanted})
         found |= set(told.values_list("processor", column))

@@ -14,6 +14,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from donations import money, settlements
+from donations.booking.books import OF_OTHERS
 from donations.models import BalanceTransaction, Campaign, InboxEvent, LedgerEntry, Lookup, Payout
 from donations.processors.base import TransactionSeen
 
@@ -283,7 +284,7 @@ def _ask(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
 
 def _is_foreign(shelf: Shelf, payment: str) -> bool:
     rows = InboxEvent.objects.filter(processor=shelf.processor, payment=payment)
-    return rows.filter(state=State.FOREIGN, facts__isnull=True).exists()
+    return rows.filter(OF_OTHERS).exists()
 
 
 def _state_of(shelf: Shelf, subject: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.house import EmbeddedHouse, House
+from tests.house import EmbeddedHouse, House, opened
 
 # Accepted by axe as WCAG 2.2 AA; "best-practice" rules are not part of it.
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
@@ -43,12 +43,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedHouse]:
-    built = EmbeddedHouse(tmp_path_factory.mktemp("house"))
-    try:
-        built.open()
+    with opened(EmbeddedHouse(tmp_path_factory.mktemp("house"))) as built:
         yield built
-    finally:
-        built.close()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from redis import Redis
 
-from tests.house import House, house
+from tests.house import House, house, opened
 from tests.services import postgres, redis
 
 
@@ -59,9 +59,5 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
         return
     standing: Servers = request.getfixturevalue("servers")
     Redis.from_url(standing.redis).flushall()
-    grown = GrownHouse(tmp_path, database_url=standing.database(), redis_url=standing.redis)
-    try:
-        grown.open()
-        yield grown
-    finally:
-        grown.close()
+    with opened(GrownHouse(tmp_path, database_url=standing.database(), redis_url=standing.redis)) as built:
+        yield built

@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_from_bytes, urlencode
 import httpx
 import pytest
 
-from tests.house import House
+from tests.house import House, opened
 
 REQUESTS = 10_000
 WORKERS = 8
@@ -419,11 +419,8 @@ def house_of_production(folder: Path) -> Iterator[House]:
     built = House(folder, database_url=f"sqlite:///{folder}/db.sqlite3")
     built.environment |= {"DJANGO_SETTINGS_MODULE": "settings_of_production", "PYTHONPATH": str(folder)}
     built.environment |= {"DEBUG": "0", "SANDBOX": "1", "ALLOWED_HOSTS": "127.0.0.1"}
-    try:
-        built.open()
+    with opened(built):
         yield built
-    finally:
-        built.close()
 
 
 @pytest.mark.slow
