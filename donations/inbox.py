@@ -39,8 +39,7 @@ def receive(*, processor: str, body: bytes, signature: str | None) -> None:
     source.verify(body, signature)
     envelope = source.envelope(body)
     now = connection.ops.adapt_datetimefield_value(timezone.now())
-    statement = INSERT_APART if connection.vendor == "postgresql" else INSERT
-    bulk.run(statement, [processor, envelope.event_id, envelope.type, now, body, hashlib.sha256(body).digest(), now])
+    bulk.run(INSERT, [processor, envelope.event_id, envelope.type, now, body, hashlib.sha256(body).digest(), now])
 
 
 INSERT = f"""
@@ -49,7 +48,6 @@ INSERT INTO {InboxEvent._meta.db_table} (processor, event_id, origin, type, rece
 VALUES (%s, %s, 'delivery', %s, %s, %s, %s, 'ready', %s, 0, '', '', '', '', '', '')
 ON CONFLICT (processor, event_id) DO NOTHING
 """  # noqa: S608 (the only text put in is our own table name)
-INSERT_APART = INSERT.replace("%s", "%b")
 
 
 # ---- what no delivery brought: found at the processor, or told by staff
@@ -137,8 +135,8 @@ def process_batch(limit: int = BATCH) -> int:
 
 def _claim(limit: int) -> list[InboxEvent]:
     """Due rows, locked until the batch ends; rows that another worker holds are passed over, not waited for."""
-    due = InboxEvent.objects.filter(next_try_at__lte=timezone.now()).order_by("next_try_at", "id")
-    rows = list(due.select_for_update(skip_locked=True, no_key=True)[:limit])
+    due = f"WHERE next_try_at <= %s ORDER BY next_try_at, id LIMIT {limit} {bulk.locked(skip=True)}"
+    rows = bulk.select(InboxEvent, due, [timezone.now()])
     # One processor's at a time: gifts and totals are locked in one order a processor, and an adjustment by staff may
     # be of any processor's gift. The others are next.
     return [row for row in rows if row.processor == rows[0].processor]

@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import F, Min, Model, Q, QuerySet, Sum
+from django.db.models import F, Model, QuerySet
 from django.utils import timezone
 
 from donations import bulk, periods
@@ -56,12 +56,13 @@ STATE_FIELDS = [
 
 STATE_KEPT = ("gift_id", *(field.attname for field in GiftState._meta.concrete_fields if field.name in STATE_FIELDS))
 STATE_COLUMNS = (*STATE_KEPT, "refund_requested")
+OF_ENTRIES = ("campaign_month", "local_date", "confirmed_at", "payment", "charged", "refunded", "disputed", "adjusted")
 _renewed = ", ".join(f"{name} = excluded.{name}" for name in STATE_KEPT[1:])
 OVER_THE_OLD = f"ON CONFLICT (gift_id) DO UPDATE SET {_renewed}"
 _state_values = attrgetter(*STATE_KEPT)
 
-# Read by rebuild() and drift(): what the ledger says of each gift, of each month and of each day.
-GIFT_SQL = f"""
+# What the ledger says of each gift. Who wants some gifts alone puts another condition where {which} stands.
+GIFTS_SQL = f"""
 SELECT gift AS gift_id, campaign AS campaign_id, livemode, campaign_month, local_date, confirmed_at, payment, tier,
   currency, charged, refunded, disputed, adjusted, goal,
   {COUNTED} AS counted
@@ -74,9 +75,10 @@ FROM (
     MAX(CASE WHEN kind IN {GIFT_KINDS} THEN tier END) AS tier,
     MAX(CASE WHEN kind <> 'fee' THEN currency END) AS currency,
     {SUMS}
-  FROM {LedgerEntry._meta.db_table} WHERE gift IS NOT NULL GROUP BY gift, campaign, livemode
+  FROM {LedgerEntry._meta.db_table} WHERE {{which}} GROUP BY gift, campaign, livemode
 ) sums WHERE charged > 0
 """  # noqa: S608 (the only text put in is our own table name)
+GIFT_SQL = GIFTS_SQL.format(which="gift IS NOT NULL")
 
 # Nine gifts in ten have no entry but their own and fees, and count what that entry says. So the whole ledger is added
 # up by that alone, and what the others count less is taken away: they are few, and an index of their own leads to them.
@@ -91,7 +93,7 @@ UNION ALL
 SELECT campaign_id, campaign_month, livemode, currency, local_date, tier, SUM(counted - goal),
   SUM(CASE WHEN counted > 0 THEN 1 ELSE 0 END - CASE WHEN goal > 0 THEN 1 ELSE 0 END), 0,
   SUM(refunded), SUM(CASE WHEN refunded > 0 THEN 1 ELSE 0 END), SUM(disputed)
-FROM ({GIFT_SQL.replace("WHERE gift IS NOT NULL", f"WHERE gift IN ({CHANGED})")}) changed
+FROM ({GIFTS_SQL.format(which=f"gift IN ({CHANGED})")}) changed
 GROUP BY campaign_id, campaign_month, livemode, currency, local_date, tier
 """  # noqa: S608
 
@@ -202,13 +204,14 @@ def apply(*, gifts: Iterable[Gift], news: Iterable[CheckoutNews] = ()) -> None:
     by_reference = {gift.pk: gift for gift in gifts}
     if not by_reference:
         return
-    old = GiftState.objects.in_bulk(by_reference)
-    entries = _sums(list(by_reference))
+    stored = bulk.select(GiftState, f"WHERE {bulk.among('gift_id')}", [bulk.listed(by_reference)])
+    old = {state.gift_id: state for state in stored}
+    confirmed = _confirmed(by_reference)
     heard = {item.gift: item for item in sorted(news, key=_weight)}
     deltas, changed = Deltas(), []
     for reference, gift in by_reference.items():
         before = old.get(reference)
-        after = _state(gift, before, entries.get(reference), heard.get(reference))
+        after = _state(gift, before, confirmed.get(reference), heard.get(reference))
         if before:
             deltas.add(before, -1)
         deltas.add(after, 1)
@@ -228,46 +231,23 @@ def _weight(news: CheckoutNews) -> tuple[int, float]:
     return (RANK[news.status], -news.occurred_at.timestamp())
 
 
-def _sums(references: list[str]) -> dict[str, dict[str, Any]]:
-    """Per gift: its sums by kind, and the dates of its gift entry."""
-    is_gift = Q(kind__in=LedgerEntry.GIFT_KINDS)
-    rows = (
-        LedgerEntry.objects.filter(gift__in=references)
-        .values("gift_id")
-        .annotate(
-            goal=Sum("goal_amount"),
-            held=Sum("amount", filter=~Q(kind="fee"), default=0),
-            charged=Sum("amount", filter=is_gift, default=0),
-            refunds=Sum("amount", filter=Q(kind__in=["refund", "refund_reversal"]), default=0),
-            disputes=Sum("amount", filter=Q(kind__in=["dispute_withdrawn", "dispute_reinstated"]), default=0),
-            adjusted=Sum("amount", filter=Q(kind="adjustment"), default=0),
-            payment=Min("reference", filter=is_gift),
-            month=Min("campaign_month", filter=is_gift),
-            day=Min("local_date", filter=is_gift),
-            confirmed_at=Min("effective_at", filter=is_gift),
-        )
-        .order_by()
-    )
-    return {row["gift_id"]: _whole(dict(row)) for row in rows}
+def _confirmed(references: Iterable[str]) -> dict[str, GiftState]:
+    """Of those of these gifts that have a gift entry: what all of their entries make, as OF_ENTRIES, and `counted`."""
+    source = f"({GIFTS_SQL.format(which=bulk.among('gift'))}) confirmed"
+    columns = ("gift_id", *OF_ENTRIES, "counted")
+    made = bulk.select(GiftState, "", [bulk.listed(references)], columns=columns, source=source)
+    return {state.gift_id: state for state in made}
 
 
-def _whole(row: dict[str, Any]) -> dict[str, Any]:
-    """PostgreSQL adds whole numbers up to a decimal; amounts are whole."""
-    return {name: int(value) if isinstance(value, Decimal) else value for name, value in row.items()}
-
-
-def _state(gift: Gift, before: GiftState | None, sums: dict[str, Any] | None, news: CheckoutNews | None) -> GiftState:
+def _state(gift: Gift, before: GiftState | None, made: GiftState | None, news: CheckoutNews | None) -> GiftState:
     """A gift's state: confirmed by its entries, else the highest-ranking status ever heard of it."""
     state = GiftState(
         gift=gift, campaign_id=gift.campaign_id, livemode=gift.livemode, currency=gift.currency, tier=gift.tier
     )
-    if sums and sums["charged"]:
+    if made:
         state.status = Status.CONFIRMED
-        state.campaign_month, state.local_date = sums["month"], sums["day"]
-        state.payment, state.confirmed_at = sums["payment"], sums["confirmed_at"]
-        state.charged, state.refunded, state.disputed = sums["charged"], -sums["refunds"], -sums["disputes"]
-        state.adjusted = sums["adjusted"]
-        state.counted = max(0, min(sums["goal"], sums["held"]))
+        for name in (*OF_ENTRIES, "counted"):
+            setattr(state, name, _whole(getattr(made, name)))
         return state
     heard = news.status if news else Status.PENDING.value
     known = before.status if before else Status.PENDING.value
@@ -289,17 +269,8 @@ def _open_months(states: list[GiftState], gifts: dict[str, Gift]) -> None:
         for state in states
         if state.status == Status.CONFIRMED
     }
-    known = set(
-        CampaignMonth.objects.filter(campaign__in={c for c, _ in campaigns}).values_list("campaign_id", "month")
-    )
-    CampaignMonth.objects.bulk_create(
-        [
-            CampaignMonth(campaign_id=slug, month=month, goal=campaign.default_goal_minor)
-            for (slug, month), campaign in sorted(campaigns.items(), key=lambda item: item[0])
-            if (slug, month) not in known
-        ],
-        ignore_conflicts=True,
-    )
+    rows = [(*where, campaigns[where].default_goal_minor, "[]") for where in sorted(campaigns)]
+    bulk.insert(CampaignMonth, ("campaign_id", "month", "goal", "scale"), rows, then="ON CONFLICT DO NOTHING")
 
 
 # ---- followers, and the counter that guards our own refunds
@@ -422,7 +393,12 @@ def _rows(sql: str) -> list[dict[str, Any]]:
     with connection.cursor() as cursor:
         cursor.execute(sql)
         names = [column[0] for column in cursor.description]
-        return [_whole(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+        return [dict(zip(names, map(_whole, row), strict=True)) for row in cursor.fetchall()]
+
+
+def _whole(value: Any) -> Any:
+    """PostgreSQL adds whole numbers up to a decimal; amounts are whole."""
+    return int(value) if isinstance(value, Decimal) else value
 
 
 def _table_drift(
@@ -450,12 +426,12 @@ def state_drift(gifts: Iterable[Gift]) -> Iterator[Drift]:
     Gifts come with their campaign selected.
     """
     by_reference = {gift.pk: gift for gift in gifts}
-    stored, sums = GiftState.objects.in_bulk(by_reference), _sums(list(by_reference))
+    stored, confirmed = GiftState.objects.in_bulk(by_reference), _confirmed(by_reference)
     heard = _heard(InboxEvent.objects.filter(gift_reference__in=by_reference))
     for reference, gift in by_reference.items():
         news = max(heard[reference], key=_weight) if heard[reference] else None
         before = _fields(stored.get(reference))
-        after = _fields(_state(gift, None, sums.get(reference), news))
+        after = _fields(_state(gift, None, confirmed.get(reference), news))
         if before != after:
             yield Drift(GiftState._meta.db_table, reference, before, after)
 

@@ -118,10 +118,15 @@ def _record_payout(processor: str, told: list[tuple[PayoutChanged, bool]]) -> No
 
 def ask(processor: str, wanted: Iterable[tuple[str, str]]) -> None:
     """Queue what is to be looked up, kind and id each; what was asked for before, or is known, is passed over."""
-    known = BalanceTransaction.objects.filter(processor=processor, reference__in=[name for _, name in wanted])
-    seen = set(known.values_list("reference", flat=True))
+    asked = sorted(wanted)
+    if not asked:
+        return
+    known = f"WHERE processor = %s AND {bulk.among('reference')}"
+    parameters = [processor, bulk.listed(name for _, name in asked)]
+    found = bulk.select(BalanceTransaction, known, parameters, columns=("reference",))
+    seen = {row.reference for row in found}
     now = timezone.now()
-    rows = [(processor, kind, name, "", 0, now, "") for kind, name in sorted(wanted) if name not in seen]
+    rows = [(processor, kind, name, "", 0, now, "") for kind, name in asked if name not in seen]
     columns = ("processor", "kind", "object_id", "cursor", "attempts", "next_try_at", "last_error")
     bulk.insert(Lookup, columns, rows, then="ON CONFLICT DO NOTHING")
 

@@ -7,13 +7,27 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from django.db.models import Q
 from django.utils import timezone
 
 from donations import bulk, ledger, outbox, projections, recurring, settlements
 from donations.booking import disputes, fees, monthly, offline
-from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, of_type, quarantine, told_of, wake
+from donations.booking.books import (
+    Books,
+    Item,
+    Kind,
+    Outcome,
+    State,
+    entries_of,
+    gift_of,
+    lock,
+    of_type,
+    quarantine,
+    told_of,
+    wake,
+)
 from donations.ledger import NewEntry
-from donations.models import Campaign, Donor, Gift, InboxEvent, LedgerEntry, Lookup, RefundRequest
+from donations.models import Campaign, Donor, Gift, LedgerEntry, Lookup, RefundRequest
 from donations.models.campaigns import currency_of
 from donations.models.inbox import PAID_TWICE
 from donations.processors.base import (
@@ -80,25 +94,24 @@ def _open_books(processor: str, items: list[Item]) -> Books:
     named = {fact.gift for fact in facts if isinstance(fact, (Paid, CheckoutChanged, OfflineReceived, Adjusted))}
     named |= {monthly.gift_reference(fact.payment) for fact in facts if isinstance(fact, InvoicePaid)}
     payments = {fact.payment for fact in facts if isinstance(fact, OF_A_PAYMENT)} - {""}
-    paid_for = LedgerEntry.objects.filter(processor=processor, kind=Kind.GIFT, reference__in=payments)
-    gift_of_payment = {reference: gift or "" for reference, gift in paid_for.values_list("reference", "gift_id")}
-    gifts = _lock_gifts(named | set(gift_of_payment.values()))
+    gift_of_payment = _paid_for(processor, payments)
+    gifts = lock(Gift, named | set(gift_of_payment.values()))
     entries: defaultdict[str, dict[tuple[str, str], int]] = defaultdict(dict)
-    standing = LedgerEntry.objects.filter(gift__in=gifts).values_list("gift_id", "kind", "reference", "amount")
-    for gift, kind, reference, amount in standing:
-        entries[str(gift)][kind, reference] = amount
-        if kind == Kind.GIFT:
-            gift_of_payment[reference] = str(gift)
+    for entry in entries_of(gifts, "kind", "reference", "amount") if gifts else ():
+        entries[str(entry.gift_id)][entry.kind, entry.reference] = entry.amount
+        if entry.kind == Kind.GIFT:
+            gift_of_payment[entry.reference] = str(entry.gift_id)
     return Books(processor, gifts, gift_of_payment, entries, payments, recurring=arrangements, owners=owned)
 
 
-def _lock_gifts(references: set[str]) -> dict[str, Gift]:
-    locked = Gift.objects.filter(pk__in=sorted(references)).order_by("pk").select_for_update(no_key=True)
-    gifts = {gift.pk: gift for gift in locked}
-    campaigns = Campaign.objects.in_bulk({gift.campaign_id for gift in gifts.values()})
-    for each in gifts.values():
-        each.campaign = campaigns[each.campaign_id]
-    return gifts
+def _paid_for(processor: str, payments: set[str]) -> dict[str, str]:
+    """Which gift each of these payments was booked as."""
+    if not payments:
+        return {}
+    booked = f"WHERE processor = %s AND kind = 'gift' AND {bulk.among('reference')}"
+    parameters = [processor, bulk.listed(payments)]
+    entries = bulk.select(LedgerEntry, booked, parameters, columns=("reference", "gift"))
+    return {entry.reference: entry.gift_id or "" for entry in entries}
 
 
 # ---- payments and checkouts
@@ -218,7 +231,7 @@ def _refunds(books: Books, numbered: list[tuple[int, Item]]) -> dict[int, Outcom
 
 def _seen_before(processor: str, refunds: set[str]) -> list[RefundChanged]:
     """Earlier sightings of these refunds, read with the gifts locked: no other worker is adding to them."""
-    processed = InboxEvent.objects.filter(state=State.PROCESSED, facts__isnull=False)
+    processed = Q(state=State.PROCESSED, facts__isnull=False)
     stored = told_of(processor, "subject", refunds, among=processed)
     facts = [fact_from_json(row.facts) for row in stored if row.facts]
     return [fact for fact in facts if isinstance(fact, RefundChanged)]
@@ -295,7 +308,7 @@ def _send(books: Books, booked: list[NewEntry], late: list[str]) -> None:
     """Queue the letters, and have what waited for these payments and invoices looked at."""
     paid = [entry for entry in booked if entry.kind in LedgerEntry.GIFT_KINDS and entry.gift]
     known = {str(entry.gift) for entry in paid if books.gifts[str(entry.gift)].donor_id}
-    known |= set(LedgerEntry.objects.filter(gift__in=late, kind=Kind.GIFT).values_list("gift_id", flat=True))
+    known |= {str(entry.gift_id) for entry in entries_of(late, "kind") if entry.kind == Kind.GIFT} if late else set()
     if known:
         outbox.enqueue("receipt", sorted(known))
     monthly.enqueue_troubles(books)
@@ -315,7 +328,8 @@ def _keep_contacts(books: Books) -> list[str]:
     now = timezone.now()
     rows = [(email, contact.name, now) for email, contact in sorted(emails.items())]
     bulk.insert(Donor, ("email", "name", "created_at"), rows, then="ON CONFLICT DO NOTHING")
-    donors = {donor.email: donor for donor in Donor.objects.filter(email__in=emails)}
+    kept = bulk.select(Donor, f"WHERE {bulk.among('email')}", [bulk.listed(emails)])
+    donors = {donor.email: donor for donor in kept}
     known = {ref: donors[c.email.lower()] for ref, c in books.contacts.items() if c.email.lower() in donors}
     once = {reference: donor for reference, donor in sorted(known.items()) if reference in books.gifts}
     for reference, donor in once.items():

@@ -3,17 +3,18 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
-from donations import ledger, projections
+from donations import bulk, ledger, projections
 from donations.ledger import NewEntry
-from donations.models import Gift, InboxEvent, LedgerEntry, Lookup, RecurringGift
+from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, Lookup, RecurringGift
 from donations.processors.base import Contact, Interpretation, PayoutChanged, TransactionSeen
 from donations.recurring import RecurringNews
 
+Given = TypeVar("Given", Gift, RecurringGift)
 State = InboxEvent.State
 Kind = LedgerEntry.Kind
 # Of another software for certain: what has facts is foreign for want of a gift alone, which may come yet.
@@ -93,14 +94,13 @@ class Books:
     def foreign(self) -> set[str]:
         """The payments of this batch that are known not to be ours."""
         unknown = self.payments - self.gift_of_payment.keys()
-        strangers = InboxEvent.objects.filter(STRANGERS)
-        return {row.payment for row in told_of(self.processor, "payment", unknown, among=strangers)}
+        return {row.payment for row in told_of(self.processor, "payment", unknown, among=STRANGERS)}
 
     @cached_property
     def months(self) -> dict[str, str]:
         """The campaign month of each gift that has a gift entry."""
-        standing = LedgerEntry.objects.filter(gift__in=self.gifts, kind__in=LedgerEntry.GIFT_KINDS)
-        return {str(gift): month for gift, month in standing.values_list("gift_id", "campaign_month")}
+        entries = entries_of(self.gifts, "kind", "campaign_month")
+        return {str(entry.gift_id): entry.campaign_month for entry in entries if entry.kind in LedgerEntry.GIFT_KINDS}
 
     def month_of(self, gift: Gift) -> str:
         """The month that every movement of this gift belongs to."""
@@ -123,20 +123,43 @@ class Books:
         return ledger.entry(**(common | fields))
 
 
-def told_of(processor: str, column: str, objects: Collection[str], *, among: QuerySet[InboxEvent]) -> list[InboxEvent]:
+def entries_of(gifts: Iterable[str], *columns: str) -> list[LedgerEntry]:
+    """All entries of these gifts, with these columns and "gift"."""
+    return bulk.select(LedgerEntry, f"WHERE {bulk.among('gift')}", [bulk.listed(gifts)], columns=("gift", *columns))
+
+
+def lock(model: type[Given], references: Collection[str]) -> dict[str, Given]:
+    """Gifts, or monthly gifts, locked in one order, each with its campaign."""
+    if not references:
+        return {}
+    in_one_order = f"WHERE {bulk.among('reference')} ORDER BY reference {bulk.locked()}"
+    found = {row.pk: row for row in bulk.select(model, in_one_order, [bulk.listed(references)])}
+    slugs = bulk.listed({row.campaign_id for row in found.values()})
+    campaigns = {row.pk: row for row in bulk.select(Campaign, f"WHERE {bulk.among('slug')}", [slugs])}
+    for row in found.values():
+        row.campaign = campaigns[row.campaign_id]
+    return found
+
+
+def told_of(processor: str, column: str, objects: Collection[str], *, among: Q, free: bool = False) -> list[InboxEvent]:
     """The rows that tell of one of these objects, found by the index of this column, however large the inbox is.
+
+    `free` leaves out those that a worker holds, and locks the others.
 
     The index holds no "", and that the query wants none must be said: PostgreSQL looks for it in no list of more than
     100 values, SQLite in none. SQLite would also rather look through all rows of a processor.
     """
-    rows = among.filter(**{f"{column}__in": objects}).exclude(**{column: ""})
+    if not objects:
+        return []
+    rows = InboxEvent.objects.filter(among, **{f"{column}__in": objects}).exclude(**{column: ""})
+    if free:
+        rows = rows.select_for_update(skip_locked=True, no_key=True)
     return [row for row in rows.only("processor", "payment", "subject", "facts") if row.processor == processor]
 
 
 def wake(processor: str, column: str, objects: Collection[str], *states: str) -> None:
     """Have what waited for these objects looked at now. Rows that a worker holds are passed over, never waited for."""
-    free = InboxEvent.objects.filter(state__in=states).select_for_update(skip_locked=True, no_key=True)
-    waiting = told_of(processor, column, objects, among=free)
+    waiting = told_of(processor, column, objects, among=Q(state__in=states), free=True)
     if waiting:
         rows = InboxEvent.objects.filter(pk__in=[row.pk for row in waiting])
         rows.update(state=State.WAITING, next_try_at=timezone.now())

@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+from django.db.models import Q
 from django.utils import timezone
 
 from donations import bulk, outbox
-from donations.booking.books import Books, Item, Outcome, State, of_type, told_of
-from donations.models import Campaign, Donor, Gift, InboxEvent, Lookup, OutboxMessage, RecurringGift
+from donations.booking.books import Books, Item, Outcome, State, lock, of_type, told_of
+from donations.models import Donor, Gift, Lookup, OutboxMessage, RecurringGift
 from donations.processors.base import InvoicePaid, InvoiceSeen, MonthlyCheckout, RecurringChanged
 from donations.recurring import news_of
 
@@ -47,8 +48,8 @@ def owners(processor: str, items: list[Item]) -> dict[str, str]:
     """Whose the invoices are that these facts tell were paid: invoice to monthly gift, "" for what is not ours."""
     wanted = {fact.invoice for _, _, fact in of_type(enumerate(items), InvoicePaid)}
     found = {fact.invoice: fact.recurring_gift for _, _, fact in of_type(enumerate(items), InvoiceSeen)}
-    states = InboxEvent.objects.filter(state__in=[State.FOREIGN, State.PROCESSED])
-    for row in told_of(processor, "subject", wanted - found.keys(), among=states):
+    settled = Q(state__in=[State.FOREIGN, State.PROCESSED])
+    for row in told_of(processor, "subject", wanted - found.keys(), among=settled):
         if row.facts is None:
             found[row.subject] = ""
         elif row.facts["kind"] == "invoice":
@@ -59,15 +60,7 @@ def owners(processor: str, items: list[Item]) -> dict[str, str]:
 def lock_recurring(items: list[Item], owned: dict[str, str]) -> dict[str, RecurringGift]:
     """The monthly gifts that these facts touch, locked in one order, each with its campaign."""
     facts = of_type(enumerate(items), InvoiceSeen, RecurringChanged, MonthlyCheckout)
-    references = {fact.recurring_gift for _, _, fact in facts} | set(owned.values()) - {""}
-    if not references:
-        return {}
-    rows = RecurringGift.objects.filter(pk__in=sorted(references)).order_by("pk").select_for_update(no_key=True)
-    found = {row.pk: row for row in rows}
-    campaigns = Campaign.objects.in_bulk({row.campaign_id for row in found.values()})
-    for row in found.values():
-        row.campaign = campaigns[row.campaign_id]
-    return found
+    return lock(RecurringGift, {fact.recurring_gift for _, _, fact in facts} | set(owned.values()) - {""})
 
 
 def make_gifts(processor: str, items: list[Item], owned: dict[str, str], recurring: dict[str, RecurringGift]) -> None:
@@ -161,6 +154,8 @@ def enqueue_troubles(books: Books) -> None:
 def keep_donors(books: Books, donors: dict[str, Donor]) -> list[str]:
     """Donors told by the hosted page after their first gift was booked; which confirmed gifts have one only now."""
     without = {ref: donor for ref, donor in donors.items() if books.recurring[ref].donor_id is None}
+    if not without:
+        return []
     bulk.update(RecurringGift, ("reference", "donor_id"), [(ref, donor.pk) for ref, donor in sorted(without.items())])
     found = Gift.objects.filter(recurring_gift__in=without, donor=None).order_by("pk")
     gifts = list(found.values_list("pk", "recurring_gift_id"))
