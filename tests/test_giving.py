@@ -120,7 +120,7 @@ def test_a_double_click_at_a_slow_processor_leads_twice_to_one_checkout(
         box.control("trouble", mode="slow", seconds=1, calls=1)
         first = threading.Thread(target=click)
         first.start()
-        eventually(Gift.objects.exists)
+        eventually(lambda: box.state()["trouble"]["mode"] == "none")  # the one slow call is under way
         click()
         first.join()
         processors.get.cache_clear()
