@@ -4,14 +4,15 @@ import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from functools import cache
 
 from django.apps import apps
 from django.conf import settings
 from django.db import connection
-from django.db.models import Exists, ForeignKey, Model, OuterRef
+from django.db.models import ForeignKey, Model
 from django.utils import timezone
 
-from donations import closing, exports, money, projections
+from donations import bulk, closing, exports, money, projections
 from donations.invariants.findings import Finding, Tally
 from donations.models import InboxEvent, LedgerEntry, MonthStatement, MonthTotal, guards
 from donations.periods import Month
@@ -101,22 +102,33 @@ def _doubled(model: type[Model], columns: tuple[str, ...], condition: str) -> It
 
 def check_references(tally: Tally) -> Iterator[Finding]:
     """Whatever a row belongs to is there: gifts of entries, events of entries, campaigns of totals, and so on."""
-    for model in apps.get_app_config("donations").get_models():
-        for field in model._meta.concrete_fields:
-            if isinstance(field, ForeignKey):
-                yield from _lost(model, field)
-
-
-def _lost(model: type[Model], field: "ForeignKey[object, object]") -> Iterator[Finding]:
-    target = field.remote_field.model._default_manager.filter(pk=OuterRef(field.attname))
-    rows = model._default_manager.filter(~Exists(target), **{f"{field.attname}__isnull": False})
-    for key, lost in rows.values_list("pk", field.attname).order_by():
+    for name, key, field, lost in bulk.run(_lost(), []):
         yield Finding(
             invariant="nothing_belongs_to_what_is_gone",
-            key=f"{model._meta.verbose_name} {key}",
-            words=f"its {field.name} {lost} is not here",
+            key=f"{name} {key}",
+            words=f"its {field} {lost} is not here",
             remedy="Restore the missing row from a backup.",
         )
+
+
+@cache
+def _lost() -> str:
+    """One statement over every foreign key: its table's name, the row's key, the key's name, and what is not there."""
+    return " UNION ALL ".join(
+        _lost_by(model, field)
+        for model in apps.get_app_config("donations").get_models()
+        for field in model._meta.concrete_fields
+        if isinstance(field, ForeignKey)
+    )
+
+
+def _lost_by(model: type[Model], field: "ForeignKey[object, object]") -> str:
+    key, belongs_to = model._meta.pk.column, field.remote_field.model._meta.db_table
+    return (
+        f"SELECT '{model._meta.verbose_name}', CAST(r.{key} AS text), '{field.name}', CAST(r.{field.column} AS text) "  # noqa: S608 (our own names)
+        f"FROM {model._meta.db_table} r WHERE r.{field.column} IS NOT NULL AND NOT EXISTS "
+        f"(SELECT 1 FROM {belongs_to} t WHERE t.{field.target_field.column} = r.{field.column})"
+    )
 
 
 # ---- one figure everywhere

@@ -57,4 +57,4 @@ def pages(rows: QuerySet[Row], size: int) -> Iterator[list[Row]]:
     page = list(ordered[:size])
     while page:
         yield page
-        page = list(ordered.filter(pk__gt=page[-1].pk)[:size])
+        page = list(ordered.filter(pk__gt=page[-1].pk)[:size]) if len(page) == size else []
