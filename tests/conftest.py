@@ -4,10 +4,13 @@ import gc
 import os
 import random
 from collections.abc import Generator
+from pathlib import Path
 
 import hypothesis
 import pytest
 from django.db import connection
+
+from tests.house import House, made_once
 
 MADE_TO_BE_FLUSHED = {
     "postgresql": [
@@ -40,6 +43,21 @@ def pytest_report_header() -> str:
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """Random choices that the run's seed and the test's name decide: the same alone, in any order, in any worker."""
     return random.Random(f"{os.environ['TEST_SEED']} {request.node.nodeid}")
+
+
+@pytest.fixture(scope="session")
+def of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def prepared(of_the_run: Path) -> Path:
+    """An SQLite file with all tables and the demo campaign."""
+    file = of_the_run / "prepared.sqlite3"
+    made_once(of_the_run / "prepared", House(of_the_run, database_url=f"sqlite:///{file}").prepare)
+    return file
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """The whole house in real processes, for stories told over HTTP: site, sandbox and, where grown, a Celery worker."""
 
-import atexit
+import fcntl
 import json
 import os
 import re
@@ -9,11 +9,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -186,8 +184,8 @@ class House:
         return str(self.api(f"checkout/sessions/{checkout}")["payment_intent"])
 
     def advance(self, length: str) -> None:
-        """Move the sandbox's clock ahead, by its command: what is due on the way happens."""
-        self.manage("sandbox", "--port", self.ports["sandbox"], "--advance", length)
+        """Move the sandbox's clock ahead: what is due on the way happens."""
+        self.control("clock", advance=length)
 
     def meter(self) -> dict[str, Any]:
         return dict(self.client.get("/embed/v1/meter.json").raise_for_status().json())
@@ -229,35 +227,41 @@ def eventually(holds: Callable[[], bool], what: str | Callable[[], str], patienc
 
 
 class EmbeddedHouse(House):
-    """A house on an SQLite file of its own: a copy of one that this process has prepared once."""
+    """A house on an SQLite file of its own: a copy of `prepared`, one with all tables and the demo campaign."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database = folder / "db.sqlite3"
+    def __init__(self, folder: Path, prepared: Path) -> None:
+        self.database, self.prepared = folder / "db.sqlite3", prepared
         super().__init__(folder, database_url=f"sqlite:///{self.database}")
 
     def prepare(self) -> None:
-        shutil.copy(prepared(), self.database)
+        shutil.copy(self.prepared, self.database)
 
     def renew(self) -> None:
         """Make the database what it was when the house was opened, while the house stands; and empty its logs.
 
         The sandbox keeps what it has: nothing of it is told again.
         """
-        with closing(sqlite3.connect(prepared())) as first, closing(sqlite3.connect(self.database)) as own:
+        with closing(sqlite3.connect(self.prepared)) as first, closing(sqlite3.connect(self.database)) as own:
             first.backup(own)
         for log in self.folder.glob("*.log"):
             os.truncate(log, 0)
         eventually(lambda: self.meter()["raised"] == 0, "the bar is at its begin")
 
 
-@cache
-def prepared() -> Path:
-    """An SQLite file with all tables and the demo campaign, for as long as this process lasts."""
-    folder = Path(tempfile.mkdtemp(prefix="house-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    file = folder / "db.sqlite3"
-    House(folder, database_url=f"sqlite:///{file}").prepare()
-    return file
+class GrownHouse(House):
+    """A house whose database is there already, with all tables and the demo campaign."""
+
+    def prepare(self) -> None:
+        pass
+
+
+def made_once(mark: Path, make: Callable[[], object]) -> None:
+    """Have something made by one of all processes that share this mark; the others wait until it is."""
+    with mark.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not mark.exists():
+            make()
+            mark.touch()
 
 
 @contextmanager
@@ -268,12 +272,3 @@ def opened(built: AnyHouse) -> Iterator[AnyHouse]:
         yield built
     finally:
         built.close()
-
-
-@contextmanager
-def house(folder: Path, *, database_url: str = "", redis_url: str = "") -> Iterator[House]:
-    """A house for as long as the block lasts; on its own SQLite file unless told otherwise."""
-    grown = database_url or redis_url
-    built = House(folder, database_url=database_url, redis_url=redis_url) if grown else EmbeddedHouse(folder)
-    with opened(built):
-        yield built

@@ -204,12 +204,18 @@ class LocalSite:
         return self.process.returncode, errors
 
 
-@pytest.fixture
-def local_site(tmp_path: Path) -> Iterator[LocalSite]:
-    checkout = tmp_path / "100% a+b #c"
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One copy for all: the first to run in it finds nothing prepared."""
+    checkout = tmp_path_factory.mktemp("checkout") / "100% a+b #c"
     ignored = shutil.ignore_patterns(".git", ".venv", "var", ".*_cache", "__pycache__")
     shutil.copytree(ROOT, checkout, ignore=ignored)
     (checkout / ".venv").symlink_to(ROOT / ".venv")
+    return checkout
+
+
+@pytest.fixture
+def local_site(checkout: Path) -> Iterator[LocalSite]:
     site = LocalSite(checkout)
     yield site
     if site.process.poll() is None:

@@ -42,8 +42,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedHouse]:
-    with opened(EmbeddedHouse(tmp_path_factory.mktemp("house"))) as built:
+def standing(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Iterator[EmbeddedHouse]:
+    with opened(EmbeddedHouse(tmp_path_factory.mktemp("house"), prepared)) as built:
         yield built
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_from_bytes, urlencode
 
 import pytest
 
-from tests.house import House, opened
+from tests.house import EmbeddedHouse, House, opened
 
 REQUESTS = 10_000
 WORKERS = 8
@@ -414,10 +414,10 @@ WHITENOISE_USE_FINDERS = True
 
 
 @contextmanager
-def house_of_production(folder: Path) -> Iterator[House]:
+def house_of_production(folder: Path, prepared: Path) -> Iterator[House]:
     """A house without debugging, which would make a long page of each error."""
     (folder / "settings_of_production.py").write_text(PRODUCTION)
-    built = House(folder, database_url=f"sqlite:///{folder}/db.sqlite3")
+    built = EmbeddedHouse(folder, prepared)
     built.environment |= {"DJANGO_SETTINGS_MODULE": "settings_of_production", "PYTHONPATH": str(folder)}
     built.environment |= {"DEBUG": "0", "SANDBOX": "1", "ALLOWED_HOSTS": "127.0.0.1"}
     with opened(built):
@@ -426,8 +426,10 @@ def house_of_production(folder: Path) -> Iterator[House]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_ten_thousand_odd_requests_are_turned_away_and_leave_nothing(tmp_path: Path, rng: random.Random) -> None:
-    with house_of_production(tmp_path) as home:
+def test_ten_thousand_odd_requests_are_turned_away_and_leave_nothing(
+    tmp_path: Path, prepared: Path, rng: random.Random
+) -> None:
+    with house_of_production(tmp_path, prepared) as home:
         home.pay(home.checkout(email="reader@example.org"))
         home.await_meter(raised=50000)
         before = stored_at_rest(home)

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from tests.house import house
-from tests.services import postgres, redis
+from tests.house import GrownHouse, opened
+from tests.journeys.conftest import Servers
+from tests.services import redis
 
 
-def test_gifts_are_confirmed_while_redis_is_down(tmp_path: Path) -> None:
+def test_gifts_are_confirmed_while_redis_is_down(tmp_path: Path, servers: Servers) -> None:
     with (
-        postgres() as database,
         redis() as broker,
-        house(tmp_path, database_url=database.url, redis_url=broker.url) as home,
+        opened(GrownHouse(tmp_path, database_url=servers.database(), redis_url=broker.url)) as home,
     ):
         home.pay(home.checkout())
         home.await_meter(raised=50000)
