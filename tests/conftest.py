@@ -94,9 +94,10 @@ def uses_database(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish() -> None:
-    """What stands now lives as long as the run: the garbage collector need not go through it again and again."""
+    """What stands now lives as long as the run, and tests leave little behind: the garbage collector may come seldom."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
