@@ -10,12 +10,14 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connection
 from django.db.models import Model
 from django.db.models.expressions import Col
-from psycopg import Cursor
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 CHUNK = 1000  # rows a statement
 Rows = Sequence[Sequence[Any]]
@@ -123,6 +125,8 @@ def run(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall()) if cursor.description else []
+    from psycopg import Cursor  # on SQLite nobody waits for it
+
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
     if connection.queries_logged:
@@ -134,7 +138,7 @@ def run(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-def _execute(cursor: Cursor[tuple[Any, ...]], sql: str, parameters: Sequence[Any]) -> None:
+def _execute(cursor: "Cursor[tuple[Any, ...]]", sql: str, parameters: Sequence[Any]) -> None:
     """Through whatever was hung around Django's queries, as Django's own cursor does."""
 
     def execute(sql: str, parameters: Sequence[Any], many: bool, context: dict[str, Any]) -> Any:

@@ -187,7 +187,7 @@ if ON_SQLITE:
         ),
     }
 else:
-    # Only the inbox's own insert is ever prepared. A pooler that hands a connection to others between transactions and
+    # Only statements of donations.bulk are ever prepared. A pooler that hands a connection to others between transactions and
     # does not know prepared statements needs DATABASE_URL=…?prepare_threshold=none.
     options = DATABASES["default"].setdefault("OPTIONS", {})
     threshold = str(options.get("prepare_threshold", 2))

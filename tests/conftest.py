@@ -94,7 +94,7 @@ def uses_database(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish() -> None:
-    """What stands now lives as long as the run, and tests leave little behind: the garbage collector may come seldom."""
+    """What stands now lives as long as the run, and tests leave little behind: garbage is looked for seldom."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
