@@ -187,8 +187,8 @@ if ON_SQLITE:
         ),
     }
 else:
-    # Only statements of donations.bulk are ever prepared. A pooler that hands a connection to others between transactions and
-    # does not know prepared statements needs DATABASE_URL=…?prepare_threshold=none.
+    # Only statements of donations.bulk are ever prepared. A pooler that hands a connection to others between
+    # transactions and does not know prepared statements needs DATABASE_URL=…?prepare_threshold=none.
     options = DATABASES["default"].setdefault("OPTIONS", {})
     threshold = str(options.get("prepare_threshold", 2))
     options["prepare_threshold"] = None if threshold == "none" else int(threshold)
