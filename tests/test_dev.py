@@ -343,6 +343,7 @@ def test_a_fault_that_is_none_is_refused_and_the_others_are_named() -> None:
 
 
 @pytest.mark.journey
+@pytest.mark.timeout(180)
 def test_a_seed_makes_the_same_world_again() -> None:
     command = [ROOT / "dev", "simulate", "--seed", "7", "--deliveries", "60"]
     said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
