@@ -111,6 +111,7 @@ LIES: dict[str, Lie] = {
     "arrangement_is_what_was_told": changed(RecurringGift, {}, status="unpaid"),
     "settlements_are_kept": gone(Payout),
     "transactions_are_as_told": changed(BalanceTransaction, {}, exchange_rate="2"),
+    "what_moved_is_what_is_booked": changed(LedgerEntry, {"kind": "fee"}, amount=-1),
     "payouts_are_as_told": changed(Payout, {}, reconciled=True),
     "closed_months_stay": changed(MonthStatement, {}, sha256="0"),
     "gift_is_as_it_was_asked": changed(Gift, {"state__isnull": True}, amount=1),

@@ -1,4 +1,4 @@
-"""The processor's own books as it told them: its transactions and its payouts, against the events that told."""
+"""The processor's own books as it told them, transactions and payouts: against the events that told, and our ledger."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -9,12 +9,14 @@ from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import stored_fact
 from donations.models import BalanceTransaction, InboxEvent, Payout
 from donations.processors.base import PayoutChanged, TransactionSeen
+from donations.reconcile import comparison
 from donations.settlements import RANK
 
 PAGE = 500
 ASK_AGAIN = "Compare the row with a backup, or with the processor’s dashboard."
 State = InboxEvent.State
 Told = TypeVar("Told", TransactionSeen, PayoutChanged)
+Key = tuple[str, str]  # processor and reference
 MONEY = ("type", "source", "currency", "amount", "fee", "net", "exchange_rate", "created", "available_on")
 LASTING = ("currency", "amount", "created", "automatic")
 
@@ -28,10 +30,14 @@ class Telling(Generic[Told]):
 
 
 def check_transactions(tally: Tally) -> Iterator[Finding]:
-    """Every transaction that is kept is told of, with the same values. That what was told is kept: see `events`."""
+    """Every transaction that is kept is told of, with the same values, and the ledger has it with the same money.
+
+    That what was told is kept: see `events`.
+    """
     for rows in pages(BalanceTransaction.objects.all(), PAGE):
         tally["transactions"] += len(rows)
         told = _told(rows, TransactionSeen)
+        yield from _conserved(told)
         for row in rows:
             for words in _transaction(row, told[row.processor, row.reference]):
                 yield Finding(
@@ -40,6 +46,22 @@ def check_transactions(tally: Tally) -> Iterator[Finding]:
                     words=words,
                     remedy=ASK_AGAIN,
                 )
+
+
+def _conserved(told: dict[Key, list[Telling[TransactionSeen]]]) -> Iterator[Finding]:
+    """What both books have is of one amount. What is in one of them alone may be on its way: `reconcile` sees to it."""
+    facts: defaultdict[str, list[TransactionSeen]] = defaultdict(list)
+    for (processor, _), tellings in told.items():
+        facts[processor] += [telling.fact for telling in tellings if telling.row.state == State.PROCESSED][:1]
+    for processor, seen in facts.items():
+        for verdict in comparison.unequal(processor, seen):
+            yield Finding(
+                invariant="what_moved_is_what_is_booked",
+                key=f"transaction {verdict.reference}",
+                words=f"the processor moved {verdict.theirs} and took {verdict.their_fee} of it, in minor units "
+                f"of {verdict.currency}; the ledger says {verdict.ours} and {verdict.our_fee}",
+                remedy=comparison.AMOUNT.remedy,
+            )
 
 
 def check_payouts(tally: Tally) -> Iterator[Finding]:
@@ -54,11 +76,9 @@ def check_payouts(tally: Tally) -> Iterator[Finding]:
                 )
 
 
-def _told(
-    rows: Iterable[BalanceTransaction | Payout], shape: type[Told]
-) -> defaultdict[tuple[str, str], list[Telling[Told]]]:
+def _told(rows: Iterable[BalanceTransaction | Payout], shape: type[Told]) -> defaultdict[Key, list[Telling[Told]]]:
     """What any event, processed or waiting, tells of these objects."""
-    found: defaultdict[tuple[str, str], list[Telling[Told]]] = defaultdict(list)
+    found: defaultdict[Key, list[Telling[Told]]] = defaultdict(list)
     events = InboxEvent.objects.filter(subject__in=[row.reference for row in rows], facts__isnull=False)
     for event in events.defer("body"):
         fact = stored_fact(event)

@@ -136,6 +136,13 @@ def judge(processor: str, facts: list[TransactionSeen], *, asks: bool = True) ->
     return [_judge(shelf, fact) for fact in facts]
 
 
+def unequal(processor: str, facts: list[TransactionSeen]) -> list[Verdict]:
+    """Of these movements, those that both books have and say different things of, and nobody corrected."""
+    shelf = _shelf(processor, facts, asks=False)
+    verdicts = [_judge(shelf, fact) for fact in facts if _booked_as(fact) in shelf.entries]
+    return [each for each in corrected(verdicts) if each.cause is AMOUNT]
+
+
 def corrected(verdicts: list[Verdict]) -> list[Verdict]:
     """The same; those that staff have corrected by an adjustment with the movement's number as its reference say so."""
     unexplained = [
