@@ -120,6 +120,7 @@ MIDDLEWARE = [
     "donations.middleware.BoundedBodies",
     "donations.middleware.Utf8Alone",
     "django.middleware.security.SecurityMiddleware",
+    "donations.middleware.DeliveriesFirst",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "donations.middleware.ContentSecurityPolicy",
     "django.contrib.sessions.middleware.SessionMiddleware",

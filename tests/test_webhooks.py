@@ -343,6 +343,18 @@ def test_the_answer_needs_no_cookie_and_no_token_of_ours(client: Client) -> None
     assert (answer.status_code, answer.content, answer.cookies) == (200, b"", {})
 
 
+def test_a_delivery_passes_nothing_that_is_there_for_pages(client: Client, django_assert_num_queries: Any) -> None:
+    client.cookies["sessionid"] = "of-nobody"
+    body = some_body()
+    for signature, status in (signature_of(body), 200), ("t=1,v1=0", 400):
+        with django_assert_num_queries(1 if status == 200 else 0):
+            answer = client.generic("POST", URL, body, HTTP_STRIPE_SIGNATURE=signature)
+        assert answer.status_code == status
+        assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert not {"X-Frame-Options", "Vary", "Set-Cookie"} & set(answer.headers)
+
+
 # ---- the database is away
 
 

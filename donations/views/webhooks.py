@@ -11,6 +11,7 @@ from donations.processors.base import BadDelivery
 
 log = logging.getLogger(__name__)
 LARGEST_BODY = 256 * 1024
+HEADERS = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
 
 
 @csrf_exempt
@@ -19,19 +20,24 @@ def stripe(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"])
     if _length(request) > LARGEST_BODY:
-        return HttpResponse("too large\n", status=413, content_type="text/plain")
+        return _answer("too large\n", 413)
     body, signature = request.read(LARGEST_BODY + 1), request.META.get("HTTP_STRIPE_SIGNATURE")
     if len(body) > LARGEST_BODY:
-        return HttpResponse("too large\n", status=413, content_type="text/plain")
+        return _answer("too large\n", 413)
     try:
         _store(body, signature)
     except BadDelivery:
-        return HttpResponse("not a delivery\n", status=400, content_type="text/plain")
+        return _answer("not a delivery\n", 400)
     except Error:
         log.exception("a delivery could not be stored; its sender will repeat it")
-        return HttpResponse("try again later\n", status=503, content_type="text/plain")
+        return _answer("try again later\n", 503)
     ticker.wake()
-    return HttpResponse(b"", content_type="text/plain", headers={"Content-Security-Policy": "default-src 'none'"})
+    return _answer("", 200)
+
+
+def _answer(words: str, status: int) -> HttpResponse:
+    """Plain words to a program: a browser that shows them has nothing to load, and no page to show them in."""
+    return HttpResponse(words, status=status, content_type="text/plain", headers=HEADERS)
 
 
 def _length(request: HttpRequest) -> int:
