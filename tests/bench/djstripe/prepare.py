@@ -1,4 +1,4 @@
-"""Make the peer's tables and its webhook endpoint; prints the endpoint's path. Runs in the peer's environment."""
+"""Make the peer's tables, account, key and webhook endpoint; prints its path. Runs in the peer's environment."""
 
 import sys
 
@@ -6,11 +6,17 @@ import django
 
 django.setup()
 
-from django.core.management import call_command  # noqa: E402  (needs Django)
-from djstripe.models import WebhookEndpoint  # noqa: E402
+from django.conf import settings  # noqa: E402  (needs Django)
+from django.core.management import call_command  # noqa: E402
+from djstripe.models import Account, APIKey, WebhookEndpoint  # noqa: E402
 
 call_command("migrate", verbosity=0)
+# As it is once the first event has had Stripe asked whose the key is.
+account = Account(id="acct_peer", livemode=False)
+account.save()
+APIKey(secret=settings.STRIPE_TEST_SECRET_KEY, type="secret", livemode=False, djstripe_owner_account=account).save()
 endpoint = WebhookEndpoint(
+    djstripe_owner_account=account,
     id="we_peer",
     livemode=False,
     secret=sys.argv[1],
