@@ -19,8 +19,8 @@ from donations import money
 from donations.selectors import finance
 from donations.selectors.finance import Column, File, Form, Key, Selection
 
-SIZES = (500, 5_000)
-SIZE = 50_000
+SIZES = (500, 5_000, 50_000)
+SIZE = 250_000  # 40 MB, and under a second of a transaction
 CHUNK = 64 * 1024
 LINES_AT_ONCE = 256
 
@@ -65,8 +65,9 @@ def _copy_page(
     sql, parameters = finance.page(file, selection, cell=_cell_sql, newest=newest, after=after, size=size)
     rows, line, lines = 0, b"", []
     with transaction.atomic(), connection.cursor() as cursor:
-        # Compiling a statement that runs for a fraction of a second costs more than it gains.
-        cursor.execute("SET LOCAL jit = off")
+        # Compiling a statement that runs for a fraction of a second costs more than it gains. And a time is in UTC
+        # by the session's zone, which PostgreSQL looks up once, where AT TIME ZONE looks it up in every row.
+        cursor.execute("SET LOCAL jit = off; SET LOCAL timezone = 'UTC'")
         # No cell is NULL: with another word for it than "", an empty text is written as nothing, as we want it.
         with cursor.cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT csv, NULL 'none')", parameters) as copy:
             for rows, line in enumerate(copy, 1):  # noqa: B007 (the count of the last one is the count)
@@ -94,7 +95,7 @@ def _cell_sql(column: Column) -> str:
         case Form.SETTLEMENT:
             return f"CASE WHEN {sql} IS NULL THEN '' ELSE {_amount_sql(sql, 'e.settlement_currency')} END"
         case Form.INSTANT:
-            return f"{sql} AT TIME ZONE 'UTC'"
+            return f"CAST({sql} AS timestamp)"
         case Form.FLAG:
             return f"CASE WHEN {sql} THEN 'true' ELSE 'false' END"
         case _:
