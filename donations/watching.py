@@ -23,17 +23,27 @@ OVERDUE = timedelta(minutes=10)
 
 
 def check_books(tell: Callable[[Finding], object] | None = None) -> Result:
-    """Check every invariant now, tell each finding as it comes, and store the result that staff see."""
+    """Check every invariant now, tell each finding as it comes, and store the result that staff see.
+
+    A check that cannot be ended is stored as a finding, beside those that it came to, before its error is raised.
+    """
     tally: Counter[str] = Counter()
     number = 0
     words: list[str] = []
-    for finding in invariants.check(tally):
-        number += 1
-        if len(words) < health.WORDS_KEPT:
-            words.append(str(finding))
-            log.error("the books are not equal: %s", finding)
-        if tell:
-            tell(finding)
+    try:
+        for finding in invariants.check(tally):
+            number += 1
+            if len(words) < health.WORDS_KEPT:
+                words.append(str(finding))
+                log.error("the books are not equal: %s", finding)
+            if tell:
+                tell(finding)
+    except Exception as error:
+        unended = (
+            f"The check could not be ended: {type(error).__name__}. Run manage.py check_books, and read the error."
+        )
+        health.keep(Kind.BOOKS, Result(findings=number + 1, words=(unended, *words), checked=dict(tally)))
+        raise
     result = Result(findings=number, words=tuple(words), checked=dict(tally))
     health.keep(Kind.BOOKS, result)
     return result

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from donations import health, inbox, outbox, ticker, watching
 from donations.health import Result
+from donations.invariants import Finding
 from donations.models import (
     Alert,
     CheckResult,
@@ -113,6 +114,11 @@ def unequal_books() -> None:
     watching.check_books()
 
 
+def check_long_ago() -> None:
+    watching.check_books()
+    CheckResult.objects.update(finished_at=timezone.now() - timedelta(minutes=61))
+
+
 def unequal_to_the_processor() -> None:
     health.keep("reconcile", Result(findings=1, words=("a payment is missing",), unseen=1))
 
@@ -131,6 +137,12 @@ def unanswered_refund() -> None:
 
 def silence() -> None:
     told_at(timezone.now() - timedelta(days=4), *[timedelta(hours=hour) for hour in range(0, 60, 6)])
+
+
+def never_delivered() -> None:
+    """Events are fetched, and not one was ever delivered."""
+    told_at(timezone.now() - timedelta(hours=2), timedelta())
+    InboxEvent.objects.update(origin="events_api")
 
 
 def told_at(begin: Any, *after: timedelta) -> None:
@@ -158,10 +170,12 @@ TROUBLES: dict[str, list[Callable[[], None]]] = {
     "quarantine": [quarantine],
     "paid_twice": [paid_twice],
     "wrong_mode": [wrong_mode],
-    "books_unequal": [unequal_books, unequal_to_the_processor],
+    "books_unequal": [unequal_books],
+    "books_unchecked": [check_long_ago],
+    "processor_unequal": [unequal_to_the_processor],
     "mail_unsure": [unsure_mail],
     "refund_unanswered": [unanswered_refund],
-    "deliveries_silent": [silence],
+    "deliveries_silent": [silence, never_delivered],
     "unreconciled": [standstill],
 }
 
@@ -178,6 +192,22 @@ def test_each_trouble_is_told_by_mail_with_what_to_do(kind: str, make: Callable[
     assert alert.remedy in letter.body
     assert f"http://testserver{alert.path}" in letter.body
     assert "reader@example.org" not in letter.body
+
+
+def test_a_check_that_cannot_be_ended_is_a_finding_beside_what_it_came_to() -> None:
+    confirm(make_gift(make_campaign()))
+    MonthTotal.objects.update(raised=1)
+
+    def fail(finding: Finding) -> None:
+        raise RuntimeError("the printer is on fire")
+
+    with pytest.raises(RuntimeError):
+        watching.check_books(fail)
+    row = CheckResult.objects.get()
+    assert (row.is_equal, row.findings) == (False, 2)
+    assert row.words.startswith("The check could not be ended: RuntimeError.")
+    assert "totals_are_what_the_ledger_says" in row.words
+    assert row.due_at < timezone.now() + timedelta(minutes=11)
 
 
 def test_a_well_site_has_no_trouble() -> None:

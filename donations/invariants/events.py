@@ -13,6 +13,8 @@ from donations.invariants.heard import Facts, facts_of
 from donations.invariants.movements import LASTING, SUBJECTS, Movement, movements
 from donations.models import BalanceTransaction, Gift, InboxEvent, LedgerEntry, Payout, RecurringGift
 from donations.processors.base import (
+    CHECKOUT_STATUSES,
+    MONTHLY_CHECKOUT_STATUSES,
     REFUND_STATUSES,
     Adjusted,
     BadDelivery,
@@ -23,6 +25,7 @@ from donations.processors.base import (
     InvoicePaid,
     InvoiceSeen,
     Malformed,
+    MonthlyCheckout,
     OfflineReceived,
     PayoutChanged,
     RefundChanged,
@@ -34,6 +37,11 @@ State = InboxEvent.State
 Origin = InboxEvent.Origin
 Key = tuple[str, str, str]
 NOTHING_TOLD = Interpretation(None, None)
+STATUSES = {
+    CheckoutChanged: CHECKOUT_STATUSES,
+    MonthlyCheckout: MONTHLY_CHECKOUT_STATUSES,
+    RefundChanged: REFUND_STATUSES,
+}
 
 ASK_AGAIN = "Compare the row with a backup, or with the event in the processor’s dashboard."
 READ_AGAIN = "Replay the event in the admin."
@@ -239,8 +247,8 @@ def words_are_known(event: Event) -> Told:
     fact = event.fact
     if isinstance(fact, InvoiceSeen) and fact.trouble and fact.trouble not in LETTERS:
         yield "its facts tell of a trouble that there is not", ASK_AGAIN
-    if isinstance(fact, RefundChanged) and fact.status not in REFUND_STATUSES:
-        yield "its facts have a status that no refund has", ASK_AGAIN
+    if isinstance(fact, (CheckoutChanged, MonthlyCheckout, RefundChanged)) and fact.status not in STATUSES[type(fact)]:
+        yield "its facts have a status that there is not", ASK_AGAIN
 
 
 def _payment_told(fact: Fact, row: InboxEvent) -> str:

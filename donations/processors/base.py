@@ -67,6 +67,9 @@ class Paid:
     occurred_at: datetime
 
 
+CHECKOUT_STATUSES = frozenset({"awaiting", "failed", "expired"})
+
+
 @dataclass(frozen=True, slots=True)
 class CheckoutChanged:
     """A checkout that moved no money: `awaiting` (completed, unpaid), `failed` or `expired`."""
@@ -97,6 +100,9 @@ class RefundChanged:
     request_key: str = ""
     transaction: str = ""
     failure_transaction: str = ""
+
+
+MONTHLY_CHECKOUT_STATUSES = frozenset({"completed", "failed", "expired"})
 
 
 @dataclass(frozen=True, slots=True)

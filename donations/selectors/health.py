@@ -23,6 +23,7 @@ REFUND_PATIENCE = timedelta(hours=1)
 SHORTEST_SILENCE = timedelta(hours=1)
 SILENT = "deliveries_silent"
 SILENCE = 4  # times the longest usual one
+SHORTEST_SPAN = timedelta(days=1)  # of less than a day, nobody can say what is usual
 CHECKED_WITHIN = timedelta(hours=1)
 RECONCILED_WITHIN = timedelta(hours=3)
 SEEN_LASTS = timedelta(seconds=100)  # somebody looks every minute, at least
@@ -79,8 +80,14 @@ class Health:
     def is_silent(self) -> bool:
         """Whether deliveries have been away four times as long as they ever are, and an hour at least."""
         if self.longest_gap is None or self.last_delivered is None:
-            return False
+            return self._is_unheard()
         return self.now - self.last_delivered > max(SHORTEST_SILENCE, SILENCE * self.longest_gap)
+
+    def _is_unheard(self) -> bool:
+        """Whether events are fetched in these days, and none is delivered: nobody knows yet what is usual."""
+        if self.last_received is None or self.now - self.last_received > SHORTEST_SPAN:
+            return False
+        return self.last_delivered is None or self.last_received - self.last_delivered > SHORTEST_SPAN
 
     def is_unchecked(self) -> bool:
         """Whether the books were checked once, and not for an hour since."""
@@ -211,12 +218,27 @@ def troubles(health: Health) -> list[Trouble]:
 
 
 def _of_the_books(health: Health) -> Iterator[Trouble]:
-    if health.books.is_equal is False or health.reconcile.is_equal is False:
-        number = health.books.findings + health.reconcile.findings
+    if health.books.is_equal is False:
         yield Trouble(
             kind="books_unequal",
-            words=f"The books are not equal: {_count(number, 'finding')}.",
+            words=f"The books are not equal: {_count(health.books.findings, 'finding')}.",
             remedy="Read the findings on the health page; manage.py check_books prints all of them with what to do.",
+            path=reverse("staff-health"),
+        )
+    if health.is_unchecked():
+        yield Trouble(
+            kind="books_unchecked",
+            words="The books were not checked for over an hour.",
+            remedy="Run manage.py check_books: it says what stops it. Then look whether the worker, or the site, runs.",
+            path=reverse("staff-health"),
+        )
+    if health.reconcile.is_equal is False:
+        yield Trouble(
+            kind="processor_unequal",
+            words="Our books and the processor’s are not equal: "
+            f"{_count(health.reconcile.findings, 'difference')} without a reason.",
+            remedy="Read the differences on the health page; manage.py reconcile --check prints all of them "
+            "as they are now, each with what to do.",
             path=reverse("staff-health"),
         )
     if health.is_unreconciled():
@@ -317,7 +339,6 @@ def unanswered_refunds(now: datetime, most: int = 20) -> list[RefundRequest]:
 # ---- how often the processor calls
 
 USUAL = timedelta(days=30)
-SHORTEST_SPAN = timedelta(days=1)  # of less than a day, nobody can say what is usual
 
 
 def longest_gap() -> timedelta | None:

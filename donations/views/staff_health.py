@@ -37,7 +37,7 @@ def page(request: HttpRequest) -> HttpResponse:
     context = {
         "banner": banner(request.user, troubles(found)),
         "lines": [*_inbox_lines(found), *_mail_lines(found)],
-        "checks": [_check("The books in themselves", found.books, found.now), _reconcile(found)],
+        "checks": [_books(found), _reconcile(found)],
         "findings": [*found.books.words, *found.reconcile.words],
         "unanswered": unanswered_refunds(found.now),
         "alerts": Alert.objects.order_by("-began_at")[:ALERTS_SHOWN],
@@ -84,3 +84,8 @@ def _check(name: str, check: Check, now: datetime) -> Line:
     answer = "equal" if check.is_equal else f"not equal: {check.findings:,} findings"
     since, checked = ago(now - check.since), ago(now - check.finished_at)
     return Line(name, f"{answer}, for {since}; checked {checked} ago", check.is_equal)
+
+
+def _books(found: Health) -> Line:
+    line = _check("The books in themselves", found.books, found.now)
+    return replace(line, is_well=False) if found.is_unchecked() else line

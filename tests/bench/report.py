@@ -101,14 +101,15 @@ Measured on {day}: {machine}.
   with every commit on disk. The peer is a view of the same server that inserts the body into a table of its own. What
   drains the inbox is left out of both, as on a site with Redis, where workers do it.
 - **Beside dj-stripe**: the same signed deliveries, both under granian with the same options on the same PostgreSQL;
-  dj-stripe verifies and stores them, and makes nothing of them.
+  dj-stripe verifies them, logs the request, and stores its Event; none of its handlers is called, which would ask
+  Stripe for what the event is about.
 - **Drained**: paid checkouts of one hot month, by `inbox.drain`: entries, totals, donors and receipts included. As many
   workers drain as serve deliveries, one a core.
 - **meter.json**: the peer is a view of the same server that answers with as many constant bytes.
 - **export ledger**: from the first read to the last byte, in a process that is up, as a site is; the peer is
   `psql \\copy` of the same columns, unordered and unformatted.
-- **rebuild**: all months and days of a year with three tiers, from one pass over the ledger; the peer is PostgreSQL's
-  own parallel `count(*)` of the same rows.
+- **rebuild**: all months and days of a year with three tiers, from one pass over the ledger; the states of single gifts
+  are left out. The peer is PostgreSQL's own parallel `count(*)` of the same rows.
 
 A round is void where the client takes over 40 % of the machine's CPU.
 

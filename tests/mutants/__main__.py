@@ -105,7 +105,7 @@ def settings_of(module: str) -> str:
 source_paths = ["donations"]
 only_mutate = ["donations/{module}.py"]
 also_copy = {json.dumps(BESIDE)}
-pytest_add_cli_args = ["-p", "no:cacheprovider"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-m", "not postgres"]
 pytest_add_cli_args_test_selection = {json.dumps(TESTS[module])}
 use_git_change_detection = false
 timeout_constant = 20.0
