@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from django.db import connection
 
-from donations import projections, recurring
+from donations import invariants
 from donations.models import Campaign, Gift, InboxEvent, LedgerEntry
 from tests.factories import Event, checkout_event, refund_event, signature_of
 from tests.house import House, eventually
@@ -181,19 +181,19 @@ class Verdict:
     unprocessed: int
     missing: list[Movement]
     unexpected: list[Movement]
-    drift: list[str]
+    findings: list[str]
 
     @property
     def holds(self) -> bool:
-        return not (self.lost or self.unprocessed or self.missing or self.unexpected or self.drift)
+        return not (self.lost or self.unprocessed or self.missing or self.unexpected or self.findings)
 
     def __str__(self) -> str:
         said = (
             f"{self.acknowledged:,} events acknowledged: {len(self.lost)} lost, {self.unprocessed} unprocessed; "
             f"{len(self.missing)} movements missing, {len(self.unexpected)} counted twice or wrong, "
-            f"{len(self.drift)} totals drifted: {'holds' if self.holds else 'DOES NOT HOLD'}"
+            f"{len(self.findings)} findings in the books: {'holds' if self.holds else 'DOES NOT HOLD'}"
         )
-        return "\n  ".join([said, *map(str, [*self.lost, *self.missing, *self.unexpected, *self.drift][:20])])
+        return "\n  ".join([said, *map(str, [*self.lost, *self.missing, *self.unexpected, *self.findings][:20])])
 
 
 def verdict(sender: Sender) -> Verdict:
@@ -207,5 +207,5 @@ def verdict(sender: Sender) -> Verdict:
         unprocessed=sum(stored.get(key) != InboxEvent.State.PROCESSED for key in sender.begun),
         missing=sorted((told - booked).elements()),
         unexpected=sorted((booked - told).elements()),
-        drift=[str(found) for found in (*projections.drift(), *recurring.drift())],
+        findings=[str(finding) for finding in invariants.check()],
     )

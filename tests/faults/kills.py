@@ -37,7 +37,7 @@ from django.db import connection  # noqa: E402
 from django.db.models import DateTimeField  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
-from donations import inbox, projections, recurring  # noqa: E402
+from donations import inbox, invariants  # noqa: E402
 from donations.models import InboxEvent  # noqa: E402
 from tests.factories import Event, body_of, signature_of  # noqa: E402
 from tests.faults.scenes import SCENES, make_cast  # noqa: E402
@@ -209,15 +209,19 @@ def contents() -> list[list[tuple[Any, ...]]]:
 def recover(event: Event) -> dict[str, Any]:
     """What is left after a retry and a sweep. The receiver of this process is as new as that of a restarted site."""
     settle()
-    if projections.drift() or recurring.drift():
-        raise AssertionError("what the killed one left differs from the ledger")
+    assert_whole("what the killed one left")
     tell(event)
     settle()
     sweep(event)
     settle()
-    if projections.drift() or recurring.drift():
-        raise AssertionError("what is stored in the end differs from the ledger")
+    assert_whole("what is stored in the end")
     return final_state()
+
+
+def assert_whole(what: str) -> None:
+    """Raise AssertionError with the first finding, where an invariant does not hold."""
+    for finding in invariants.check():
+        raise AssertionError(f"{what} is not whole: {finding}")
 
 
 def begin(name: str) -> Event:

@@ -112,7 +112,7 @@ def stored() -> int:
 
 
 def report(made: list[Any], events: list[int], seconds: float, given: argparse.Namespace) -> int:
-    from donations import projections
+    from donations import invariants
     from donations.models import InboxEvent, LedgerEntry, Reconciliation
 
     row = Reconciliation.objects.get(finished_at__isnull=False)
@@ -137,12 +137,12 @@ def report(made: list[Any], events: list[int], seconds: float, given: argparse.N
         "cents booked": sum(booked.values()),
         "unsettled rows in the inbox": InboxEvent.objects.filter(next_try_at__isnull=False).count(),
         "books equal": row.equal,
-        "stored totals that drift": len(projections.drift()),
+        "findings in the books": len(list(invariants.check())),
         "calls a second that the processor took": given.per_second,
         "seconds": round(seconds),
     }
     print(json.dumps(figures, indent=2))
-    return int(bool(lost or wrong or not row.equal or figures["stored totals that drift"] or seconds > 600))
+    return int(bool(lost or wrong or not row.equal or figures["findings in the books"] or seconds > 600))
 
 
 def start(command: str, *arguments: str, log: Path | None = None) -> subprocess.Popen[bytes]:
