@@ -36,7 +36,7 @@ TESTS = {
     "booking/monthly": ["tests/test_monthly.py", "tests/test_recurring.py"],
     "booking/books": ["tests/test_booking.py", "tests/test_disputes.py", "tests/test_settlements.py"],
     "booking/__init__": ["tests/test_booking.py", "tests/test_inbox.py", "tests/test_monthly.py"],
-    "inbox": ["tests/test_inbox.py"],
+    "inbox": ["tests/test_inbox.py", "tests/test_offline.py", "tests/test_reconcile.py"],
     "projections": ["tests/test_projections.py", "tests/test_booking.py"],
     "giving": ["tests/test_giving.py"],
     "processors/stripe/__init__": ["tests/test_stripe_processor.py"],
