@@ -20,7 +20,7 @@ from django.utils import timezone
 from donations import booking, bulk, processors
 from donations.booking import Outcome
 from donations.models import InboxEvent, TypesRead
-from donations.models.inbox import GAVE_UP
+from donations.models.inbox import GAVE_UP, PAID_TWICE
 from donations.processors.base import Interpretation, Malformed, fact_from_json, fact_to_json
 
 log = logging.getLogger(__name__)
@@ -306,7 +306,10 @@ def accept(event: InboxEvent, *, user: User, reason: str = "") -> None:
             _decide(event, user=user, decision="accept", reason=reason, state=State.READY)
             _book_or_refuse(event.pk)
     except CannotBook as refusal:
-        InboxEvent.objects.filter(pk=event.pk, state=State.QUARANTINED).update(reason=str(refusal)[:300])
+        # What was paid twice stays that, whatever else stands in the way: it is to be given back.
+        twice = event.reason.startswith(PAID_TWICE) and not str(refusal).startswith(PAID_TWICE)
+        why = f"{PAID_TWICE}: {refusal}" if twice else str(refusal)
+        InboxEvent.objects.filter(pk=event.pk, state=State.QUARANTINED).update(reason=why[:300])
         raise CannotDecide(f"It could not be booked: {refusal}.") from refusal
     finally:
         event.refresh_from_db()

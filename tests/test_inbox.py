@@ -711,6 +711,59 @@ def test_to_read_an_accepted_event_again_keeps_who_accepted_it(campaign: Campaig
     )
 
 
+def test_a_decision_is_about_one_event_alone(campaign: Campaign, finance: User) -> None:
+    one, other, unbookable = (
+        quarantined(checkout_event(make_gift(campaign), **fields))
+        for fields in ({"amount_total": 1}, {"amount_total": 2}, {"currency": "eur"})
+    )
+    before = unbookable.reason
+    inbox.dismiss(one, user=finance, reason="a test of the bank")
+    inbox.dismiss(other, user=finance, reason="another test")
+    with pytest.raises(inbox.CannotDecide):
+        inbox.accept(unbookable, user=finance)
+    inbox.replay(one)
+    one.refresh_from_db()
+    other.refresh_from_db()
+    assert (one.state, one.reason) == ("quarantined", "1 minor units were paid, and 50000 were asked")
+    assert (other.state, other.decision, other.decision_reason) == ("dismissed", "dismiss", "another test")
+    with pytest.raises(inbox.CannotDecide):
+        inbox.accept(unbookable, user=finance)
+    one.refresh_from_db()
+    assert (one.reason, unbookable.reason) == ("1 minor units were paid, and 50000 were asked", before)
+
+
+def test_long_reasons_are_cut_to_what_there_is_room_for(campaign: Campaign, finance: User) -> None:
+    row = quarantined(checkout_event(make_gift(campaign), amount_total=1))
+    inbox.dismiss(row, user=finance, reason=f"{299 * 'x'}yz")
+    row.refresh_from_db()
+    assert row.decision_reason == f"{299 * 'x'}y"
+
+
+def test_what_was_paid_twice_stays_that_when_it_cannot_be_accepted(campaign: Campaign, finance: User) -> None:
+    gift = make_gift(campaign)
+    confirm(gift)
+    row = quarantined(checkout_event(gift, payment_intent="pi_second"))
+    InboxEvent.objects.filter(pk=row.pk).update(body=b"no longer an event", facts=None)
+    row.refresh_from_db()
+    with pytest.raises(inbox.CannotDecide):
+        inbox.accept(row, user=finance)
+    assert (row.state, row.reason[:12]) == ("quarantined", "paid twice: ")
+
+
+def test_an_event_of_the_other_mode_is_filed_under_what_it_is_of_without_its_facts(campaign: Campaign) -> None:
+    told = checkout_event(make_gift(campaign)) | {"livemode": True}
+    assert processed(told) == ["wrong_mode"]
+    row = row_of(told)
+    session = told["data"]["object"]
+    assert (row.livemode, row.created, row.subject, row.payment, row.facts) == (
+        True,
+        NOON,
+        session["id"],
+        session["payment_intent"],
+        None,
+    )
+
+
 def assert_undecided(row: InboxEvent) -> None:
     assert (row.decision, row.decision_reason, row.decided_by, row.decided_at) == ("", "", None, None)
 
