@@ -3,12 +3,14 @@
 import csv
 import io
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection, transaction
@@ -16,8 +18,8 @@ from django.test import Client
 
 from donations import exports, ledger, projections
 from donations.models import Campaign, ExportRecord, Gift, MonthTotal
-from donations.selectors.finance import ALL_GIFTS, FILES, LEDGER, Selection
-from tests.factories import make_campaign, make_gift, make_staff
+from donations.selectors.finance import ALL_GIFTS, FILES, LEDGER, Column, Selection
+from tests.factories import confirm, make_campaign, make_gift, make_staff
 
 pytestmark = pytest.mark.django_db
 NOVEMBER = Selection(start=date(2024, 11, 1), end=date(2024, 12, 1), livemode=False)
@@ -191,12 +193,27 @@ def test_campaigns_and_modes_are_kept_apart(campaign: Campaign) -> None:
     assert len(rows_of("gifts", Selection())) == 3
 
 
+@pytest.mark.postgres
+def test_what_fails_in_the_middle_of_a_page_is_an_error_and_not_the_end_of_the_file(campaign: Campaign) -> None:
+    for number in range(1, 4):
+        confirm(make_gift(campaign, 100 * number))
+    fails_at_the_second = Column("x", "100 / (e.amount - 200)")
+    broken = replace(LEDGER, columns=(*LEDGER.columns, fails_at_the_second))
+    with pytest.raises(psycopg.errors.DivisionByZero), transaction.atomic():
+        list(exports.stream(broken, Selection()))
+    assert len(rows_of("ledger", Selection())) == 3
+
+
 def test_a_gift_that_was_not_paid_has_no_row(campaign: Campaign) -> None:
     make_gift(campaign)
     assert rows_of("gifts", Selection()) == rows_of("ledger", Selection()) == []
 
 
-def test_pages_neither_lose_nor_repeat_a_row(campaign: Campaign, monkeypatch: Any, rng: Random) -> None:
+@pytest.mark.parametrize("lines_at_once", [1, 3, 1024])
+def test_pages_neither_lose_nor_repeat_a_row(
+    campaign: Campaign, monkeypatch: Any, rng: Random, lines_at_once: int
+) -> None:
+    monkeypatch.setattr(exports, "LINES_AT_ONCE", lines_at_once)
     monkeypatch.setattr(exports, "SIZES", (1, 2))
     monkeypatch.setattr(exports, "SIZE", 3)
     moments = [at(f"2024-11-1{rng.randrange(3)} 12:00:00") for _ in range(40)]
