@@ -317,6 +317,7 @@ def test_other_methods_are_not_allowed(client: Client, method: str) -> None:
     body = some_body()
     answer = client.generic(method, URL, body, HTTP_STRIPE_SIGNATURE=signature_of(body))
     assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+    assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
     assert InboxEvent.objects.count() == 0
 
 

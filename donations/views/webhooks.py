@@ -18,7 +18,7 @@ HEADERS = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none
 def stripe(request: HttpRequest) -> HttpResponse:
     """200 once the event is stored; 400 or 413 for what is no delivery; 503 while the database is away."""
     if request.method != "POST":
-        return HttpResponseNotAllowed(["POST"])
+        return HttpResponseNotAllowed(["POST"], headers=HEADERS)
     if _length(request) > LARGEST_BODY:
         return _answer("too large\n", 413)
     body, signature = request.read(LARGEST_BODY + 1), request.META.get("HTTP_STRIPE_SIGNATURE")
