@@ -37,7 +37,7 @@ State = InboxEvent.State
 Origin = InboxEvent.Origin
 Key = tuple[str, str, str]
 NOTHING_TOLD = Interpretation(None, None)
-STATUSES = {
+STATUSES: dict[type, frozenset[str]] = {
     CheckoutChanged: CHECKOUT_STATUSES,
     MonthlyCheckout: MONTHLY_CHECKOUT_STATUSES,
     RefundChanged: REFUND_STATUSES,
@@ -247,7 +247,8 @@ def words_are_known(event: Event) -> Told:
     fact = event.fact
     if isinstance(fact, InvoiceSeen) and fact.trouble and fact.trouble not in LETTERS:
         yield "its facts tell of a trouble that there is not", ASK_AGAIN
-    if isinstance(fact, (CheckoutChanged, MonthlyCheckout, RefundChanged)) and fact.status not in STATUSES[type(fact)]:
+    known = STATUSES.get(type(fact))
+    if known and getattr(fact, "status", "") not in known:
         yield "its facts have a status that there is not", ASK_AGAIN
 
 
