@@ -145,6 +145,12 @@ def never_delivered() -> None:
     InboxEvent.objects.update(origin="events_api")
 
 
+def delivered_no_more() -> None:
+    """A day and an hour after the only delivery, an event had to be fetched."""
+    told_at(timezone.now() - timedelta(hours=26), timedelta(), timedelta(hours=25))
+    InboxEvent.objects.filter(event_id="evt_1").update(origin="events_api")
+
+
 def told_at(begin: Any, *after: timedelta) -> None:
     """Deliveries at these times, the first at the beginning."""
     for shift in after:
@@ -175,7 +181,7 @@ TROUBLES: dict[str, list[Callable[[], None]]] = {
     "processor_unequal": [unequal_to_the_processor],
     "mail_unsure": [unsure_mail],
     "refund_unanswered": [unanswered_refund],
-    "deliveries_silent": [silence, never_delivered],
+    "deliveries_silent": [silence, never_delivered, delivered_no_more],
     "unreconciled": [standstill],
 }
 

@@ -1,10 +1,7 @@
 """dj-stripe for granian, with nobody to hear of an event: its own handlers would ask Stripe for what it is about."""
 
-import os
-
 from django.core.wsgi import get_wsgi_application
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "djstripe_peer.settings")
 application = get_wsgi_application()
 
 from djstripe.signals import WEBHOOK_SIGNALS  # noqa: E402  (needs Django)
