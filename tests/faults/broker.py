@@ -3,7 +3,7 @@
     ./dev faults redis [--short]
 
 A round with Redis well and one with Redis in trouble take turns at the same rate of deliveries; compared are the
-medians of the rounds' p99. The house is as in deploy/.
+medians of the rounds' p99, which ask for a machine that does nothing else. The house is as in deploy/.
 """
 
 import sys
@@ -22,6 +22,7 @@ ROUNDS, SECONDS = 7, 10.0
 SHORT_ROUNDS, SHORT_SECONDS = 1, 6.0
 RATE = 60  # deliveries a second: a house with room to spare, where a slower answer is the fault's doing
 LONGEST_DRAIN = 10.0
+SLOWEST = 1.05  # times the p99 of an acknowledgement while Redis is well
 
 
 def flush(broker: Redis) -> None:
@@ -42,13 +43,14 @@ TROUBLES: dict[str, tuple[Change, Change]] = {
 
 
 def main(words: list[str]) -> int:
-    rounds, seconds = (SHORT_ROUNDS, SHORT_SECONDS) if "--short" in words else (ROUNDS, SECONDS)
+    short = "--short" in words
+    rounds, seconds = (SHORT_ROUNDS, SHORT_SECONDS) if short else (ROUNDS, SECONDS)
     with tempfile.TemporaryDirectory() as folder, grown(Path(folder)) as (home, database, broker):
         set_up(database.url)
         from tests.faults.deliveries import Sender, deliveries, settled, verdict
 
         count = int(len(TROUBLES) * rounds * 2 * seconds * RATE) + 10 * RATE
-        sender, slowest = Sender(home, deque(deliveries(count)), rate=RATE), 0.0
+        sender, held = Sender(home, deque(deliveries(count)), rate=RATE), True
         send(sender, 3)
         for name, (break_it, mend_it) in TROUBLES.items():
             well, broken, drained = [], [], []
@@ -59,12 +61,13 @@ def main(words: list[str]) -> int:
                 mend_it(broker)
                 revive(home)  # Celery may end when its broker goes; a service manager starts it again
                 drained.append(settled())
-            slowest = max(slowest, *drained)
+            # One short round says nothing of a p99.
+            held &= (short or median(broken) <= median(well) * SLOWEST) and max(drained) <= LONGEST_DRAIN
             print(said(name, well, broken, drained), flush=True)
         found = verdict(sender)
         print(f"answers: {dict(sender.answers)}")
         print(found)
-        return 0 if found.holds and slowest <= LONGEST_DRAIN and set(sender.answers) == {200} else 1
+        return 0 if found.holds and held and set(sender.answers) == {200} else 1
 
 
 def send(sender: "Sender", seconds: float) -> list[float]:  # type: ignore[name-defined]  # noqa: F821

@@ -33,7 +33,7 @@ django.setup()
 
 from django.apps import apps  # noqa: E402  (needs Django)
 from django.core.management import call_command  # noqa: E402
-from django.db import connection  # noqa: E402
+from django.db import connection, transaction  # noqa: E402
 from django.db.models import DateTimeField  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
@@ -66,14 +66,20 @@ class Files:
 
 
 class Databases:
-    """PostgreSQL: a database is made from a template on the same server."""
+    """PostgreSQL: a database is made from a template on the same server, and the next time gets its rows back."""
 
     def __init__(self) -> None:
         self.template = str(connection.settings_dict["NAME"])
+        self.made: dict[str, str] = {}  # by name, what it is a copy of
 
     def copy(self, source: str, name: str) -> str:
         target = f"{self.template}_{name}"
-        in_child(lambda: self._make(source, target))
+        if self.made.get(target) == source:
+            in_child(on(target, put_back))
+        else:
+            in_child(lambda: self._make(source, target))
+            in_child(on(target, set_aside))
+            self.made[target] = source
         return target
 
     def _make(self, source: str, target: str) -> None:
@@ -81,6 +87,32 @@ class Databases:
         with connection.cursor() as cursor:
             cursor.execute(f'DROP DATABASE IF EXISTS "{target}" WITH (FORCE)')
             cursor.execute(f'CREATE DATABASE "{target}" TEMPLATE "{source}"')
+
+
+def tables() -> list[str]:
+    """Every table but that of Django's migrations, which stay as they are."""
+    return [table for table in connection.introspection.table_names() if table != "django_migrations"]
+
+
+def set_aside() -> None:
+    """Keep all rows in a schema of their own, from which `put_back` takes them: much faster than a copy."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("DROP SCHEMA IF EXISTS aside CASCADE; CREATE SCHEMA aside")
+        cursor.execute("CREATE TABLE aside.numbers AS SELECT * FROM pg_sequences WHERE schemaname = 'public'")
+        for table in tables():
+            cursor.execute(f"CREATE TABLE aside.{table} AS TABLE public.{table}")
+
+
+def put_back() -> None:
+    """Make all rows and the numbers that come next what they were when they were set aside; without any trigger."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = 'replica'")
+        for table in tables():
+            cursor.execute(f"DELETE FROM {table}; INSERT INTO {table} TABLE aside.{table}")
+        cursor.execute(
+            "SELECT setval(format('public.%I', sequencename), COALESCE(last_value, start_value), "
+            "last_value IS NOT NULL) FROM aside.numbers"
+        )
 
 
 # ---- children
