@@ -1,17 +1,21 @@
 """Sole writer of check results and of alerts: what staff are told of the site's own health."""
 
-from collections.abc import Iterable, Mapping
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from donations import outbox
 from donations.models import Alert, CheckResult
 from donations.selectors.health import Trouble
 
+log = logging.getLogger(__name__)
 WORDS_KEPT = 5
 QUIET_FOR = timedelta(minutes=15)  # a trouble that comes and goes is one trouble, and one mail
 
@@ -38,7 +42,7 @@ EVERY = {
     CheckResult.Kind.RECONCILE: timedelta(hours=1),
     CheckResult.Kind.DELIVERIES: timedelta(hours=1),
 }
-LEASE = timedelta(hours=1)  # of a check whose process died, another one is begun then
+LEASE = timedelta(minutes=2)  # of a check whose process died, another one is begun then
 
 
 def claim(kind: str) -> bool:
@@ -47,6 +51,34 @@ def claim(kind: str) -> bool:
     CheckResult.objects.get_or_create(kind=kind, defaults={"due_at": now})
     # The condition decides between two processes: one of them changes the row.
     return bool(CheckResult.objects.filter(kind=kind, due_at__lte=now).update(due_at=now + LEASE))
+
+
+@contextmanager
+def held(kind: str, lease: timedelta = LEASE) -> Iterator[None]:
+    """Hold a claimed check while it runs, for however long that is.
+
+    On a connection of another thread's: the check itself reads in one snapshot, in which nothing can be written.
+    """
+    is_done = threading.Event()
+    holder = threading.Thread(target=_hold, args=(kind, lease, is_done), name=f"holds-{kind}", daemon=True)
+    holder.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        holder.join()
+
+
+def _hold(kind: str, lease: timedelta, is_done: threading.Event) -> None:
+    while not is_done.wait(lease.total_seconds() / 4):
+        until = timezone.now() + lease
+        try:
+            # Only ever later: a result that was kept meanwhile says when it is due.
+            CheckResult.objects.filter(kind=kind, due_at__lt=until).update(due_at=until)
+        except DatabaseError:
+            log.exception("the check of %s could not be held; it goes on, and is held at the next try", kind)
+        finally:
+            connection.close()
 
 
 def keep(kind: str, result: Result) -> None:

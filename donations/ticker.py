@@ -13,7 +13,7 @@ from donations import giving, inbox, outbox, reconcile, refunding, watching
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
-SECONDS = {"reconcile": 30.0, "watch": 30.0}
+SECONDS = {"reconcile": 30.0, "watch": 30.0, "check": 30.0}
 STEP_IN_AFTER = timedelta(seconds=5)
 
 STEPPING_IN_LASTS = timedelta(minutes=30)  # longer than until our own checks would be overdue
@@ -23,8 +23,8 @@ _stepping_in_until = 0.0  # by the monotonic clock
 
 
 def start() -> None:
-    """Start this process's daemon threads: one drains the inbox, one sends what may be slow, one asks, one watches."""
-    ticks = {"inbox": _drain, "outbox": _send, "reconcile": _reconcile, "watch": _watch}
+    """Start this process's daemon threads, each for what must not wait for the others."""
+    ticks = {"inbox": _drain, "outbox": _send, "reconcile": _reconcile, "watch": _watch, "check": _check}
     for name, tick in ticks.items():
         threading.Thread(target=_run, args=(name, tick), name=f"ticker-{name}", daemon=True).start()
 
@@ -69,6 +69,11 @@ def _reconcile() -> None:
 def _watch() -> None:
     if not settings.REDIS_URL or _workers_are_away():
         watching.look()
+
+
+def _check() -> None:
+    """In a thread of its own: large books take minutes, and troubles are looked for meanwhile."""
+    if not settings.REDIS_URL or _workers_are_away():
         watching.check_books_if_due()
 
 

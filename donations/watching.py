@@ -53,7 +53,8 @@ def check_books_if_due() -> bool:
     """Check the books unless that was done within ten minutes, or another process is at it; whether it was done now."""
     if not health.claim(Kind.BOOKS):
         return False
-    check_books()
+    with health.held(Kind.BOOKS):
+        check_books()
     return True
 
 

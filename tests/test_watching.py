@@ -1,5 +1,6 @@
 """Checks are run when they are due by one process, and staff are told of what needs them: once, and once it is over."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -26,6 +27,7 @@ from donations.selectors import health as wellbeing
 from donations.tasks import check_books as check_books_task
 from donations.tasks import watch as watch_task
 from tests.factories import checkout_event, confirm, deliver, make_campaign, make_gift
+from tests.house import eventually
 
 pytestmark = pytest.mark.django_db
 STAFF = ["desk@example.org", "finance@example.org"]
@@ -68,10 +70,25 @@ def test_of_two_processes_one_runs_a_check_that_is_due() -> None:
 
 def test_a_check_that_is_under_way_is_not_begun_by_another_process() -> None:
     assert health.claim("books")
-    CheckResult.objects.update(due_at=F("due_at") - timedelta(minutes=50))
+    CheckResult.objects.update(due_at=F("due_at") - timedelta(minutes=1))
     assert not health.claim("books")
-    CheckResult.objects.update(due_at=F("due_at") - timedelta(minutes=10))
+    CheckResult.objects.update(due_at=F("due_at") - timedelta(minutes=1))
     assert health.claim("books")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_check_that_takes_longer_than_its_lease_is_held_while_it_runs_and_no_longer() -> None:
+    lease = timedelta(seconds=0.4)
+    assert health.claim("books")
+    with health.held("books", lease):
+        CheckResult.objects.update(due_at=timezone.now())
+        eventually(lambda: CheckResult.objects.get().due_at > timezone.now(), "it is not held")
+        time.sleep(2 * lease.total_seconds())
+        assert not health.claim("books")
+        health.keep("books", Result(findings=0))
+        kept = CheckResult.objects.get().due_at
+        time.sleep(lease.total_seconds())
+    assert CheckResult.objects.get().due_at == kept
 
 
 def test_since_stays_while_the_answer_stays() -> None:
@@ -272,11 +289,14 @@ def test_with_redis_a_web_process_watches_while_the_workers_are_away(
     quarantine()
     ticker._watch()
     assert not Alert.objects.exists()
+    checked_at = CheckResult.objects.get(kind="books").finished_at
     CheckResult.objects.update(due_at=timezone.now() - timedelta(minutes=11))
     for _ in range(2):
         Alert.objects.update(words="")
         ticker._watch()
+        ticker._check()
         assert Alert.objects.get().words
+    assert CheckResult.objects.get(kind="books").finished_at != checked_at
 
 
 def test_what_a_sweep_found_does_not_end_a_silence() -> None:
