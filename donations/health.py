@@ -99,7 +99,10 @@ def keep(kind: str, result: Result) -> None:
 
 
 def note(troubles: Iterable[Trouble]) -> None:
-    """Begin an alert for each new trouble, and end those that were not there for a while; mail tells of both."""
+    """Begin an alert for each new trouble, and end those that were not there for a while.
+
+    Mail tells of both, and once a day of what still stands: by then it may be more.
+    """
     now, standing = timezone.now(), {trouble.kind: trouble for trouble in troubles}
     with transaction.atomic():
         alerts = Alert.objects.select_for_update(no_key=True).filter(ended_at__isnull=True)
@@ -114,6 +117,8 @@ def _note(alert: Alert | None, trouble: Trouble | None, now: datetime) -> None:
         Alert.objects.filter(pk=alert.pk).update(
             seen_at=now, words=trouble.words[:300], remedy=trouble.remedy[:300], path=trouble.path
         )
+        if days := (now - alert.began_at).days:
+            _mail(f"{alert.pk}:stands:{days}")
     elif trouble:
         _begin(trouble, now)
     elif alert and now - alert.seen_at >= QUIET_FOR:

@@ -205,12 +205,15 @@ def _address(donor: Donor | None) -> str:
 
 
 def _alert(message: OutboxMessage) -> EmailMessage:
-    """To staff: that a trouble began, or that it is over. No personal data, since mail is kept and forwarded."""
-    number, _, what = message.subject_id.partition(":")
+    """To staff: that a trouble began, still stands or is over. No personal data, since mail is kept and forwarded."""
+    number, what, *_ = message.subject_id.split(":")
     if not settings.STAFF_MAIL:
         raise NothingToSend("STAFF_MAIL names nobody any more")
     alert = Alert.objects.get(pk=int(number))
-    return _mail("alert", settings.STAFF_MAIL, {"alert": alert, "is_over": what == "ended"})
+    if what == "stands" and alert.ended_at:
+        raise NothingToSend("it is over meanwhile")
+    context = {"alert": alert, "is_over": what == "ended", "still_stands": what == "stands"}
+    return _mail("alert", settings.STAFF_MAIL, context)
 
 
 COMPOSERS: dict[Kind, Callable[[OutboxMessage], EmailMessage]] = {

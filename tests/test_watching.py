@@ -314,10 +314,38 @@ def test_what_a_sweep_found_does_not_end_a_silence() -> None:
     assert Alert.objects.get().kind == "deliveries_silent"
 
 
-# ---- one mail while it lasts, one when it is over
+# ---- one mail a day while it lasts, one when it is over
 
 
-def test_a_trouble_is_mailed_once_while_it_lasts_and_once_when_it_is_over() -> None:
+def test_what_stands_for_a_day_is_told_again_once_a_day_in_the_words_of_that_day() -> None:
+    quarantine()
+    watching.look()
+    mailed()
+    for days in (1, 2):
+        quarantine()
+        Alert.objects.update(began_at=timezone.now() - timedelta(days=days, minutes=-1))
+        watching.look()
+        assert len(mailed()) == days
+        Alert.objects.update(began_at=timezone.now() - timedelta(days=days))
+        watching.look()
+        watching.look()
+        assert mailed()[days:] == [f"[test] us: still: {days + 1} events are in quarantine and not in the figures."]
+    assert "It began on" in mail.outbox[-1].body
+
+
+def test_what_ended_before_its_mail_of_the_day_was_sent_is_not_told_to_stand() -> None:
+    quarantine()
+    watching.look()
+    mailed()
+    Alert.objects.update(began_at=timezone.now() - timedelta(days=1))
+    watching.look()
+    settle_all()
+    let_pass(16)
+    watching.look()
+    assert mailed()[1:] == ["[test] us: over: 1 event is in quarantine and not in the figures."]
+
+
+def test_a_trouble_is_mailed_once_on_its_day_and_once_when_it_is_over() -> None:
     quarantine()
     watching.look()
     assert mailed() == ["[test] us: 1 event is in quarantine and not in the figures."]
