@@ -76,6 +76,7 @@ def test_a_check_that_is_under_way_is_not_begun_by_another_process() -> None:
     assert health.claim("books")
 
 
+@pytest.mark.postgres  # two connections at once, of which one in memory would lock the other's table
 @pytest.mark.django_db(transaction=True)
 def test_a_check_that_takes_longer_than_its_lease_is_held_while_it_runs_and_no_longer() -> None:
     lease = timedelta(seconds=0.4)
