@@ -98,8 +98,10 @@ def _cell_sql(column: Column) -> str:
             return f"CAST({sql} AS timestamp)"
         case Form.FLAG:
             return f"CASE WHEN {sql} THEN 'true' ELSE 'false' END"
-        case _:
-            return f"COALESCE({sql}, '')" if column.name == "gift" else sql
+        case Form.OPTIONAL:
+            return f"COALESCE({sql}, '')"
+        case Form.PLAIN:
+            return sql
 
 
 def _amount_sql(sql: str, currency: str) -> str:
@@ -154,7 +156,7 @@ def _cell(column: Column, values: dict[str, Any]) -> str:
             return _instant(value)
         case Form.FLAG:
             return "true" if value else "false"
-        case _:
+        case Form.PLAIN | Form.OPTIONAL:
             return str(value)
 
 

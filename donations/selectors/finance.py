@@ -25,7 +25,8 @@ Key = tuple[Any, ...]
 class Form(Enum):
     """How a cell is written."""
 
-    PLAIN = auto()  # ours, or kept plain by a constraint
+    PLAIN = auto()  # ours, or kept plain by a constraint; always there
+    OPTIONAL = auto()  # the same, or nothing
     TEXT = auto()  # anybody's
     AMOUNT = auto()  # minor units, in the currency that the column `currency` names
     SETTLEMENT = auto()  # minor units, in the currency that the column `settlement_currency` names
@@ -74,7 +75,7 @@ LEDGER = File(
         Column("kind", "e.kind"),
         Column("processor", "e.processor"),
         Column("reference", "e.reference"),
-        Column("gift", "e.gift"),
+        Column("gift", "e.gift", Form.OPTIONAL),
         Column("tier", "e.tier"),
         Column("currency", "e.currency"),
         Column("amount", "e.amount", Form.AMOUNT),
