@@ -102,6 +102,15 @@ def test_every_metric_is_documented() -> None:
         assert f"| `{name}` |" in OPERATING, name
 
 
+def test_every_trouble_is_documented() -> None:
+    source = "donations/selectors/health.py"
+    named = set(re.findall(r'\bkind="([a-z_]+)"', (ROOT / source).read_text()))
+    kinds = {kind.replace("_", " ") for kind in (*named, *constant(source, "SILENT"))}
+    table = set(re.findall(r"^\| ([a-z ]+) \|", OPERATING, re.MULTILINE))
+    assert len(kinds) >= 10
+    assert not kinds - table
+
+
 def test_every_invariant_is_documented() -> None:
     text = (ROOT / "docs/reliability.md").read_text()
     rooms = [
