@@ -8,6 +8,7 @@ are built anew every thousand edits. DATABASE_URL names the server; without it, 
 
 import argparse
 import json
+import logging
 import os
 import random
 import sys
@@ -24,6 +25,7 @@ if __name__ == "__main__":
     import django
 
     django.setup()
+    logging.disable()  # that something was quarantined, entered and closed is what the books are made of
 
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Model
