@@ -376,7 +376,7 @@ def _all_sums() -> Deltas:
         month = _month_key(row)
         _accumulate(sums.months[month], Counter({name: row[name] for name in LEDGER_SUMS}), 1)
         for dimension, value in (("all", ""), ("tier", row["tier"])):
-            day = sums.days[(*month, _day(row["day"]), dimension, value)]
+            day = sums.days[(*month, row["day"], dimension, value)]
             _accumulate(day, Counter({name: row[name] for name in DAY_SUMS}), 1)
     for row in _rows(AWAITING_SQL):
         _accumulate(sums.months[_month_key(row)], Counter({name: row[name] for name in AWAITING_SUMS}), 1)
@@ -396,11 +396,6 @@ def _counted_rows() -> list[dict[str, Any]]:
 
 def _month_key(row: dict[str, Any]) -> MonthKey:
     return (row["campaign_id"], row["month"], bool(row["livemode"]), row["currency"])
-
-
-def _day(value: date | str) -> date:
-    """SQLite hands dates over as text."""
-    return date.fromisoformat(value) if isinstance(value, str) else value
 
 
 def _rows(sql: str) -> list[dict[str, Any]]:
@@ -425,7 +420,7 @@ def _table_drift(
     nothing = dict.fromkeys(sums, 0)
     return [
         Drift(model._meta.db_table, str(tuple(map(_plain, where))), stored.get(where), made.get(where))
-        for where in sorted(stored.keys() | made.keys(), key=str)
+        for where in sorted(stored.keys() | made.keys())
         if stored.get(where, nothing) != made.get(where, nothing)
     ]
 
@@ -486,7 +481,7 @@ def _rebuild_states() -> None:
 
 
 def _parts_of(states: Iterable[GiftState]) -> Iterator[list[GiftState]]:
-    """In parts: a statement takes so many parameters and no more."""
+    """In parts: a long history is never held in memory."""
     waiting = iter(states)
     while some := list(islice(waiting, PART)):
         yield some

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ from donations.models import (
     Follower,
     Gift,
     GiftState,
+    InboxEvent,
     MonthTotal,
     RefundRequest,
 )
@@ -344,14 +346,18 @@ def test_late_news_never_lower_a_status(campaign: Campaign, order: tuple[str, ..
     assert (total.raised, total.awaiting, total.awaiting_gifts) == (50000, 0, 0)
 
 
-def test_money_on_its_way_is_awaited_and_does_not_count(campaign: Campaign) -> None:
-    gift = make_gift(campaign, 50000, fee_cover=1500)
+@pytest.mark.parametrize("amount", [1, 50000])
+def test_money_on_its_way_is_awaited_and_does_not_count(campaign: Campaign, amount: int) -> None:
+    gift = make_gift(campaign, amount, fee_cover=1500)
     book([gift], [], [heard(gift, "awaiting")])
     total = MonthTotal.objects.get()
-    assert (total.raised, total.gifts, total.awaiting, total.awaiting_gifts) == (0, 0, 50000, 1)
+    assert (total.raised, total.gifts, total.awaiting, total.awaiting_gifts) == (0, 0, amount, 1)
+    stood = states()
+    book([gift], [])
+    assert states() == stood
     assert not DailyRollup.objects.exists()
-    book([gift], [movement(gift, "gift", 51500, effective_at=NOON + timedelta(days=20))])
-    assert {month: sums.get("raised") for (_, month, *_), sums in totals()["MonthTotal"].items()} == {"2024-12": 50000}
+    book([gift], [movement(gift, "gift", amount + 1500, effective_at=NOON + timedelta(days=20))])
+    assert {month: sums.get("raised") for (_, month, *_), sums in totals()["MonthTotal"].items()} == {"2024-12": amount}
 
 
 NEWS_AT = [NOON, NOON + timedelta(days=20)]
@@ -422,11 +428,18 @@ def test_no_sequence_of_deliveries_makes_a_total_drift(data: st.DataObject) -> N
 
 @pytest.fixture
 def booked(campaign: Campaign) -> Campaign:
-    """A month with two gifts, one of them partly refunded, money on its way, and a follower."""
+    """A month with two gifts, one of them partly refunded, money on its way, two left checkouts, and a follower."""
     gifts = [make_gift(campaign, 50000), make_gift(campaign, 30000, tier="300.00"), make_gift(campaign, 700)]
+    left, failed = make_gift(campaign), make_gift(campaign)
     for gift in gifts[:2]:
         confirm(gift)
-    deliver(refund_event(gifts[1], 10000), checkout_event(gifts[2], paid=False))
+    deliver(
+        refund_event(gifts[1], 10000),
+        checkout_event(gifts[2], paid=False),
+        checkout_event(left, "checkout.session.expired", paid=False),
+        checkout_event(failed, paid=False),
+        checkout_event(failed, "checkout.session.async_payment_failed"),
+    )
     inbox.drain()
     follow(campaign)
     return campaign
@@ -464,6 +477,8 @@ TAMPERING: dict[str, Callable[[], Any]] = {
     "state gone": lambda: confirmed().delete(),
     "awaiting state gone": lambda: GiftState.objects.filter(status="awaiting").delete(),
     "state status": lambda: confirmed().update(status="failed"),
+    "state failed": lambda: GiftState.objects.filter(status="failed").update(status="expired"),
+    "state left": lambda: GiftState.objects.filter(status="expired").update(status="pending", awaiting=77),
     "state awaited": lambda: GiftState.objects.filter(status="awaiting").update(status="expired"),
     "state month": lambda: confirmed().update(campaign_month="2024-12"),
     "state day": lambda: confirmed().update(local_date=date(2024, 11, 1)),
@@ -527,6 +542,46 @@ def test_a_difference_says_where_and_what(booked: Campaign) -> None:
     assert "rebuilt {'raised': 70000, 'gifts': 2," in str(projections.drift()[0])
 
 
+def test_a_difference_of_a_gifts_state_names_the_gift_and_what_is_and_should_be(booked: Campaign) -> None:
+    gift = confirmed().get().gift_id
+    confirmed().update(charged=77)
+    found = projections.drift()[0]
+    assert (found.table, found.key) == ("donations_giftstate", gift)
+    assert found.stored == (found.rebuilt or {}) | {"charged": 77}
+    assert (found.rebuilt or {})["charged"] == 50000
+
+
+@pytest.mark.parametrize("state", ["quarantined", "dismissed"])
+def test_what_was_told_of_a_checkout_counts_once_it_is_processed(booked: Campaign, state: str) -> None:
+    events = InboxEvent.objects.filter(facts__kind="checkout", facts__status="awaiting")
+    assert events.update(state=state) == 2
+    assert {found.key for found in projections.drift()} >= {GiftState.objects.get(status="awaiting").gift_id}
+
+
+def test_comparing_reads_many_gifts_by_as_many_statements_as_one(booked: Campaign) -> None:
+    def statements() -> int:
+        with CaptureQueriesContext(connection) as asked:
+            assert projections.drift() == []
+        return len(asked)
+
+    before = statements()
+    deliver(*(checkout_event(make_gift(booked)) for _ in range(5)))
+    inbox.drain()
+    assert statements() == before
+
+
+def test_rebuilding_reads_many_left_checkouts_by_as_many_statements_as_one(booked: Campaign) -> None:
+    def statements() -> int:
+        with CaptureQueriesContext(connection) as asked:
+            projections.rebuild()
+        return len(asked)
+
+    before = statements()
+    deliver(*(checkout_event(make_gift(booked), "checkout.session.expired", paid=False) for _ in range(5)))
+    inbox.drain()
+    assert statements() == before
+
+
 def test_rows_of_nothing_are_no_drift(booked: Campaign) -> None:
     MonthTotal.objects.create(campaign=booked, month="2023-01", livemode=False, currency="USD", changed_at=NOON)
     DailyRollup.objects.create(
@@ -579,8 +634,12 @@ def test_a_rebuild_copes_with_more_gifts_than_a_statement_takes_parameters(campa
 
 
 def test_a_follower_is_counted_once_and_never_as_money(campaign: Campaign) -> None:
+    donor = Donor.objects.create(email="waiting@example.org")
+    unconfirmed = Follower.objects.create(donor=donor, campaign=campaign, livemode=False)
     follower = follow(campaign)
     assert not projections.confirm_follower(follower)
+    unconfirmed.refresh_from_db()
+    assert unconfirmed.confirmed_at is None
     follower.refresh_from_db()
     assert not projections.confirm_follower(follower)
     follow(campaign, "another@example.org")
@@ -645,18 +704,37 @@ def test_nothing_is_set_aside_of_a_gift_that_was_not_paid(campaign: Campaign, st
     assert not projections.reserve_refund(gift=gift.pk, amount=1)
 
 
-def test_what_was_set_aside_is_kept_when_more_is_booked_and_freed_once(campaign: Campaign) -> None:
+@pytest.mark.parametrize("by_hand", [-10000, 0])
+def test_what_staff_gave_back_by_hand_is_not_set_aside_again(campaign: Campaign, by_hand: int) -> None:
     gift = make_gift(campaign)
-    book([gift], [movement(gift, "gift", 50000)])
-    request = RefundRequest.objects.create(gift=gift, amount=30000)
+    entries = [movement(gift, "gift", 50000), *([movement(gift, "adjustment", by_hand)] if by_hand else [])]
+    book([gift], entries)
+    assert not projections.reserve_refund(gift=gift.pk, amount=50000 + by_hand + 1)
     assert projections.reserve_refund(gift=gift.pk, amount=30000)
+    assert not projections.reserve_refund(gift=gift.pk, amount=20000 + by_hand + 1)
+    assert projections.reserve_refund(gift=gift.pk, amount=20000 + by_hand)
+    assert not projections.reserve_refund(gift=gift.pk, amount=1)
+
+
+def test_what_was_set_aside_is_kept_when_more_is_booked_and_freed_once(campaign: Campaign) -> None:
+    gift, another = make_gift(campaign), make_gift(campaign)
+    book([gift, another], [movement(gift, "gift", 50000), movement(another, "gift", 50000)])
+    request = RefundRequest.objects.create(gift=gift, amount=30000)
+    others = RefundRequest.objects.create(gift=another, amount=30000)
+    assert projections.reserve_refund(gift=gift.pk, amount=30000)
+    assert GiftState.objects.get(gift=another).refund_requested == 0
     book([gift], [movement(gift, "refund", -100)])
-    assert GiftState.objects.get().refund_requested == 30000
+    assert GiftState.objects.get(gift=gift).refund_requested == 30000
     assert projections.release_refund(request=request, status="failed", error="x" * 1000)
     assert not projections.release_refund(request=request, status="refused")
-    assert GiftState.objects.get().refund_requested == 0
+    assert GiftState.objects.get(gift=gift).refund_requested == 0
     request.refresh_from_db()
-    assert (request.status, len(request.error)) == ("failed", 300)
+    others.refresh_from_db()
+    assert (request.status, len(request.error), others.status) == ("failed", 300, "sending")
+    assert projections.reserve_refund(gift=another.pk, amount=30000)
+    assert projections.release_refund(request=others, status="refused")
+    others.refresh_from_db()
+    assert (others.status, others.error) == ("refused", "")
 
 
 @pytest.mark.postgres

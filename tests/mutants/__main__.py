@@ -1,10 +1,11 @@
 """Mutants of the rooms that move money: small changes to their code, each of which a test should notice.
 
-    ./dev mutants [MODULE ...] [--part N] [--children N]
+    ./dev mutants [MODULE ...] [--part N] [--children N] [--postgres]
 
 Copies the sources to var/mutants, lets mutmut change every function there and run the module's own tests on each
 change, and prints how many were noticed, and each that was not. A run that was stopped goes on where it was; what was
-noticed is not tried again until its function changes, or var/mutants is removed; what was not, is tried each time.
+noticed is not tried again until its function changes, or var/mutants is removed; what was not, is tried each time: with
+`--postgres` what no test noticed on SQLite is tried on PostgreSQL, which alone has locks.
 """
 
 import argparse
@@ -16,7 +17,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from tests.services import postgres
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOME = ROOT / "var/mutants"
@@ -25,6 +30,8 @@ IN_MEMORY = "/dev/shm"  # noqa: S108 (a folder of our own is made in it)
 COPIED = ("donations", "supportsite", "templates", "tests", "manage.py", "pyproject.toml")
 BESIDE = ("supportsite", "templates", "manage.py", "conftest.py")
 NOTICED = {"killed", "timeout", "segfault"}
+# One seed for all mutants: a test that is about chance sees the same chances with each.
+ENVIRONMENT = {"TEST_SEED": "1", "DJANGO_SETTINGS_MODULE": "tests.settings", "LOG_LEVEL": "CRITICAL"}
 
 # Which tests are a module's own.
 TESTS = {
@@ -49,9 +56,9 @@ TESTS = {
 def main() -> int:
     given = arguments()
     for module in given.modules or list(TESTS):
-        tree, began = tree_of(module), time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="mutants-", dir=IN_MEMORY if Path(IN_MEMORY).is_dir() else None) as at:
-            environment = environment_in(Path(at))
+        tree, began = tree_of(module, "sqlite" if given.postgres else "postgres"), time.perf_counter()
+        with database(on_postgres=given.postgres) as address:
+            environment = os.environ | {"DATABASE_URL": address} | ENVIRONMENT
             migrate(tree, environment)
             forget_unnoticed(tree, module)
             run(tree, environment, children=given.children, part=given.part)
@@ -63,6 +70,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev mutants", description="Change the code, and see which test notices.")
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(TESTS)} (all)")
     parser.add_argument("--children", type=int, default=1, help="processes at once (1)")
+    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL of its own, not on SQLite in memory")
     parser.add_argument("--part", type=int, choices=range(1, 11), default=10, help="tenths of the mutants (10)")
     given = parser.parse_args()
     unknown = [module for module in given.modules if module not in TESTS]
@@ -74,8 +82,11 @@ def arguments() -> argparse.Namespace:
 # ---- a copy of the sources
 
 
-def tree_of(module: str) -> Path:
-    """The sources as they are now, in a folder of the module's own; what mutmut knows of the module stays."""
+def tree_of(module: str, unmarked: str) -> Path:
+    """The sources as they are now, in a folder of the module's own; what mutmut knows of the module stays.
+
+    Tests with the marker `unmarked` are for the other database.
+    """
     tree = HOME / module.replace("/", "-")
     tree.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
@@ -87,7 +98,7 @@ def tree_of(module: str) -> Path:
     shutil.copy(ROOT / "tests/mutants/database.py", tree / "conftest.py")
     refresh(tree / "mutants", module)
     with (tree / "pyproject.toml").open("a") as configuration:
-        configuration.write(settings_of(module))
+        configuration.write(settings_of(module, unmarked))
     return tree
 
 
@@ -99,24 +110,29 @@ def refresh(mutants: Path, module: str) -> None:
             path.unlink()
 
 
-def settings_of(module: str) -> str:
+def settings_of(module: str, unmarked: str) -> str:
     """mutmut's own settings, as TOML."""
     return f"""
 [tool.mutmut]
 source_paths = ["donations"]
 only_mutate = ["donations/{module}.py"]
 also_copy = {json.dumps(BESIDE)}
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-m", "not postgres"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-m", "not {unmarked}"]
 pytest_add_cli_args_test_selection = {json.dumps(TESTS[module])}
 use_git_change_detection = false
 timeout_constant = 20.0
 """
 
 
-def environment_in(folder: Path) -> dict[str, str]:
-    """One seed for all mutants: a test that is about chance sees the same chances with each."""
-    own = {"DATABASE_URL": f"sqlite:///{folder}/site.sqlite3", "MUTANTS_DATABASE": f"{folder}/site.sqlite3"}
-    return os.environ | own | {"TEST_SEED": "1", "DJANGO_SETTINGS_MODULE": "tests.settings", "LOG_LEVEL": "CRITICAL"}
+@contextmanager
+def database(*, on_postgres: bool) -> Iterator[str]:
+    """The address of a database that a copy is made of for each mutant."""
+    if on_postgres:
+        with postgres(fsync="off", max_connections="50") as server:
+            yield server.url
+    else:
+        with tempfile.TemporaryDirectory(prefix="mutants-", dir=IN_MEMORY if Path(IN_MEMORY).is_dir() else None) as at:
+            yield f"sqlite:///{at}/site.sqlite3"
 
 
 def migrate(tree: Path, environment: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The database of a run on mutants: each process has a copy of one that was migrated once, in memory-backed storage.
+"""The database of a run on mutants: each process has a copy of one that was migrated once.
 
 Stands as conftest.py beside the copied sources. A mutant that is killed half-way leaves nothing to the next one.
 """
@@ -15,13 +15,29 @@ from pytest_django.plugin import DjangoDbBlocker
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_blocker: DjangoDbBlocker) -> Generator[None]:
-    migrated = Path(os.environ["MUTANTS_DATABASE"])
-    own = migrated.with_name(f"{migrated.name}-{os.getpid()}")
-    shutil.copy(migrated, own)
+    is_postgres, migrated = connection.vendor == "postgresql", str(connection.settings_dict["NAME"])
+    own = f"{migrated}_{os.getpid()}"
     with django_db_blocker.unblock():
+        if is_postgres:
+            _by_the_server(f'CREATE DATABASE "{own}" TEMPLATE "{migrated}"')
+        else:
+            shutil.copy(migrated, own)
         connection.close()
-        connection.settings_dict["NAME"] = str(own)
+        connection.settings_dict["NAME"] = own
         yield
         connection.close()
-    for leftover in own.parent.glob(f"{own.name}*"):
-        leftover.unlink()
+        if is_postgres:
+            _by_the_server(f'DROP DATABASE "{own}" WITH (FORCE)')
+        connection.settings_dict["NAME"] = migrated  # a process may run the tests more than once
+    if not is_postgres:
+        for leftover in Path(own).parent.glob(f"{Path(own).name}*"):
+            leftover.unlink()
+
+
+def _by_the_server(statement: str) -> None:
+    """Outside of any database that is made or dropped."""
+    connection.close()
+    connection.settings_dict["NAME"] = "postgres"
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()
