@@ -20,6 +20,7 @@ from donations.models import Campaign, Donor, Gift, GiftState, InboxEvent, Offli
 from donations.processors import OFFLINE
 from donations.processors.base import Adjusted, OfflineReceived
 from donations.processors.offline import Told, event_body
+from donations.selectors import refunds
 
 log = logging.getLogger(__name__)
 Kind = OfflineRequest.Kind
@@ -223,18 +224,6 @@ def _standing(request: OfflineRequest) -> QuerySet[OfflineRequest]:
     return same.exclude(status=Status.REJECTED)
 
 
-def left_of(gift: Gift) -> int:
-    """What is still held of a gift, minor units: not given back, not taken back, and not set aside for a refund."""
-    return _left(GiftState.objects.filter(pk=gift.pk).first())
-
-
-def _left(state: GiftState | None) -> int:
-    if state is None or state.status != GiftState.Status.CONFIRMED:
-        return 0
-    taken = max(state.refunded, state.refund_requested) + max(0, state.disputed)
-    return max(0, state.charged + state.adjusted - taken)
-
-
 def _refuse_beyond_the_gift(request: OfflineRequest) -> None:
     """Refuse what would take more than is held, or give more than was taken. The gift stays locked until the commit."""
     gift = Gift.objects.select_for_update(no_key=True).get(pk=request.gift_id)
@@ -245,9 +234,9 @@ def _refuse_beyond_the_gift(request: OfflineRequest) -> None:
         raise OfflineRefused("This gift is of the other mode, test or live.", "gift")
     if request.day < state.local_date:
         raise OfflineRefused(f"The gift came on {state.local_date}: give that day or a later one.", "day")
-    if request.amount < -_left(state):
-        left = money.format_minor(_left(state), gift.currency)
-        raise OfflineRefused(f"No more than {left} is still held of this gift.", "amount")
+    if request.amount < -(left := refunds.left_of(gift.pk)):
+        held = money.format_minor(left, gift.currency)
+        raise OfflineRefused(f"No more than {held} is still held of this gift.", "amount")
     if request.amount > max(0, -state.adjusted):
         taken = money.format_minor(max(0, -state.adjusted), gift.currency)
         raise OfflineRefused(

@@ -30,6 +30,7 @@ from donations.models import (
     MonthTotal,
     RefundRequest,
 )
+from donations.selectors import refunds
 from donations.selectors.sums import COUNTED, GIFT_KINDS, SUMS
 
 Status = GiftState.Status
@@ -298,17 +299,11 @@ def confirm_follower(follower: Follower) -> bool:
 
 
 def reserve_refund(*, gift: str, amount: int) -> bool:
-    """Set aside an amount for a refund of ours; False where that would give back more than was charged."""
-    return bool(
-        # One conditional statement: of two requests at once that do not both fit, one finds no row.
-        GiftState.objects.filter(
-            pk=gift,
-            status=Status.CONFIRMED,
-            # What staff gave back by hand (an adjustment, negative) is not given back again.
-            refund_requested__lte=F("charged") + F("adjusted") - amount,
-            refunded__lte=F("charged") + F("adjusted") - amount,
-        ).update(refund_requested=F("refund_requested") + amount)
-    )
+    """Set aside an amount for a refund of ours; False where that would give back more than is left of the gift."""
+    # One conditional statement: of two requests at once that do not both fit, one finds no row.
+    confirmed = GiftState.objects.filter(pk=gift, status=Status.CONFIRMED).annotate(left=refunds.LEFT)
+    fitting = confirmed.filter(left__gte=amount)
+    return bool(fitting.update(refund_requested=F("refund_requested") + amount))
 
 
 def release_refund(*, request: RefundRequest, status: str, error: str = "") -> bool:

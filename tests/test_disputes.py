@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from django.db import transaction
 
-from donations import inbox, projections
+from donations import inbox, invariants, projections
 from donations.models import Campaign, Gift, GiftState, InboxEvent, LedgerEntry, Lookup, MonthTotal
 from tests.factories import (
     NOON,
@@ -171,6 +171,19 @@ def test_what_was_settled_in_another_currency_is_booked_in_the_gifts_with_the_se
     # A third of what was withdrawn came back: 50000 × 15333 / 46000 = 16666.3.
     assert list(rows.values_list(*columns)) == [(16666, "USD", 15333, "EUR"), (-50000, "USD", -46000, "EUR")]
     assert list(LedgerEntry.objects.filter(kind="fee").values_list("amount", "currency")) == [(-1400, "EUR")]
+
+
+@pytest.mark.parametrize("second", ["txn_a", "txn_z"])
+def test_of_what_was_withdrawn_twice_in_one_second_the_larger_is_the_measure(paid: Gift, second: str) -> None:
+    moved = [
+        movement("txn_m", -40000, currency="eur"),
+        movement("txn_n", 28000, currency="eur"),
+        movement(second, -28000, currency="eur"),
+    ]
+    told(dispute_event(paid, *moved))
+    amounts = dict(LedgerEntry.objects.filter(kind__startswith="dispute").values_list("reference", "amount"))
+    assert amounts == {"txn_m": -50000, "txn_n": 35000, second: -35000}
+    assert list(invariants.check()) == []
 
 
 def test_a_return_without_its_withdrawal_in_another_currency_is_for_a_person(paid: Gift) -> None:

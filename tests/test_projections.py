@@ -35,6 +35,7 @@ from donations.models import (
     RefundRequest,
 )
 from donations.projections import CheckoutNews
+from donations.selectors import refunds
 from tests.factories import NOON, Event, checkout_event, confirm, deliver, make_campaign, make_gift, refund_event
 
 pytestmark = pytest.mark.django_db
@@ -690,10 +691,35 @@ def test_no_more_than_was_charged_is_ever_set_aside(amounts: list[int], refunded
         book([gift], entries + ([movement(gift, "refund", -refunded)] if refunded else []))
         reserved = 0
         for amount in amounts:
-            fits = reserved + amount <= 50000 and refunded + amount <= 50000
+            fits = reserved + refunded + amount <= 50000
             assert projections.reserve_refund(gift=gift.pk, amount=amount) is fits
             reserved += amount * fits
         assert GiftState.objects.get().refund_requested == reserved
+
+
+def test_what_is_left_of_a_gift_is_neither_refunded_nor_asked_for_nor_disputed(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    confirm(gift)
+    request = RefundRequest.objects.create(gift=gift, amount=20000, refund_id="re_ours", status="accepted")
+    key = {"request": request.key}
+    assert projections.reserve_refund(gift=gift.pk, amount=20000)
+    deliver(refund_event(gift, 5000, refund="re_theirs"))
+    inbox.drain()
+    assert refunds.left_of(gift.pk) == 25000
+    deliver(refund_event(gift, 20000, refund="re_ours", metadata=key))
+    inbox.drain()
+    assert (GiftState.objects.get().refunded, refunds.left_of(gift.pk)) == (25000, 25000)
+    assert not projections.reserve_refund(gift=gift.pk, amount=25001)
+    book([gift], [movement(gift, "dispute_withdrawn", -10000)])
+    assert refunds.left_of(gift.pk) == 15000
+    assert not projections.reserve_refund(gift=gift.pk, amount=15001)
+    book([gift], [movement(gift, "dispute_reinstated", 10000)])
+    deliver(refund_event(gift, 20000, refund="re_ours", status="failed", kind="refund.failed", metadata=key))
+    inbox.drain()
+    request.refresh_from_db()
+    assert (request.status, refunds.left_of(gift.pk)) == ("failed", 45000)
+    assert projections.reserve_refund(gift=gift.pk, amount=45000)
+    assert refunds.left_of(gift.pk) == 0
 
 
 @pytest.mark.parametrize("status", ["awaiting", "expired", "failed"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from donations.models import (
 from donations.offline import record_adjustment
 from donations.processors.base import KeyRefused, ProcessorUnavailable, TransactionSeen
 from donations.reconcile import comparison, lookups, runs
+from donations.reconcile.comparison import CORRECTED, MISSING_HERE, Verdict, corrected
 from tests.factories import NOON, event, make_campaign, make_gift, make_payout, make_recurring_gift, make_staff
 from tests.sandbox import Sandboxed, sandbox, session_form, subscription_form
 
@@ -455,17 +457,54 @@ def test_what_nobody_can_explain_is_compared_again_however_old_it_grows(box: San
     second = reconcile.run()
     assert (second.since, second.unexplained) == (first.since, 1)
     [found] = second.differences
-    record_adjustment(
-        campaign=gift.campaign,
-        amount=1,
-        day=timezone.now().date() - timedelta(days=1),
-        reference=found["reference"],
-        reason="an entry was a cent short",
-        user=make_staff(superuser=True),
-    )
+    adjust(gift.campaign, 2, found["reference"])
+    still = reconcile.run()
+    assert (still.unexplained, causes(still)) == (1, {"amount_differs": 1})
+    assert "do not come to the difference" in still.differences[0]["detail"]
+    adjust(make_campaign("another", is_default=False), -1, found["reference"])
     third = reconcile.run()
     assert (third.since, third.unexplained, causes(third)) == (first.since, 0, {"corrected": 1})
     assert reconcile.run().since == third.started_at - timedelta(days=3)
+
+
+def adjust(campaign: Campaign, amount: int, reference: str) -> None:
+    record_adjustment(
+        campaign=campaign,
+        amount=amount,
+        day=timezone.now().date() - timedelta(days=1),
+        reference=reference,
+        reason="both books differed",
+        user=make_staff(superuser=True),
+    )
+
+
+@pytest.mark.parametrize(
+    "rate, amounts, is_corrected",
+    [
+        ("", [50000], True),
+        ("", [48520], True),  # with its fee
+        ("", [49999], False),
+        ("", [50001], False),
+        ("", [30000, 20000], True),
+        ("", [1], False),
+        ("0.5", [100000], True),
+        ("0.5", [97040], True),
+        ("0.5", [100003], False),
+        ("0.5", [50000], False),
+        ("unknown", [1], True),
+        ("unknown", [-50000], False),
+    ],
+)
+def test_adjustments_explain_a_difference_that_they_come_to(
+    campaign: Campaign, rate: str, amounts: list[int], is_corrected: bool
+) -> None:
+    currency = "EUR" if rate else "USD"
+    lacking = Verdict("charge", currency, "txn_1", "pi_1", 50000, 1480, 0, 0, MISSING_HERE)
+    lacking = replace(lacking, exchange_rate=rate.removeprefix("unknown"))
+    for number, amount in enumerate(amounts):
+        adjust(make_campaign(f"fund-{number}", is_default=False), amount, "txn_1")
+    [verdict] = corrected([lacking])
+    assert verdict.cause is (CORRECTED if is_corrected else MISSING_HERE)
 
 
 def test_a_tick_runs_once_an_hour_and_looks_up_each_time(box: Sandboxed, campaign: Campaign) -> None:

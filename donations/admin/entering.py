@@ -17,6 +17,7 @@ from donations.admin.amounts import AmountField, read_amount, typed_text
 from donations.admin.reading import ReadOnlyAdmin, page_of
 from donations.charts import amount_text
 from donations.models import Campaign, Gift, OfflineRequest
+from donations.selectors import refunds
 
 WIDE = {"class": "vTextField"}
 
@@ -154,7 +155,7 @@ class ReversalForm(EntryForm):
     def __init__(self, asked: OfflineRequest, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.asked = asked
-        self.left = offline.left_of(asked.gift) if asked.gift else 0
+        self.left = refunds.left_of(asked.gift_id) if asked.gift_id else 0
         today = periods.local_date(timezone.now(), asked.campaign.time_zone)
         self.initial = {"amount": typed_text(self.left, asked.currency), "day": today}
         self.fields["amount"].label = f"Amount ({asked.currency})"

@@ -18,6 +18,7 @@ from donations.admin import entering
 from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, page_of
 from donations.charts import amount_text
 from donations.models import OfflineRequest
+from donations.selectors import refunds
 
 Kind, Status = OfflineRequest.Kind, OfflineRequest.Status
 
@@ -144,7 +145,7 @@ def may_decide(request: HttpRequest) -> bool:
 def is_reversible(asked: OfflineRequest) -> bool:
     """Whether something of an offline gift is still held."""
     booked = asked.kind == Kind.OFFLINE_GIFT and asked.status == Status.BOOKED
-    return bool(booked and asked.gift and offline.left_of(asked.gift) > 0)
+    return bool(booked and asked.gift_id and refunds.left_of(asked.gift_id) > 0)
 
 
 def _facts(asked: OfflineRequest, request: HttpRequest) -> list[tuple[str, Any]]:

@@ -18,8 +18,7 @@ from donations.admin.reading import ReadOnlyAdmin, page_of
 from donations.charts import amount_text
 from donations.models import Gift, GiftState, RefundRequest
 from donations.models.gifts import new_refund_key
-
-Status = GiftState.Status
+from donations.selectors import refunds
 
 
 def state_of(gift: Gift) -> GiftState:
@@ -29,13 +28,10 @@ def state_of(gift: Gift) -> GiftState:
 
 
 def left_to_refund(gift: Gift) -> int:
-    """Minor units that can still be given back: neither given back nor asked for, and of the key's own mode."""
-    state = state_of(gift)
+    """Minor units that can still be given back by the processor, and are of the key's own mode."""
     by_processor = gift.processor in processors.PROCESSORS and gift.processor != processors.OFFLINE
     ours = gift.livemode == settings.LIVEMODE and by_processor
-    if not ours or state.status != Status.CONFIRMED:
-        return 0
-    return max(0, state.charged + state.adjusted - max(state.refunded, state.refund_requested))
+    return refunds.left_of(gift.pk) if ours else 0
 
 
 class RefundForm(forms.Form):

@@ -44,9 +44,12 @@ def _plan(books: Books, item: Item, gift: Gift, movement: Movement, amount: int)
 
 
 def first_withdrawal(fact: DisputeChanged) -> Movement | None:
-    """What took the disputed amount away: the measure for what is told in the settlement's currency alone."""
+    """What took the disputed amount away: the measure for what is told in the settlement's currency alone.
+
+    Of several in one second it is the largest: a later one takes back no more than was returned in between.
+    """
     withdrawals = [movement for movement in fact.movements if movement.amount < 0]
-    return min(withdrawals, key=lambda movement: (movement.created, movement.transaction), default=None)
+    return min(withdrawals, key=lambda moved: (moved.created, moved.amount, moved.transaction), default=None)
 
 
 def in_currency_of_gift(fact: DisputeChanged, movement: Movement, withdrawn: Movement | None) -> int:

@@ -4,6 +4,7 @@ What they disagree about has a cause, in words, and what to do about it. By curr
 ours plus the differences.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -59,7 +60,7 @@ WAITING = Cause(
     "Nothing: after 72 hours it is quarantined.",
     explained=True,
 )
-CORRECTED = Cause("corrected", "Staff have corrected it by an adjustment under its number.", "Nothing.", explained=True)
+CORRECTED = Cause("corrected", "Staff have corrected it by adjustments under its number.", "Nothing.", explained=True)
 QUARANTINED = Cause("quarantined", "It is quarantined.", "Decide about it in the inbox.", explained=True)
 MISSING_HERE = Cause(
     "missing_here",
@@ -99,6 +100,7 @@ class Verdict:
     our_fee: int
     cause: Cause | None = None
     detail: str = ""
+    exchange_rate: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -144,20 +146,57 @@ def unequal(processor: str, facts: list[TransactionSeen]) -> list[Verdict]:
 
 
 def corrected(verdicts: list[Verdict]) -> list[Verdict]:
-    """The same; those that staff have corrected by an adjustment with the movement's number as its reference say so."""
-    unexplained = [
+    """The same; those whose difference adjustments with the movement's number as their reference come to say so."""
+    unexplained = {
         each.reference for each in verdicts if each.cause and not (each.cause.agreed or each.cause.explained)
-    ]
+    }
     if not unexplained:
         return verdicts
-    adjustments = LedgerEntry.objects.filter(kind=Kind.ADJUSTMENT)
+    adjusted = _adjustments(unexplained)
+    return [
+        _corrected(each, adjusted[each.reference]) if each.reference in unexplained & adjusted.keys() else each
+        for each in verdicts
+    ]
+
+
+def _adjustments(references: set[str]) -> dict[str, list[LedgerEntry]]:
+    """What staff have booked under these numbers."""
     # Staff's references stand in the ledger behind their campaign's.
-    names = {f"{slug}:{each}": each for slug in Campaign.objects.values_list("pk", flat=True) for each in unexplained}
-    wanted, settled = list(names), set[str]()
+    names = {f"{slug}:{each}": each for slug in Campaign.objects.values_list("pk", flat=True) for each in references}
+    wanted, found = list(names), defaultdict[str, list[LedgerEntry]](list)
     for start in range(0, len(wanted), AT_ONCE):
-        found = adjustments.filter(reference__in=wanted[start : start + AT_ONCE])
-        settled |= {names[reference] for reference in found.values_list("reference", flat=True)}
-    return [replace(each, cause=CORRECTED) if each.reference in settled else each for each in verdicts]
+        some = wanted[start : start + AT_ONCE]
+        for entry in LedgerEntry.objects.filter(kind=Kind.ADJUSTMENT, reference__in=some):
+            found[names[entry.reference]].append(entry)
+    return dict(found)
+
+
+def _corrected(verdict: Verdict, adjustments: list[LedgerEntry]) -> Verdict:
+    """One cent must not explain away a whole gift: together they are the difference, with its fee or without."""
+    gross = verdict.theirs - verdict.ours
+    net = gross - (verdict.their_fee - verdict.our_fee)
+    exact = [_exchanged(entry, verdict.currency, verdict.exchange_rate) for entry in adjustments]
+    booked = sum((amount for amount in exact if amount is not None), Decimal(0))
+    if None in exact:
+        # Nobody knows the rate: then they are to go the same way at least.
+        is_settled = sum(entry.amount for entry in adjustments) * gross > 0
+    else:
+        converted = sum(entry.currency != verdict.currency for entry in adjustments)
+        is_settled = any(abs(booked - wanted) <= converted for wanted in (gross, net))
+    if is_settled:
+        return replace(verdict, cause=CORRECTED)
+    detail = f"adjustments under its number do not come to the difference; {verdict.detail}".removesuffix("; ")
+    return replace(verdict, detail=detail)
+
+
+def _exchanged(entry: LedgerEntry, currency: str, rate: str) -> Decimal | None:
+    """An entry's amount in minor units of another currency; None without a rate."""
+    if entry.currency == currency:
+        return Decimal(entry.amount)
+    if not rate:
+        return None
+    exact = money.decimal(entry.amount, entry.currency) * Decimal(rate)
+    return exact.scaleb(money.exponent(currency))
 
 
 def _judge(shelf: Shelf, fact: TransactionSeen) -> Verdict:
@@ -213,10 +252,9 @@ def _settled(entry: LedgerEntry, fact: TransactionSeen) -> int:
         return entry.amount
     if entry.settlement_currency == fact.currency and entry.settlement_amount is not None:
         return entry.settlement_amount
-    if not fact.exchange_rate:
+    exact = _exchanged(entry, fact.currency, fact.exchange_rate)
+    if exact is None:
         return 0
-    exact = money.decimal(entry.amount, entry.currency) * Decimal(fact.exchange_rate)
-    exact = exact.scaleb(money.exponent(fact.currency))
     return fact.amount if abs(exact - fact.amount) <= 1 else int(exact)
 
 
@@ -230,7 +268,17 @@ def _payout(shelf: Shelf, fact: TransactionSeen) -> Verdict:
 
 def _verdict(fact: TransactionSeen, ours: int, our_fee: int, cause: Cause | None = None, detail: str = "") -> Verdict:
     return Verdict(
-        fact.type, fact.currency, fact.transaction, fact.payment, fact.amount, fact.fee, ours, our_fee, cause, detail
+        fact.type,
+        fact.currency,
+        fact.transaction,
+        fact.payment,
+        fact.amount,
+        fact.fee,
+        ours,
+        our_fee,
+        cause,
+        detail,
+        fact.exchange_rate,
     )
 
 
@@ -358,7 +406,17 @@ def kept_alone(processor: str, reference: str) -> Verdict:
     """The verdict on a movement that is kept here, and that the processor does not know."""
     kept = BalanceTransaction.objects.get(processor=processor, reference=reference)
     return Verdict(
-        kept.type, kept.currency, reference, kept.payment, 0, 0, kept.amount, kept.fee, MISSING_THERE, "a kept movement"
+        kept.type,
+        kept.currency,
+        reference,
+        kept.payment,
+        0,
+        0,
+        kept.amount,
+        kept.fee,
+        MISSING_THERE,
+        "a kept movement",
+        kept.exchange_rate,
     )
 
 
