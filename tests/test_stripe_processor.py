@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from hypothesis import example, given
@@ -23,6 +23,7 @@ from donations.models import Gift, InboxEvent
 from donations.processors import stripe as module
 from donations.processors.base import (
     FACTS,
+    Asked,
     BadDelivery,
     ChargeSettled,
     CheckoutChanged,
@@ -33,6 +34,7 @@ from donations.processors.base import (
     Interpretation,
     InvoicePaid,
     InvoiceSeen,
+    KeyRefused,
     Malformed,
     MonthlyCheckout,
     Movement,
@@ -116,6 +118,36 @@ def test_a_delivery_that_was_signed_earlier_or_is_from_the_future_is_refused(age
         adapter().verify(b"{}", sign(b"{}", at=time.time() - age))
 
 
+def test_the_five_minutes_are_exact_on_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_795_000_000
+    monkeypatch.setattr("time.time", lambda: float(now))
+    for age in (300, -300):
+        adapter().verify(b"{}", sign(b"{}", at=now - age))
+    for age, why in ((301, "the signature is not of our secret, or too old"), (-301, "its timestamp is in the future")):
+        with pytest.raises(BadDelivery, match=f"^{why}$"):
+            adapter().verify(b"{}", sign(b"{}", at=now - age))
+
+
+def test_a_signature_of_two_thousand_characters_is_looked_at_and_a_longer_one_is_not() -> None:
+    signature = f"{sign(b'{}')},v0="
+    adapter().verify(b"{}", signature.ljust(2000, "0"))
+    with pytest.raises(BadDelivery, match=r"^no usable signature$"):
+        adapter().verify(b"{}", signature.ljust(2001, "0"))
+
+
+def test_what_is_signed_well_but_does_not_tell_one_plain_moment_is_refused() -> None:
+    """The SDK takes all of these: it reads one of the moments, and signs, blanks and underscores in it."""
+    moment, digest = sign(b"{}").split(",")
+    adapter().verify(b"{}", f"{digest},{moment}")
+    seconds = moment.removeprefix("t=")
+    odd = (f"+{seconds}", f" {seconds}", f"{seconds[0]}_{seconds[1:]}", f"000{seconds}")
+    for told in (f"{moment},{moment}", f"{moment},t=1", *(f"t={each}" for each in odd)):
+        with pytest.raises(BadDelivery, match=r"^no usable timestamp$"):
+            adapter().verify(b"{}", f"{told},{digest}")
+    with pytest.raises(BadDelivery, match=r"^no usable timestamp$"):
+        adapter().verify(b"{}", digest)
+
+
 @pytest.mark.parametrize("secret", [SECRET, NEXT_SECRET])
 def test_any_of_our_secrets_will_do(secret: str) -> None:
     adapter(secrets=(SECRET, NEXT_SECRET)).verify(b"{}", sign(b"{}", secret=secret))
@@ -153,10 +185,9 @@ def test_no_signature_raises_anything_else(signature: str, moment: bool) -> None
 
 
 def test_another_secret_or_another_body_is_refused() -> None:
-    with pytest.raises(BadDelivery):
-        adapter().verify(b"{}", sign(b"{}", secret="whsec_another"))
-    with pytest.raises(BadDelivery):
-        adapter().verify(b"{ }", sign(b"{}"))
+    for body, signature in ((b"{}", sign(b"{}", secret="whsec_another")), (b"{ }", sign(b"{}"))):
+        with pytest.raises(BadDelivery, match=r"^the signature is not of our secret, or too old$"):
+            adapter().verify(body, signature)
 
 
 def test_without_secrets_nothing_is_taken() -> None:
@@ -166,7 +197,7 @@ def test_without_secrets_nothing_is_taken() -> None:
 
 
 def test_a_signed_body_that_is_not_text_is_refused() -> None:
-    with pytest.raises(BadDelivery):
+    with pytest.raises(BadDelivery, match=r"^not UTF-8$"):
         adapter().verify(b"\xff\xfe", sign(b"\xff\xfe"))
 
 
@@ -209,6 +240,12 @@ def test_a_type_of_odd_characters_is_stored_as_unrecognised(kind: str) -> None:
 )
 def test_a_body_that_is_no_event_is_refused(body: bytes) -> None:
     with pytest.raises(BadDelivery):
+        adapter().envelope(body)
+
+
+@pytest.mark.parametrize("body, why", [(b"{", "not JSON"), (b"[]", "not an object"), (b"{}", "not an event")])
+def test_a_body_that_is_no_event_is_told_from_one_that_is_no_json(body: bytes, why: str) -> None:
+    with pytest.raises(BadDelivery, match=f"^{why}$"):
         adapter().envelope(body)
 
 
@@ -421,6 +458,162 @@ MEANT: dict[str, tuple[Event, Interpretation]] = {
             fact=PayoutChanged("po_1", "paid", -300, "USD", NOON, NOON + timedelta(days=2), True, True, NOON),
         ),
     ),
+    "a monthly gift's checkout whose money did not come": (
+        factories.event("checkout.session.async_payment_failed", {**MONTHLY_SESSION, "customer_details": []}),
+        Interpretation(
+            False, NOON, "cs_test_1", fact=MonthlyCheckout("recurring_1", "failed", "cs_test_1", "sub_1", NOON)
+        ),
+    ),
+    "a checkout of a reader without a name": (
+        checkout_event(GIFT, customer_details={"email": "reader@example.org", "name": None}),
+        Interpretation(False, NOON, "cs_test_0001", "pi_0001", PAID, contact=Contact("reader@example.org", "")),
+    ),
+    "a monthly gift that has ended": (
+        factories.event(
+            "customer.subscription.deleted",
+            {**SUBSCRIPTION, "status": "canceled", "ended_at": int(LATER.timestamp())},
+        ),
+        Interpretation(
+            False, NOON, "sub_1", fact=RecurringChanged("recurring_1", "sub_1", "canceled", None, LATER, NOON)
+        ),
+    ),
+    "a monthly gift whose invoices are held back after one was not paid": (
+        factories.event(
+            "customer.subscription.updated",
+            {**SUBSCRIPTION, "status": "past_due", "pause_collection": {"behavior": "void"}},
+        ),
+        Interpretation(
+            False, NOON, "sub_1", fact=RecurringChanged("recurring_1", "sub_1", "past_due", None, None, NOON)
+        ),
+    ),
+    "an invoice of somebody else's subscription": (
+        factories.event(
+            "invoice.paid", {**INVOICE, "parent": {"subscription_details": {"subscription": "sub_1", "metadata": {}}}}
+        ),
+        Interpretation(False, NOON, "in_1", foreign=True),
+    ),
+    "an invoice of a parent that is no subscription": (
+        factories.event("invoice.paid", {**INVOICE, "parent": {"quote_details": {"quote": "qt_1"}}}),
+        Interpretation(False, NOON, "in_1", foreign=True),
+    ),
+    "an invoice that was paid without a payment": (
+        factories.event("invoice_payment.paid", {**INVOICE_PAYMENT, "payment": None}),
+        Interpretation(False, NOON, "in_1"),
+    ),
+    "a refund with the movements that took it out and brought it back": (
+        refund_event(
+            GIFT,
+            500,
+            refund="re_1",
+            status="failed",
+            balance_transaction="txn_1",
+            failure_balance_transaction={"id": "txn_2", "object": "balance_transaction"},
+        ),
+        Interpretation(
+            False,
+            NOON,
+            "re_1",
+            "pi_0001",
+            RefundChanged("re_1", "pi_0001", 500, "EUR", "failed", NOON, NOON, "", "txn_1", "txn_2"),
+        ),
+    ),
+    "an inquiry, which moves nothing, for a reason that is no word": (
+        factories.dispute_event(GIFT, status="warning_needs_response", reason="Not mine!", balance_transactions=None),
+        Interpretation(
+            False,
+            NOON,
+            "du_0001",
+            "pi_0001",
+            DisputeChanged("du_0001", "pi_0001", "warning_needs_response", "", 2500, "EUR", (), NOON),
+        ),
+    ),
+    "a dispute that was won, for no reason": (
+        factories.dispute_event(
+            GIFT,
+            factories.movement("txn_1", -2500, fee=2000),
+            factories.movement("txn_2", 2500, fee=-2000, at=LATER),
+            amount=2400,
+            status="won",
+            reason=None,
+            at=LATER,
+        ),
+        Interpretation(
+            False,
+            LATER,
+            "du_0001",
+            "pi_0001",
+            DisputeChanged(
+                "du_0001",
+                "pi_0001",
+                "won",
+                "",
+                2400,
+                "EUR",
+                (Movement("txn_1", -2500, 2000, "USD", NOON), Movement("txn_2", 2500, -2000, "USD", LATER)),
+                LATER,
+            ),
+        ),
+    ),
+    "a dispute of a bare charge, which is never ours": (
+        factories.dispute_event(GIFT, payment_intent=None),
+        Interpretation(False, NOON, "du_0001", foreign=True),
+    ),
+    "a charge without a payment": (
+        factories.charge_event(GIFT, "txn_1", payment_intent=None),
+        Interpretation(False, NOON, "ch_0001"),
+    ),
+    "a charge that shows that it is somebody else's": (
+        factories.charge_event(GIFT, "txn_1", object="charge", metadata={}, customer=None),
+        Interpretation(False, NOON, "ch_0001", "pi_0001", foreign=True),
+    ),
+    "a balance transaction in another currency, whose charge is not written out": (
+        factories.transaction_event(
+            None, factories.movement("txn_1", 2725, fee=109, exchange_rate=1.09, source="ch_0001", at=LATER)
+        ),
+        Interpretation(
+            False,
+            NOON,
+            "txn_1",
+            "",
+            TransactionSeen(
+                "txn_1",
+                "charge",
+                "ch_0001",
+                "",
+                2725,
+                109,
+                2616,
+                "USD",
+                "1.09",
+                LATER,
+                LATER + timedelta(days=2),
+                "",
+            ),
+        ),
+    ),
+    "a balance transaction of nothing that is known, at a rate that is none": (
+        factories.transaction_event(
+            None, factories.movement("txn_1", -500, type="adjustment", exchange_rate="one to one")
+        ),
+        Interpretation(
+            False,
+            NOON,
+            "txn_1",
+            "",
+            TransactionSeen(
+                "txn_1", "adjustment", "", "", -500, 0, -500, "USD", "", NOON, NOON + timedelta(days=2), ""
+            ),
+        ),
+    ),
+    "a payout by hand that failed": (
+        factories.payout_event("po_1", 300, status="failed", kind="payout.failed", automatic=False),
+        Interpretation(
+            False,
+            NOON,
+            "po_1",
+            fact=PayoutChanged("po_1", "failed", 300, "USD", NOON, NOON + timedelta(days=2), False, False, NOON),
+        ),
+    ),
     "a type that nobody has heard of": (
         factories.event("moon.risen", {"phase": "full"}),
         Interpretation(False, NOON),
@@ -431,6 +624,37 @@ MEANT: dict[str, tuple[Event, Interpretation]] = {
 @pytest.mark.parametrize("told, meant", MEANT.values(), ids=MEANT)
 def test_an_event_means(told: Event, meant: Interpretation) -> None:
     assert read(told) == meant
+
+
+ANOTHERS = {"id": "pi_1", "object": "payment_intent", "customer": None, "metadata": {}}
+
+
+@pytest.mark.parametrize(
+    "fields, payment",
+    [
+        ({}, "pi_1"),
+        ({"metadata": {"gift": "of flowers", "order": "1"}}, "pi_1"),
+        ({"customer_account": None}, "pi_1"),
+        ({"object": "charge", "id": "ch_1", "payment_intent": "pi_2"}, "pi_2"),
+        ({"object": "charge", "id": "ch_1", "payment_intent": None}, ""),
+        ({"object": "charge", "id": "ch_1", "payment_intent": {"id": "pi_2"}}, "pi_2"),
+        ({"object": "setup_intent", "id": "seti_1"}, ""),
+        ({"object": ...}, ""),
+        ({"metadata": {"gift": "gift_0001"}}, ""),
+        ({"metadata": {"recurring_gift": "anything"}}, ""),
+        ({"metadata": None}, ""),
+        ({"metadata": ...}, ""),
+        ({"customer": "cus_1"}, ""),
+        ({"customer": ...}, ""),
+        ({"customer_account": "acct_1"}, ""),
+    ],
+    ids=repr,
+)
+def test_a_payment_is_somebody_elses_only_where_it_certainly_is(fields: dict[str, Any], payment: str) -> None:
+    """Ours carry their gift, or, where an invoice made them, have a customer; what does not tell may be ours."""
+    told = changed(factories.event("payment_intent.succeeded", ANOTHERS), **fields)
+    subject = told["data"]["object"]["id"]
+    assert read(told) == Interpretation(False, NOON, subject, payment, foreign=bool(payment))
 
 
 @pytest.mark.parametrize("kind", ["refund.created", "refund.updated", "refund.failed"])
@@ -485,6 +709,118 @@ WRONG_REFUND: dict[str, list[Any]] = {
     "created": [..., None, -1, 1.5, "now", True, 10**12],
     "status": [..., None, "", "Succeeded", 1, [], {}, ["succeeded"], {"succeeded": 1}],
 }
+
+
+SUBSCRIBED = factories.event("customer.subscription.updated", SUBSCRIPTION)
+INVOICED = factories.event("invoice.paid", INVOICE)
+INVOICE_WAS_PAID = factories.event("invoice_payment.paid", INVOICE_PAYMENT)
+DISPUTED = factories.dispute_event(GIFT, factories.movement("txn_1", -2500))
+SETTLED = factories.transaction_event(GIFT, factories.movement("txn_1", 2500, fee=63))
+PAYOUT = factories.payout_event("po_1", 300)
+SAYS: list[tuple[Event, dict[str, Any], str]] = [
+    (checkout_event(GIFT), {"id": 1}, "id is not what it should be"),
+    (checkout_event(GIFT), {"payment_status": "Paid"}, "payment_status is neither paid nor unpaid"),
+    (checkout_event(GIFT), {"payment_intent": None}, "a paid checkout without a payment or an amount"),
+    (checkout_event(GIFT), {"amount_total": 0}, "a paid checkout without a payment or an amount"),
+    (checkout_event(GIFT), {"amount_total": -1}, "amount_total is below zero"),
+    (checkout_event(GIFT), {"amount_total": "2500"}, "amount_total is not a whole number in range"),
+    (checkout_event(GIFT), {"currency": "EUR"}, "currency is not what it should be"),
+    *((SUBSCRIBED, {"status": status}, "the subscription's status is not known") for status in ("Active", [], {}, 1)),
+    (SUBSCRIBED, {"id": "sub 1"}, "id is not what it should be"),
+    (SUBSCRIBED, {"cancel_at": "soon"}, "cancel_at is not a time in range"),
+    (SUBSCRIBED, {"ended_at": -1}, "ended_at is not a time in range"),
+    (INVOICED, {"id": None}, "id is not what it should be"),
+    (
+        INVOICED,
+        {"parent": {"subscription_details": {"metadata": {"recurring_gift": "recurring_1"}}}},
+        "subscription is not what it should be",
+    ),
+    (INVOICE_WAS_PAID, {"invoice": None}, "invoice is not what it should be"),
+    (INVOICE_WAS_PAID, {"amount_paid": -1}, "amount_paid is below zero"),
+    (INVOICE_WAS_PAID, {"currency": None}, "currency is not what it should be"),
+    (refund_event(GIFT, 500), {"status": "Succeeded"}, "the refund's status is not known"),
+    (refund_event(GIFT, 500), {"amount": -1}, "amount is below zero"),
+    (refund_event(GIFT, 500), {"created": "now"}, "created is not a time in range"),
+    (DISPUTED, {"status": "Won"}, "status is not what it should be"),
+    (DISPUTED, {"amount": None}, "amount is not a whole number in range"),
+    *(
+        (DISPUTED, {"balance_transactions": wrong}, "balance_transactions is not a list of objects")
+        for wrong in ({"id": "txn_1"}, ["txn_1"], [{"id": "txn_1"}, None], "txn_1")
+    ),
+    (DISPUTED, {"balance_transactions": [{}]}, "id is not what it should be"),
+    *(
+        (DISPUTED, {"balance_transactions": [{**factories.movement("txn_1", -2500), name: None}]}, says)
+        for name, says in (
+            ("amount", "amount is not a whole number in range"),
+            ("fee", "fee is not a whole number in range"),
+            ("currency", "currency is not what it should be"),
+            ("created", "created is not a time in range"),
+        )
+    ),
+    (SETTLED, {"type": "Charge"}, "type is not what it should be"),
+    (SETTLED, {"amount": 2500.0}, "amount is not a whole number in range"),
+    (SETTLED, {"fee": None}, "fee is not a whole number in range"),
+    (SETTLED, {"net": True}, "net is not a whole number in range"),
+    (SETTLED, {"net": 2438}, "net is not the amount less the fee"),
+    (SETTLED, {"net": 2563}, "net is not the amount less the fee"),
+    (SETTLED, {"available_on": None}, "available_on is not a time in range"),
+    *((PAYOUT, {"status": status}, "the payout's status is not known") for status in ("Paid", None, [], {})),
+    (PAYOUT, {"arrival_date": None}, "arrival_date is not a time in range"),
+    (PAYOUT, {"automatic": 1}, "automatic is not true or false"),
+]
+
+
+@pytest.mark.parametrize("told, fields, says", SAYS, ids=lambda value: None if isinstance(value, dict) else str(value))
+def test_what_staff_read_of_a_malformed_event_names_what_is_wrong(
+    told: Event, fields: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(Malformed) as wrong:
+        read(changed(told, **fields))
+    assert str(wrong.value) == says
+
+
+@pytest.mark.parametrize(
+    "outside, says",
+    [
+        ({"livemode": None}, "livemode is not true or false"),
+        ({"created": None}, "created is not a time in range"),
+        ({"data": {"object": []}}, "the event has no object"),
+        ({"data": []}, "the event has no object"),
+    ],
+)
+def test_what_staff_read_of_an_event_whose_outside_is_wrong_names_it(outside: dict[str, Any], says: str) -> None:
+    with pytest.raises(Malformed) as wrong:
+        read(checkout_event(GIFT) | outside)
+    assert str(wrong.value) == says
+
+
+MOST, LAST = 10**12, 4_102_444_800
+
+
+@pytest.mark.parametrize("amount", [MOST, 0, -1, -MOST])
+def test_amounts_are_read_up_to_a_million_million_and_below_zero_where_they_may_be(amount: int) -> None:
+    fact = read(factories.payout_event("po_1", amount)).fact
+    assert isinstance(fact, PayoutChanged)
+    assert fact.amount == amount
+    if amount >= 0:
+        refunded = read(refund_event(GIFT, amount)).fact
+        assert isinstance(refunded, RefundChanged)
+        assert refunded.amount == amount
+
+
+@pytest.mark.parametrize("amount", [MOST + 1, -MOST - 1])
+def test_amounts_beyond_are_not_read(amount: int) -> None:
+    with pytest.raises(Malformed):
+        read(factories.payout_event("po_1", amount))
+
+
+@pytest.mark.parametrize("seconds", [0, LAST])
+def test_times_are_read_from_the_first_second_to_the_year_2100(seconds: int) -> None:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    told = refund_event(GIFT, 500, created=moment)
+    fact = read(told).fact
+    assert isinstance(fact, RefundChanged)
+    assert (fact.created, fact.occurred_at) == (moment, moment)
 
 
 @pytest.mark.parametrize("field, value", [(field, value) for field, wrong in WRONG.items() for value in wrong])
@@ -550,7 +886,7 @@ def test_an_event_of_a_type_that_is_not_booked_may_have_any_shape(told: Event, m
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b"NaN"], ids=lambda body: body[:9])
 def test_a_body_that_is_no_object_is_malformed(body: bytes) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=r"^not an object$" if body in {b"[]", b"NaN"} else "^not JSON$"):
         adapter().interpret(body)
 
 
@@ -691,6 +1027,73 @@ def test_yen_are_sent_as_they_are() -> None:
     assert (line["price_data"]["unit_amount"], line["price_data"]["currency"]) == (500, "jpy")
 
 
+MONTHLY = replace(ORDER, reference="recurring_1", monthly=True, amount=1000, fee_cover=45)
+
+
+def test_a_monthly_checkout_recurs_with_its_fee_cover_and_marks_the_subscription() -> None:
+    parameters = adapter().checkout_parameters(MONTHLY)
+    metadata = {"recurring_gift": "recurring_1", "campaign": "general"}
+    assert (parameters["mode"], parameters["metadata"]) == ("subscription", metadata)
+    assert parameters["subscription_data"] == {"metadata": metadata}
+    assert "payment_intent_data" not in parameters
+    assert [(line["quantity"], line["price_data"]) for line in parameters["line_items"]] == [
+        (
+            1,
+            {
+                "currency": "eur",
+                "unit_amount": amount,
+                "product_data": {"name": name},
+                "recurring": {"interval": "month"},
+            },
+        )
+        for name, amount in (("Größere Reportagen", 1000), ("Fee cover", 45))
+    ]
+
+
+@pytest.mark.parametrize(
+    "order, wanted",
+    [
+        (ORDER, Asked("gift_0001", "general", 2500, "EUR")),
+        (replace(ORDER, fee_cover=90, currency="JPY"), Asked("gift_0001", "general", 2590, "JPY")),
+        (MONTHLY, Asked("recurring_1", "general", 1045, "EUR")),
+    ],
+)
+def test_saved_parameters_tell_what_they_ask_of_whom(order: CheckoutOrder, wanted: Asked) -> None:
+    parameters = adapter().checkout_parameters(order)
+    assert adapter().asked(parameters) == wanted
+    for line in parameters["line_items"]:
+        line["quantity"] = 3
+    assert adapter().asked(parameters) == replace(wanted, amount=3 * wanted.amount)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"line_items": ...},
+        {"line_items": None},
+        {"line_items": []},
+        {"line_items": [1]},
+        {"line_items": [{"quantity": 1}]},
+        {"line_items": [{"quantity": 1, "price_data": {"currency": 978, "unit_amount": 2500}}]},
+        {
+            "line_items": [
+                {"quantity": 1, "price_data": {"currency": currency, "unit_amount": 2500}}
+                for currency in ("eur", "usd")
+            ]
+        },
+        {"mode": ...},
+        {"mode": "subscription"},
+        {"metadata": None},
+        {"metadata": {"gift": "gift_0001"}},
+    ],
+    ids=repr,
+)
+def test_parameters_that_are_not_of_a_checkout_are_malformed(wrong: dict[str, Any]) -> None:
+    parameters = {**adapter().checkout_parameters(ORDER), **wrong}
+    with pytest.raises(Malformed, match=r"^these are not the parameters of a checkout$"):
+        adapter().asked({name: value for name, value in parameters.items() if value is not ...})
+
+
 def test_the_parameters_can_be_saved() -> None:
     parameters = adapter().checkout_parameters(ORDER)
     assert json.loads(json.dumps(parameters)) == parameters
@@ -714,8 +1117,13 @@ class Answers(BaseHTTPRequestHandler):
 
     status: int
     answer: bytes
+    answers: dict[str, bytes]
+    headers_sent: dict[str, str]
     wait: threading.Event | None
     calls: list[tuple[str, dict[str, str], str]]
+
+    def do_GET(self) -> None:
+        self.do_POST()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
@@ -724,10 +1132,12 @@ class Answers(BaseHTTPRequestHandler):
         if heard.wait:
             heard.wait.wait(10)
         with suppress(BrokenPipeError):
+            answer = heard.answers.get(self.path, heard.answer)
             self.send_response(heard.status)
-            self.send_header("Content-Length", str(len(heard.answer)))
+            for name, value in {"Content-Length": str(len(answer)), **heard.headers_sent}.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(heard.answer)
+            self.wfile.write(answer)
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -737,13 +1147,17 @@ class Served:
     """A listening processor, and an adapter that calls it."""
 
     def __init__(self) -> None:
-        self.handler = type("Handler", (Answers,), {"status": 200, "answer": b"{}", "wait": None, "calls": []})
+        fields = {"status": 200, "answer": b"{}", "answers": {}, "headers_sent": {}, "wait": None, "calls": []}
+        self.handler = type("Handler", (Answers,), fields)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def answer(self, status: int, body: Any) -> None:
         self.handler.status, self.handler.answer = status, json.dumps(body).encode()
+
+    def answer_at(self, path: str, body: Any) -> None:
+        self.handler.answers[path] = json.dumps(body).encode()
 
     def refuse(self, status: int, kind: str, code: str = "") -> None:
         self.answer(status, {"error": {"type": kind, "message": "no", **({"code": code} if code else {})}})
@@ -793,19 +1207,62 @@ def test_parameters_that_come_back_in_another_order_are_sent_as_the_same_bytes(
 
 def test_a_checkout_that_is_over_has_no_address_and_is_refused(served: Served) -> None:
     served.answer(200, {**SESSION, "url": None, "status": "complete"})
-    with pytest.raises(ProcessorRefused, match="no_url"):
+    with pytest.raises(ProcessorRefused) as refused:
         adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+    assert (refused.value.code, refused.value.reader_text) == ("no_url", "This checkout is over already.")
 
 
+def test_a_checkout_is_expired_by_its_id(served: Served) -> None:
+    served.answer(200, {**SESSION, "status": "expired"})
+    adapter(api_base=served.url).expire_checkout("cs_test_1")
+    assert [path for path, _, _ in served.calls] == ["/v1/checkout/sessions/cs_test_1/expire"]
+
+
+@pytest.mark.parametrize("customer", ["cus_1", {"id": "cus_1", "object": "customer"}])
+def test_the_portal_is_opened_for_whoever_pays_the_subscription(served: Served, customer: Any) -> None:
+    served.answer_at("/v1/subscriptions/sub_1", {"id": "sub_1", "object": "subscription", "customer": customer})
+    portal = {"object": "billing_portal.session", "url": "https://portal.example/1"}
+    served.answer_at("/v1/billing_portal/sessions", portal)
+    back = "https://news.example.org/manage/recurring_1/"
+    assert adapter(api_base=served.url).portal_url("sub_1", back) == "https://portal.example/1"
+    assert [path for path, _, _ in served.calls] == ["/v1/subscriptions/sub_1", "/v1/billing_portal/sessions"]
+    assert dict(parse_qsl(served.calls[1][2])) == {"customer": "cus_1", "return_url": back}
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_subscription_that_is_not_told_opens_no_portal(served: Served, status: int) -> None:
+    served.refuse(status, "invalid_request_error")
+    with pytest.raises((ProcessorRefused, ProcessorUnavailable)):
+        adapter(api_base=served.url).portal_url("sub_1", "https://news.example.org/")
+    assert len(served.calls) == 1
+
+
+NOT_ACCEPTED = "The payment service did not accept this. Please try another amount."
 REFUSALS = [
-    (400, "invalid_request_error", "amount_too_small", "too small"),
-    (400, "invalid_request_error", "amount_too_large", "too large"),
-    (400, "invalid_request_error", "charge_already_refunded", "refunded already"),
-    (400, "invalid_request_error", "parameter_unknown", "did not accept"),
-    (400, "invalid_request_error", "", "did not accept"),
-    (404, "invalid_request_error", "resource_missing", "did not accept"),
-    (402, "card_error", "card_declined", "did not accept"),
-    (402, "card_error", "", "did not accept"),
+    (
+        400,
+        "invalid_request_error",
+        "amount_too_small",
+        "This amount is too small to be paid by card. Please choose a larger one.",
+    ),
+    (
+        400,
+        "invalid_request_error",
+        "amount_too_large",
+        "This amount is too large to be paid at once. Please choose a smaller one.",
+    ),
+    (
+        400,
+        "invalid_request_error",
+        "email_invalid",
+        "The payment service does not accept this email address. Please look at it once more.",
+    ),
+    (400, "invalid_request_error", "charge_already_refunded", "This payment has been refunded already."),
+    (400, "invalid_request_error", "parameter_unknown", NOT_ACCEPTED),
+    (400, "invalid_request_error", "", NOT_ACCEPTED),
+    (404, "invalid_request_error", "resource_missing", NOT_ACCEPTED),
+    (402, "card_error", "card_declined", NOT_ACCEPTED),
+    (402, "card_error", "", NOT_ACCEPTED),
 ]
 
 
@@ -823,7 +1280,7 @@ def test_a_no_for_good_is_refused_with_a_sentence_for_the_reader(
         with pytest.raises(ProcessorRefused) as refused:
             call()
         assert refused.value.code == (code or str(status))
-        assert words in refused.value.reader_text
+        assert refused.value.reader_text == words
     assert len(served.calls) == 3
 
 
@@ -846,6 +1303,45 @@ def test_a_fault_that_may_pass_is_no_refusal_and_no_reader_waits_for_a_second_tr
     with pytest.raises(ProcessorUnavailable):
         adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
     assert len(served.calls) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_is_refused_is_told_from_a_fault(served: Served, status: int) -> None:
+    served.refuse(status, "invalid_request_error")
+    adapting = adapter(api_base=served.url)
+    for call in (
+        lambda: adapting.create_checkout({"mode": "payment"}, "k"),
+        lambda: adapting.sweep("payouts", since=NOON),
+    ):
+        with pytest.raises(KeyRefused, match=rf"^the key was refused: {status}$") as refused:
+            call()
+        assert refused.value.wait is None
+
+
+@pytest.mark.parametrize(
+    "told, wait",
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        ("99999", 99_999.0),
+        ("100000", None),
+        ("1.5", None),
+        ("-1", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_fault_tells_after_how_many_seconds_to_ask_again(
+    served: Served, told: str | None, wait: float | None
+) -> None:
+    served.handler.headers_sent = {} if told is None else {"Retry-After": told}
+    for status, says, fault in ((429, "RateLimitError", ProcessorUnavailable), (409, "APIError", ProcessorBusy)):
+        served.refuse(status, "invalid_request_error", "lock_timeout")
+        with pytest.raises(fault, match=rf"^{says}: {status}$") as found:
+            adapter(api_base=served.url).sweep("payouts", since=NOON)
+        assert found.value.wait == wait
+    assert len(served.calls) == 2
 
 
 def test_a_call_that_is_being_answered_already_is_told_from_a_fault(served: Served) -> None:
@@ -883,8 +1379,9 @@ def test_an_answer_that_is_not_json_is_no_answer(served: Served, body: bytes) ->
 
 
 def test_a_processor_that_is_not_there_is_unavailable() -> None:
-    with pytest.raises(ProcessorUnavailable):
+    with pytest.raises(ProcessorUnavailable, match=r"^APIConnectionError: APIConnectionError$") as fault:
         adapter(api_base=f"http://127.0.0.1:{free_port()}").create_checkout({"mode": "payment"}, "k")
+    assert fault.value.wait is None
 
 
 def test_a_processor_that_does_not_answer_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -896,3 +1393,74 @@ def test_a_processor_that_does_not_answer_is_given_up(served: Served, monkeypatc
         adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
     assert time.monotonic() - began < 2
     assert len(served.calls) == 1
+
+
+@pytest.mark.parametrize("timeout, calls", [("OTHER_TIMEOUT", 2), ("LIST_TIMEOUT", 1)])
+def test_a_processor_that_does_not_answer_staff_or_a_sweep_is_given_up_too(
+    served: Served, monkeypatch: pytest.MonkeyPatch, timeout: str, calls: int
+) -> None:
+    for name in ("CHECKOUT_TIMEOUT", "OTHER_TIMEOUT", "LIST_TIMEOUT"):
+        monkeypatch.setattr(module, name, (0.2, 0.2) if name == timeout else (5.0, 5.0))
+    monkeypatch.setattr("stripe.HTTPClient.MAX_DELAY", 0.01)
+    monkeypatch.setattr("stripe.HTTPClient.INITIAL_DELAY", 0.01)
+    served.handler.wait = threading.Event()
+    adapting = adapter(api_base=served.url)
+    began = time.monotonic()
+    with pytest.raises(ProcessorUnavailable):
+        adapting.refund("pi_1", 500, REQUEST) if calls == 2 else adapting.sweep("payouts", since=NOON)
+    assert time.monotonic() - began < 2
+    assert len(served.calls) == calls
+
+
+# ---- what is asked for by lists
+
+
+def queries(served: Served) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Path and query of each call."""
+    found = [urlsplit(path) for path, _, _ in served.calls]
+    return [(each.path, parse_qsl(each.query)) for each in found]
+
+
+@pytest.mark.parametrize("key, live", [("sk_test_x", False), ("rk_live_x", True)])
+def test_a_list_is_asked_for_page_by_page_and_is_of_the_mode_of_our_key(served: Served, key: str, live: bool) -> None:
+    told = factories.event("payout.paid", {"id": "po_1", "object": "payout"})
+    served.answer(200, {"object": "list", "data": [told], "has_more": True})
+    adapting = adapter(api_key=key, api_base=served.url)
+    page = adapting.sweep("events", since=NOON)
+    assert (page.listed, page.cursor) == (1, told["id"])
+    assert [json.loads(sighting.body) for sighting in page.sightings] == [told]
+    payout = factories.payout_event("po_1", 300)["data"]["object"]
+    served.answer(200, {"object": "list", "data": [payout], "has_more": False})
+    page = adapting.sweep("payouts", since=NOON, after="po_2")
+    assert (page.listed, page.cursor) == (1, "")
+    [sighting] = page.sightings
+    meant = adapting.interpret(sighting.body)
+    assert (meant.subject, meant.livemode) == ("po_1", live)
+    since = str(int(NOON.timestamp()))
+    [events, payouts] = queries(served)
+    assert events[0] == "/v1/events"
+    assert dict(events[1]) == {"created[gte]": since, "delivery_success": "false", "limit": "100"}
+    assert payouts[0] == "/v1/payouts"
+    assert dict(payouts[1])["starting_after"] == "po_2"
+
+
+def test_what_an_event_named_is_looked_up_by_its_id(served: Served) -> None:
+    refund = refund_event(GIFT, 500, refund="re_1", metadata={"request": REQUEST})["data"]["object"]
+    served.answer(200, refund)
+    adapting = adapter(api_key="sk_live_x", api_base=served.url)
+    page = adapting.look_up("refund", "re_1")
+    assert (page.listed, page.cursor) == (1, "")
+    meant = [adapting.interpret(sighting.body) for sighting in page.sightings]
+    fact = RefundChanged("re_1", "pi_0001", 500, "EUR", "succeeded", NOON, NOON, REQUEST)
+    assert meant == [Interpretation(True, NOON, "re_1", "pi_0001", fact)]
+    served.answer(200, {"object": "list", "data": [], "has_more": False})
+    adapting.look_up("payout", "po_1")
+    adapting.look_up("payout", "po_1", after="txn_1")
+    assert queries(served) == [
+        ("/v1/refunds/re_1", [("expand[0]", "failure_balance_transaction")]),
+        ("/v1/balance_transactions", [("payout", "po_1"), ("expand[0]", "data.source"), ("limit", "100")]),
+        (
+            "/v1/balance_transactions",
+            [("payout", "po_1"), ("expand[0]", "data.source"), ("limit", "100"), ("starting_after", "txn_1")],
+        ),
+    ]

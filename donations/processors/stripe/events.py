@@ -177,7 +177,7 @@ def _arrangement(told: Told) -> Interpretation:
     if not recurring_gift:
         return told.foreign(identity)
     status = subscription.get("status")
-    if status not in ARRANGEMENT_STATUSES:
+    if not isinstance(status, str) or status not in ARRANGEMENT_STATUSES:
         raise Malformed("the subscription's status is not known")
     fact = RecurringChanged(
         recurring_gift=recurring_gift,

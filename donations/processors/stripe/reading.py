@@ -124,5 +124,4 @@ def metadata(subject: Json, name: str, pattern: re.Pattern[str]) -> str:
 
 def plain(value: str, longest: int) -> str:
     """Text that every database takes: no NUL, no lone surrogates, no control characters, bounded."""
-    kept = "".join(c for c in value if c.isprintable())
-    return kept.encode("utf-8", "ignore").decode()[:longest]
+    return "".join(c for c in value if c.isprintable())[:longest]
