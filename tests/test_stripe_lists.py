@@ -194,7 +194,7 @@ def test_a_payment_is_told_by_its_checkout_or_else_by_the_invoice_that_it_paid()
     [(path, asked)] = api.asked
     assert (path, asked["payment_intent"], asked["limit"]) == ("/v1/checkout/sessions", "pi_1", 100)
     assert asked["expand"] == ["data.payment_intent.latest_charge.balance_transaction"]
-    assert "created" not in asked
+    assert asked.keys() == {"expand", "limit", "payment_intent"}
     assert [(body["type"], body["created"], body["livemode"]) for body in bodies(page)] == [
         (COMPLETED, NOON + 60, True)
     ]
@@ -205,6 +205,7 @@ def test_a_payment_is_told_by_its_checkout_or_else_by_the_invoice_that_it_paid()
     assert path == "/v1/invoice_payments"
     assert asked["payment"] == {"type": "payment_intent", "payment_intent": "pi_1"}
     assert (asked["expand"], asked["limit"]) == (["data.invoice"], 100)
+    assert asked.keys() == {"expand", "limit", "payment", "status"}
     assert [(body["type"], body["livemode"]) for body in bodies(page)] == [
         ("invoice.finalized", True),
         ("invoice_payment.paid", True),

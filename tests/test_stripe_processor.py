@@ -322,6 +322,10 @@ MEANT: dict[str, tuple[Event, Interpretation]] = {
         checkout_event(GIFT, mode="setup", payment_intent=None),
         Interpretation(False, NOON, "cs_test_0001", ""),
     ),
+    "a checkout of a mode that we do not know": (
+        checkout_event(GIFT, mode="instalments"),
+        Interpretation(False, NOON, "cs_test_0001", "pi_0001"),
+    ),
     "a refund of a bare charge, which is never ours": (
         refund_event(GIFT, 500, refund="re_1", payment_intent=None),
         Interpretation(False, NOON, "re_1", foreign=True),
@@ -626,7 +630,7 @@ def test_an_event_means(told: Event, meant: Interpretation) -> None:
     assert read(told) == meant
 
 
-ANOTHERS = {"id": "pi_1", "object": "payment_intent", "customer": None, "metadata": {}}
+ANOTHERS: dict[str, Any] = {"id": "pi_1", "object": "payment_intent", "customer": None, "metadata": {}}
 
 
 @pytest.mark.parametrize(
@@ -1191,6 +1195,13 @@ def test_a_checkout_is_its_id_and_its_address(served: Served) -> None:
     assert headers["authorization"] == "Bearer sk_test_x"
     assert headers["stripe-version"] == API_VERSION
     assert ("line_items[0][price_data][unit_amount]", "2500") in parse_qsl(body)
+
+
+def test_the_site_calls_the_address_of_its_settings_with_its_key(served: Served) -> None:
+    settings = SimpleNamespace(STRIPE_SECRET_KEY="sk_test_y", STRIPE_API_BASE=served.url, STRIPE_WEBHOOK_SECRETS=())
+    served.answer(200, SESSION)
+    StripeProcessor.from_settings(settings).expire_checkout("cs_test_1")
+    assert [headers["authorization"] for _, headers, _ in served.calls] == ["Bearer sk_test_y"]
 
 
 def test_parameters_that_come_back_in_another_order_are_sent_as_the_same_bytes(

@@ -215,7 +215,7 @@ class _translated:  # noqa: N801 (reads as a statement: with _translated())
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if not isinstance(error, stripe.StripeError):
             return
-        code = str(getattr(error, "code", "") or error.http_status or type(error).__name__)
+        code = str(error.code or error.http_status or type(error).__name__)
         if isinstance(error, (stripe.InvalidRequestError, stripe.CardError)):
             raise ProcessorRefused(_reader_text(code), code) from error
         if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):

@@ -198,9 +198,10 @@ def _invoice(told: Told) -> Interpretation:
     """An invoice books nothing: it tells which monthly gift its payments belong to."""
     invoice = reading.identity(told.subject)
     parent = told.subject.get("parent")
-    details = parent.get("subscription_details") if isinstance(parent, dict) else None
-    recurring_gift = reading.metadata(details, "recurring_gift", RECURRING) if isinstance(details, dict) else ""
-    if not isinstance(details, dict) or not recurring_gift:
+    found = parent.get("subscription_details") if isinstance(parent, dict) else None
+    details: Json = found if isinstance(found, dict) else {}
+    recurring_gift = reading.metadata(details, "recurring_gift", RECURRING)
+    if not recurring_gift:
         return told.foreign(invoice)
     trouble, page = INVOICE_TROUBLE.get(told.type, ""), told.subject.get("hosted_invoice_url")
     fact = InvoiceSeen(
