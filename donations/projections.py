@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from itertools import islice
 from operator import attrgetter
 from typing import Any
 
@@ -471,23 +470,11 @@ def _rebuild_states() -> None:
     unequal = "IS DISTINCT FROM" if connection.vendor == "postgresql" else "IS NOT"
     bulk.run(CONFIRMED_STATES.format(unequal=unequal), [])
     bulk.run(f"DELETE FROM {GiftState._meta.db_table} WHERE NOT EXISTS ({OWN_ENTRY})", [])  # noqa: S608 (our own names)
-    for some in _parts_of(_unconfirmed_states()):
-        _store(some)
-
-
-def _parts_of(states: Iterable[GiftState]) -> Iterator[list[GiftState]]:
-    """In parts: a long history is never held in memory."""
-    waiting = iter(states)
-    while some := list(islice(waiting, PART)):
-        yield some
-
-
-def _unconfirmed_states() -> Iterator[GiftState]:
     heard = _heard(InboxEvent.objects.exclude(gift_reference=""))
     for some in _parts(heard):
         gifts = Gift.objects.filter(pk__in=some).exclude(entries__kind__in=LedgerEntry.GIFT_KINDS)
-        for gift in gifts.select_related("campaign"):
-            yield _state(gift, None, None, max(heard[gift.pk], key=_weight))
+        unconfirmed = gifts.select_related("campaign")
+        _store([_state(gift, None, None, max(heard[gift.pk], key=_weight)) for gift in unconfirmed])
 
 
 def _heard(events: QuerySet[InboxEvent]) -> defaultdict[str, list[CheckoutNews]]:

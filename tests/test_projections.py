@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -361,6 +361,29 @@ def test_money_on_its_way_is_awaited_and_does_not_count(campaign: Campaign, amou
     assert {month: sums.get("raised") for (_, month, *_), sums in totals()["MonthTotal"].items()} == {"2024-12": amount}
 
 
+def test_the_smallest_amount_is_awaited_as_one_gift(campaign: Campaign) -> None:
+    gift = make_gift(campaign, 1)
+    book([gift], [], [heard(gift, "awaiting")])
+    total = MonthTotal.objects.get()
+    assert (total.awaiting, total.awaiting_gifts) == (1, 1)
+
+
+def test_money_on_its_way_stays_awaited_when_a_movement_comes_before_the_gift_itself(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    deliver(checkout_event(gift, paid=False))
+    inbox.drain()
+    stood = (totals(), states())
+    book([gift], [movement(gift, "refund", -100)])
+    assert (totals(), states()) == stood
+    # A state that lost its month is found and mended, and holds up no booking until then.
+    GiftState.objects.update(campaign_month="")
+    book([gift], [])
+    assert GiftState.objects.get().campaign_month == ""
+    assert projections.drift() != []
+    projections.rebuild()
+    assert (totals(), states()) == stood
+
+
 NEWS_AT = [NOON, NOON + timedelta(days=20)]
 
 
@@ -592,6 +615,96 @@ def test_rows_of_nothing_are_no_drift(booked: Campaign) -> None:
     assert projections.drift() == []
 
 
+def test_a_state_without_money_that_differs_is_said_and_mended(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    deliver(checkout_event(gift, "checkout.session.expired", paid=False))
+    inbox.drain()
+    GiftState.objects.update(status="failed")
+    [difference] = projections.drift()
+    assert difference.stored
+    assert difference.rebuilt
+    assert (difference.stored["status"], difference.rebuilt["status"]) == ("failed", "expired")
+    assert str(difference).startswith(f"donations_giftstate {gift.pk}: stored {{'status': 'failed',")
+    GiftState.objects.all().delete()
+    [difference] = projections.drift()
+    assert (difference.key, difference.stored) == (gift.pk, None)
+    projections.rebuild()
+    assert projections.drift() == []
+    assert GiftState.objects.get().status == "expired"
+
+
+def test_differences_are_told_in_the_order_of_the_calendar(campaign: Campaign) -> None:
+    for day in (18, 2, 10):
+        DailyRollup.objects.create(
+            campaign=campaign, month="2023-01", livemode=False, currency="USD", day=date(2023, 1, day), gifts=1
+        )
+    told = [difference.key.split("'")[9] for difference in projections.drift()]
+    assert told == ["2023-01-02", "2023-01-10", "2023-01-18"]
+
+
+def test_of_all_that_was_heard_of_a_checkout_a_rebuild_takes_the_highest_and_the_earliest(campaign: Campaign) -> None:
+    awaited, expired, untold = (make_gift(campaign) for _ in range(3))
+    deliver(
+        *(checkout_event(awaited, paid=False, at=at) for at in (NOON + timedelta(days=20), NOON)),
+        checkout_event(expired, "checkout.session.expired", paid=False),
+        checkout_event(expired, paid=False, at=NOON + timedelta(days=1)),
+        checkout_event(untold, "checkout.session.expired", paid=False),
+    )
+    inbox.drain()
+    # What is not processed tells nothing: not yet, or never.
+    InboxEvent.objects.filter(gift_reference=untold.pk).update(state="ready", next_try_at=NOON, settled_at=None)
+    GiftState.objects.all().delete()
+    projections.rebuild()
+    found = {state.gift_id: (state.status, state.campaign_month) for state in GiftState.objects.all()}
+    assert found == {awaited.pk: ("awaiting", "2024-11"), expired.pk: ("expired", "")}
+    assert projections.drift() == []
+
+
+def asked_for(work: Callable[[], object]) -> int:
+    """How often something asks the database."""
+    with CaptureQueriesContext(connection) as asked:
+        work()
+    return len(asked)
+
+
+def test_many_gifts_are_compared_and_made_anew_with_as_few_statements_as_two(campaign: Campaign) -> None:
+    def await_some(number: int) -> None:
+        deliver(*(checkout_event(make_gift(campaign), paid=False) for _ in range(number)))
+        inbox.drain()
+
+    await_some(2)
+    few = [asked_for(projections.drift), asked_for(projections.rebuild)]
+    await_some(20)
+    assert [asked_for(projections.drift), asked_for(projections.rebuild)] == few
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_while_totals_are_made_anew_others_read_them_and_nobody_writes(booked: Campaign) -> None:
+    tables = [model._meta.db_table for model in (GiftState, MonthTotal, DailyRollup)]
+    kept_out: list[str] = []
+
+    def touch() -> None:
+        try:
+            for table in tables:
+                with transaction.atomic(), connection.cursor() as cursor:
+                    cursor.execute(f"LOCK TABLE {table} IN ACCESS SHARE MODE NOWAIT")
+                try:
+                    with transaction.atomic(), connection.cursor() as cursor:
+                        cursor.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE NOWAIT")
+                except OperationalError:
+                    kept_out.append(table)
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        projections.rebuild()
+        other = threading.Thread(target=touch)
+        other.start()
+        other.join(30)
+    assert kept_out == tables
+
+
 def test_totals_are_made_from_nothing(booked: Campaign) -> None:
     stood = (totals(), states())
     for model in (MonthTotal, DailyRollup, GiftState):
@@ -650,6 +763,14 @@ def test_a_follower_is_counted_once_and_never_as_money(campaign: Campaign) -> No
     assert projections.drift() == []
 
 
+def test_a_follower_who_confirms_confirms_for_nobody_else(campaign: Campaign) -> None:
+    donor = Donor.objects.create(email="another@example.org")
+    another = Follower.objects.create(donor=donor, campaign=campaign, livemode=False)
+    follow(campaign)
+    another.refresh_from_db()
+    assert (another.confirmed_at, another.confirmed_month, MonthTotal.objects.get().followers) == (None, "", 1)
+
+
 def at_once(work: Callable[[], bool], times: int = 6) -> int:
     """Do something in several threads at the same moment; in how many of them it went through."""
     together, went = threading.Barrier(times), []
@@ -697,29 +818,32 @@ def test_no_more_than_was_charged_is_ever_set_aside(amounts: list[int], refunded
         assert GiftState.objects.get().refund_requested == reserved
 
 
-def test_what_is_left_of_a_gift_is_neither_refunded_nor_asked_for_nor_disputed(campaign: Campaign) -> None:
+def test_what_staff_gave_back_by_hand_is_not_given_back_again_to_the_cent(campaign: Campaign) -> None:
+    unrefunded, refunded, other = (make_gift(campaign) for _ in range(3))
+    gifts = [unrefunded, refunded, other]
+    book(gifts, [movement(gift, "gift", 50000) for gift in gifts])
+    book(gifts[:2], [movement(gift, "adjustment", -10000) for gift in gifts[:2]])
+    book([refunded], [movement(refunded, "refund", -30000)])
+    for gift, most in ((unrefunded, 40000), (refunded, 10000)):
+        assert not projections.reserve_refund(gift=gift.pk, amount=most + 1)
+        assert projections.reserve_refund(gift=gift.pk, amount=most)
+    assert not projections.reserve_refund(gift=unrefunded.pk, amount=1)
+    aside = dict(GiftState.objects.values_list("gift_id", "refund_requested"))
+    assert aside == {unrefunded.pk: 40000, refunded.pk: 10000, other.pk: 0}
+    # A state that says that nothing was paid is believed, whatever sums stand beside it.
+    GiftState.objects.filter(pk=other.pk).update(status="failed")
+    assert not projections.reserve_refund(gift=other.pk, amount=1)
+
+
+def test_of_two_refunds_that_were_asked_for_the_one_that_will_not_happen_is_freed_alone(campaign: Campaign) -> None:
     gift = make_gift(campaign)
-    confirm(gift)
-    request = RefundRequest.objects.create(gift=gift, amount=20000, refund_id="re_ours", status="accepted")
-    key = {"request": request.key}
-    assert projections.reserve_refund(gift=gift.pk, amount=20000)
-    deliver(refund_event(gift, 5000, refund="re_theirs"))
-    inbox.drain()
-    assert refunds.left_of(gift.pk) == 25000
-    deliver(refund_event(gift, 20000, refund="re_ours", metadata=key))
-    inbox.drain()
-    assert (GiftState.objects.get().refunded, refunds.left_of(gift.pk)) == (25000, 25000)
-    assert not projections.reserve_refund(gift=gift.pk, amount=25001)
-    book([gift], [movement(gift, "dispute_withdrawn", -10000)])
-    assert refunds.left_of(gift.pk) == 15000
-    assert not projections.reserve_refund(gift=gift.pk, amount=15001)
-    book([gift], [movement(gift, "dispute_reinstated", 10000)])
-    deliver(refund_event(gift, 20000, refund="re_ours", status="failed", kind="refund.failed", metadata=key))
-    inbox.drain()
-    request.refresh_from_db()
-    assert (request.status, refunds.left_of(gift.pk)) == ("failed", 45000)
-    assert projections.reserve_refund(gift=gift.pk, amount=45000)
-    assert refunds.left_of(gift.pk) == 0
+    book([gift], [movement(gift, "gift", 50000)])
+    ended, going_on = (RefundRequest.objects.create(gift=gift, amount=amount) for amount in (10000, 30000))
+    assert projections.reserve_refund(gift=gift.pk, amount=40000)
+    assert projections.release_refund(request=ended, status="refused")
+    requests = {request.pk: (request.status, request.error) for request in RefundRequest.objects.all()}
+    assert requests == {ended.pk: ("refused", ""), going_on.pk: ("sending", "")}
+    assert GiftState.objects.get().refund_requested == 30000
 
 
 @pytest.mark.parametrize("status", ["awaiting", "expired", "failed"])

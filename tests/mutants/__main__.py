@@ -45,7 +45,7 @@ TESTS = {
     "booking/__init__": ["tests/test_booking.py", "tests/test_inbox.py", "tests/test_monthly.py"],
     "inbox": ["tests/test_inbox.py", "tests/test_offline.py", "tests/test_reconcile.py"],
     "projections": ["tests/test_projections.py", "tests/test_booking.py"],
-    "giving": ["tests/test_giving.py"],
+    "giving": ["tests/test_giving.py", "tests/test_manage.py"],
     "processors/stripe/__init__": ["tests/test_stripe_processor.py", "tests/test_stripe_lists.py"],
     "processors/stripe/events": ["tests/test_stripe_processor.py", "tests/test_stripe_lists.py"],
     "processors/stripe/lists": ["tests/test_stripe_lists.py"],
