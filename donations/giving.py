@@ -107,10 +107,12 @@ class Intent:
         return RecurringGift if self.monthly else Gift
 
     def attempt(self, generation: int) -> str:
-        """The same form with the same fields is the same attempt, until its checkout is over."""
+        """The same form with the same fields is the same attempt, until its checkout is over.
+
+        One-time and monthly gifts stand apart, so an attempt is one of its kind.
+        """
         fields = [self.campaign.pk, self.amount, self.tier, self.email, self.name, self.message, self.anonymous]
         fields += [self.fee_cover]
-        fields += ["monthly"] if self.monthly else []
         return hashlib.sha256(json.dumps([self.page, generation, *fields]).encode()).hexdigest()
 
 

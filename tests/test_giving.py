@@ -1,18 +1,21 @@
 """Asking to give, to follow and to refund, against a processor that answers over HTTP or not at all."""
 
 import json
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import stripe
 from django.contrib.auth.models import User
 from django.core import mail
+from django.core.signing import Signer, TimestampSigner, b62_encode
 from django.db import connection
 from django.db.models import F
 from django.test import Client
@@ -20,7 +23,7 @@ from django.utils import timezone
 from djmoney.money import Money
 
 from donations import giving, inbox, outbox, processors, projections, refunding
-from donations.giving import new_page
+from donations.giving import Intent, PageUsedUp, new_page
 from donations.models import (
     Campaign,
     Donor,
@@ -28,10 +31,12 @@ from donations.models import (
     Gift,
     GiftState,
     MonthTotal,
+    OutboxMessage,
     RecurringGift,
     RefundRequest,
     Tier,
 )
+from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from tests.factories import (
     checkout_event,
     confirm,
@@ -856,3 +861,306 @@ def test_who_types_nothing_each_month_is_not_led_to_a_choice_that_is_not_there(
 ) -> None:
     answer = send_monthly(client, new_page(), monthly_tier="custom", monthly_amount="0")
     assert "without paying" not in answer.context["form"].errors["monthly_amount"][0]
+
+
+# ---- the form that was shown, and what is made of it
+
+
+class Earlier(TimestampSigner):
+    """Signs as it was done some time ago."""
+
+    ago = timedelta()
+
+    def timestamp(self) -> str:
+        return b62_encode(int(time.time() - self.ago.total_seconds()))
+
+
+def test_a_form_may_be_sent_for_a_day(campaign: Campaign) -> None:
+    signer = Earlier(salt="donations.page")
+    for signer.ago, is_open in ((timedelta(hours=23, minutes=59), True), (timedelta(days=1, minutes=1), False)):
+        token = signer.sign("page_1")
+        assert (giving.page_id_of(token), giving.is_open_page(token)) == ("page_1" * is_open, is_open)
+
+
+def intent(campaign: Campaign, page: str = "page_1", **fields: Any) -> Intent:
+    plain: dict[str, Any] = {"amount": 50000, "tier": "500.00", "email": "", "name": "", "message": "", "source": ""}
+    return Intent(campaign=campaign, page=page, **{**plain, "anonymous": False, **fields})
+
+
+def test_every_field_that_the_reader_changes_makes_another_attempt(campaign: Campaign) -> None:
+    changed = {"amount": 1, "tier": "custom", "email": "a@example.org", "name": "A", "message": "M", "fee_cover": 1}
+    asked = [intent(campaign), intent(campaign, "page_2"), intent(campaign, anonymous=True)]
+    asked += [intent(campaign, **{name: value}) for name, value in changed.items()]
+    attempts = {one.attempt(generation) for one in asked for generation in (0, 1)}
+    assert len(attempts) == 2 * len(asked)
+    assert intent(campaign).attempt(0) in attempts
+    # Where the reader came from is none of what was asked for.
+    assert intent(campaign, source="article").attempt(0) == intent(campaign).attempt(0)
+
+
+def test_what_the_reader_filled_in_is_kept_and_told_to_the_processor(
+    campaign: Campaign, processor: type[Answers]
+) -> None:
+    said = {"name": "Ada", "message": "Go on", "source": "article", "anonymous": True}
+    address = giving.start_gift(intent(campaign, email="Ada@Example.org", amount=1250, tier="custom", **said))
+    gift = Gift.objects.select_related("donor").get()
+    assert address == gift.checkout_url == processor.answer["url"]
+    assert gift.donor is not None
+    assert (gift.donor.email, gift.donor.name) == ("ada@example.org", "Ada")
+    assert (gift.public_name, gift.message, gift.source, gift.anonymous) == ("Ada", "Go on", "article", True)
+    assert (gift.amount, gift.tier, gift.currency, gift.fee_cover) == (1250, "custom", "USD", 0)
+    assert (gift.livemode, gift.processor, gift.page, gift.checkout_id) == (False, "stripe", "page_1", "cs_test_1")
+    assert gift.checkout_expires_at is not None
+    left = gift.checkout_expires_at - timezone.now()
+    assert timedelta(hours=22, minutes=59) < left <= timedelta(hours=23)
+    assert gift.checkout_expires_at.microsecond == 0
+    [(_, key, body)] = processor.calls
+    sent = dict(parse_qsl(body))
+    assert key == f"{gift.pk}-checkout"
+    assert (sent["customer_email"], sent["success_url"]) == ("Ada@Example.org", giving.thanks_url(gift))
+    assert sent["expires_at"] == str(int(gift.checkout_expires_at.timestamp()))
+    assert sent["line_items[0][price_data][product_data][name]"] == "News"
+    assert (sent["metadata[gift]"], sent["metadata[campaign]"]) == (gift.pk, "general")
+
+
+def test_who_gives_no_address_is_no_donor_and_a_name_on_file_stays(
+    campaign: Campaign, processor: type[Answers]
+) -> None:
+    giving.start_gift(intent(campaign, name="Ada"))
+    assert (Gift.objects.get().donor, Donor.objects.count()) == (None, 0)
+    assert "customer_email" not in processor.calls[-1][2]
+    assert giving.keep_donor("Ada@example.org").name == ""
+    assert giving.keep_donor("eve@example.org", "Eve").name == "Eve"
+    assert giving.keep_donor("EVE@example.org", "Another").name == "Eve"
+    assert Donor.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("currency", "fields", "query"),
+    [
+        ("USD", {"tier": "custom", "amount": 1250}, {"tier": "custom", "amount": "12.50"}),
+        ("JPY", {"tier": "custom", "amount": 1250}, {"tier": "custom", "amount": "1250"}),
+        ("USD", {"fee_cover": 1524}, {"tier": "500.00", "cover": "on"}),
+        ("USD", {"monthly": True, "tier": "10.00"}, {"frequency": "monthly", "tier": "10.00"}),
+    ],
+)
+def test_the_way_back_from_the_processor_leads_to_the_same_choice(
+    campaign: Campaign, processor: type[Answers], currency: str, fields: dict[str, Any], query: dict[str, str]
+) -> None:
+    campaign.default_goal = Money(5000, currency)
+    campaign.save()
+    asked = intent(campaign, **fields)
+    giving.start_gift(asked)
+    back = urlsplit((asked.kind.objects.get().checkout_parameters or {})["cancel_url"])
+    found = dict(parse_qsl(back.query))
+    assert (f"{back.scheme}://{back.netloc}", back.path) == ("http://testserver", "/give/general/")
+    assert giving.page_id_of(found.pop("page")) == "page_1"
+    assert found == query
+
+
+# ---- how long a checkout lasts, and what takes its place
+
+
+def begin(asked: Intent, processor: type[Answers]) -> str:
+    """Start, at a processor that gives each checkout an id of its own; the reference of what is asked for."""
+    processor.answer |= {"id": f"cs_test_{len(processor.calls)}"}
+    giving.start_gift(asked)
+    return str(asked.kind.objects.get(attempt__isnull=False, checkout_id=processor.answer["id"]).pk)
+
+
+@pytest.mark.parametrize("is_opened", [True, False])
+def test_a_checkout_is_taken_up_again_only_while_there_is_time_to_pay(
+    campaign: Campaign, processor: type[Answers], is_opened: bool
+) -> None:
+    asked = intent(campaign)
+    least = timedelta(minutes=1) if is_opened else timedelta(minutes=32)
+    if is_opened:
+        giving.start_gift(asked)
+    else:
+        processor.status = 503
+        with pytest.raises(ProcessorUnavailable):
+            giving.start_gift(asked)
+        processor.status = 200
+    first = Gift.objects.get()
+    Gift.objects.update(checkout_expires_at=timezone.now() + least + timedelta(seconds=20))
+    giving.start_gift(asked)
+    assert Gift.objects.get().checkout_id == "cs_test_1"
+    Gift.objects.update(checkout_id="cs_test_1" if is_opened else None)
+    Gift.objects.update(checkout_expires_at=timezone.now() + least - timedelta(seconds=1))
+    processor.answer |= {"id": "cs_test_2"}
+    giving.start_gift(asked)
+    second = Gift.objects.exclude(pk=first.pk).get()
+    assert (second.checkout_id, second.superseded_at) == ("cs_test_2", None)
+    # Nor is one taken up whose end nobody knows.
+    Gift.objects.update(checkout_expires_at=None)
+    processor.answer |= {"id": "cs_test_3"}
+    giving.start_gift(asked)
+    assert Gift.objects.count() == 3
+
+
+@pytest.mark.slow
+def test_one_attempt_begins_anew_so_often_and_no_more(campaign: Campaign, processor: type[Answers]) -> None:
+    for _ in range(giving.MOST_CHECKOUTS):
+        begin(intent(campaign), processor)
+        Gift.objects.update(superseded_at=timezone.now())
+    with pytest.raises(PageUsedUp):
+        giving.start_gift(intent(campaign))
+    # Nor does another one of the same form, while one of another form does.
+    with pytest.raises(PageUsedUp):
+        giving.start_gift(intent(campaign, monthly=True))
+    assert len(processor.calls) == giving.MOST_CHECKOUTS
+    begin(intent(campaign, "page_2"), processor)
+
+
+def test_a_checkout_takes_the_place_of_those_of_its_own_form_and_once(
+    campaign: Campaign, processor: type[Answers]
+) -> None:
+    elsewhere = begin(intent(campaign, "page_2"), processor)
+    first = begin(intent(campaign), processor)
+    second = begin(intent(campaign, monthly=True), processor)
+    when = Gift.objects.get(pk=first).superseded_at
+    assert when is not None
+    third = begin(intent(campaign, amount=60000), processor)
+    superseded = dict(Gift.objects.values_list("pk", "superseded_at"))
+    assert superseded == {elsewhere: None, first: when, third: None}
+    assert RecurringGift.objects.get(pk=second).superseded_at is not None
+
+
+def superseded(campaign: Campaign, number: int) -> list[Gift]:
+    """Gifts whose open checkouts others took the place of."""
+    common = {"campaign": campaign, "tier": "custom", "currency": "USD", "amount": 100, "livemode": False}
+    return [
+        Gift.objects.create(
+            **common,
+            processor="stripe",
+            checkout_id=f"cs_test_{place}",
+            checkout_url="http://127.0.0.1:1/pay",
+            superseded_at=timezone.now(),
+        )
+        for place in range(number)
+    ]
+
+
+def test_so_many_checkouts_are_closed_at_a_time_of_each_kind(campaign: Campaign, processor: type[Answers]) -> None:
+    superseded(campaign, 23)
+    make_recurring_gift(
+        campaign, checkout_id="cs_test_monthly", checkout_url="http://127.0.0.1:1/pay", superseded_at=timezone.now()
+    )
+    assert [giving.close_superseded(limit=2), giving.close_superseded()] == [3, 20]
+    assert [giving.close_superseded(), giving.close_superseded()] == [1, 0]
+    assert len({path for path, _, _ in processor.calls}) == 24
+
+
+def test_a_checkout_that_was_over_is_logged_and_not_asked_for_again(
+    campaign: Campaign, processor: type[Answers], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "donations.giving")
+    [gift] = superseded(campaign, 1)
+    processor.status = 400
+    processor.answer = {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "no"}}
+    assert [giving.close_superseded(), giving.close_superseded()] == [1, 0]
+    assert f"checkout of {gift.pk} was over already: resource_missing" in caplog.messages
+
+
+def test_while_the_processor_is_away_closing_waits_for_it(campaign: Campaign, processor: type[Answers]) -> None:
+    superseded(campaign, 2)
+    processor.status = 503
+    assert giving.close_superseded() == 2
+    assert len({path for path, _, _ in processor.calls}) == 1
+    processor.status = 200
+    assert [giving.close_superseded(), giving.close_superseded()] == [2, 0]
+
+
+# ---- a processor that says no, or nothing
+
+
+def test_why_a_checkout_was_not_opened_is_logged_and_forgotten_once_it_is(
+    campaign: Campaign, processor: type[Answers], caplog: pytest.LogCaptureFixture
+) -> None:
+    processor.status, opened = 400, processor.answer
+    processor.answer = {"error": {"type": "invalid_request_error", "code": "email_invalid", "message": "no"}}
+    with pytest.raises(ProcessorRefused):
+        giving.start_gift(intent(campaign))
+    gift = Gift.objects.get()
+    assert gift.refusal.startswith("email_invalid: The payment service does not accept this email address.")
+    processor.answer = {"error": {"type": "invalid_request_error", "code": "x" * 400, "message": "no"}}
+    with pytest.raises(ProcessorRefused):
+        giving.start_gift(intent(campaign))
+    assert Gift.objects.get().refusal == "x" * 300
+    processor.status = 503
+    with pytest.raises(ProcessorUnavailable):
+        giving.start_gift(intent(campaign))
+    # Each time the log says which, and why.
+    refused, _, away = [text for text in caplog.messages if gift.pk in text]
+    assert refused == f"checkout of {gift.pk} refused: email_invalid"
+    assert away.startswith(f"checkout of {gift.pk} not opened: APIError")
+    processor.status, processor.answer = 200, opened
+    giving.start_gift(intent(campaign))
+    assert (Gift.objects.get().refusal, Gift.objects.get().checkout_id) == ("", "cs_test_1")
+
+
+@pytest.mark.slow
+def test_who_waits_in_vain_for_the_first_of_two_clicks_is_told_so(
+    campaign: Campaign, processor: type[Answers], caplog: pytest.LogCaptureFixture
+) -> None:
+    processor.status, began = 409, time.monotonic()
+    with pytest.raises(ProcessorUnavailable):
+        giving.start_gift(intent(campaign))
+    assert giving.LONGEST_OPENING <= time.monotonic() - began < giving.LONGEST_OPENING + 3
+    gift = Gift.objects.get()
+    assert (gift.checkout_id, gift.checkout_url) == (None, "")
+    assert any(text.startswith(f"checkout of {gift.pk} not opened") for text in caplog.messages)
+
+
+# ---- addresses that we made
+
+
+def test_what_an_address_stands_for_is_read_at_once_with_what_its_page_shows(
+    campaign: Campaign, django_assert_num_queries: Any
+) -> None:
+    gift, recurring = a_confirmed_gift(campaign), make_recurring_gift(campaign)
+    a_confirmed_gift(campaign)
+    donor = Donor.objects.create(email="reader@example.org")
+    follower = Follower.objects.create(donor=donor, campaign=campaign, livemode=False)
+    manage = Signer(salt="donations.manage").sign(recurring.pk)
+    follow = Signer(salt="donations.follow").sign(follower.pk)
+    thanks = {asked.pk: Signer(salt="donations.thanks").sign(asked.pk) for asked in (gift, recurring)}
+    with django_assert_num_queries(4):
+        thanked = giving.asked_of_thanks(thanks[gift.pk])
+        assert isinstance(thanked, Gift)
+        assert (thanked.pk, thanked.campaign.name, thanked.state.charged) == (gift.pk, "News", 50000)
+        found = [giving.asked_of_thanks(thanks[recurring.pk]), giving.recurring_of(manage), giving.follower_of(follow)]
+        assert found == [recurring, recurring, follower]
+        assert {one.campaign.name for one in found if one} == {"News"}
+    assert giving.asked_of_thanks(manage) is giving.recurring_of(follow) is giving.follower_of(manage) is None
+
+
+# ---- following
+
+
+def test_a_link_is_mailed_again_after_a_while_and_not_without_end(campaign: Campaign) -> None:
+    def ask(email: str = "reader@example.org", name: str = "Ada", source: str = "article") -> None:
+        giving.follow(campaign=campaign, email=email, name=name, source=source)
+
+    def mailed() -> list[int]:
+        return sorted(
+            OutboxMessage.objects.filter(kind="follow", subject_id=follower.pk).values_list("round", flat=True)
+        )
+
+    ask()
+    follower = Follower.objects.select_related("donor").get()
+    assert (follower.donor.name, follower.source, mailed()) == ("Ada", "article", [0])
+    for number in range(1, giving.MOST_CONFIRMATION_MAILS):
+        for more, rounds in ((20, number), (-1, number + 1)):
+            asked_at = timezone.now() - giving.ASK_AGAIN_AFTER + timedelta(seconds=more)
+            OutboxMessage.objects.update(created_at=asked_at)
+            # What others were just sent, or this one for another reason, is no reason to wait.
+            ask(f"another{number}{rounds}@example.org")
+            outbox.enqueue("receipt", [str(follower.pk)], round=rounds)
+            ask(name="Eve", source="another")
+            assert mailed() == list(range(rounds))
+    OutboxMessage.objects.update(created_at=timezone.now() - timedelta(days=1))
+    ask()
+    assert mailed() == list(range(giving.MOST_CONFIRMATION_MAILS))
+    follower = Follower.objects.select_related("donor").get(pk=follower.pk)
+    assert (follower.donor.name, follower.source) == ("Ada", "article")

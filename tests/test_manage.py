@@ -109,7 +109,8 @@ def test_a_portal_that_is_refused_is_said_to_the_donor_and_logged_with_its_remed
     answer = press(client, monthly)
     assert answer.status_code == 503
     assert "reply to one of our mails" in " ".join(answer.text.split())
-    assert "is it switched on at the processor?" in caplog.text
+    remedy = "is it switched on at the processor?"
+    assert f"portal of {monthly.pk} refused ({remedy}): resource_missing" in caplog.messages
 
 
 def test_a_gift_that_is_over_or_was_never_begun_asks_for_no_portal(client: Client, monthly: RecurringGift) -> None:
