@@ -757,8 +757,9 @@ def test_who_comes_back_finds_the_box_as_they_left_it(
 def test_the_box_says_its_formula_and_is_there_where_it_is_offered_alone(
     client: Client, campaign: Campaign, settings: Any
 ) -> None:
-    settings.FEE_COVER = FORMULA
-    assert "the payment service’s fee (2.9 % + 0.30 $)" in client.get(URL).content.decode()
+    for setting in (FORMULA, "stripe=2.9%+0.30 USD"):
+        settings.FEE_COVER = setting
+        assert "the payment service’s fee (2.9 % + 0.30 $)" in client.get(URL).content.decode()
     for setting in ("", "stripe=2.9%+0.30 EUR"):
         settings.FEE_COVER = setting
         page = client.get(URL).content.decode()
@@ -921,6 +922,15 @@ def test_what_the_reader_filled_in_is_kept_and_told_to_the_processor(
     assert sent["expires_at"] == str(int(gift.checkout_expires_at.timestamp()))
     assert sent["line_items[0][price_data][product_data][name]"] == "News"
     assert (sent["metadata[gift]"], sent["metadata[campaign]"]) == (gift.pk, "general")
+
+
+def test_of_two_clicks_at_once_the_second_has_the_gift_of_the_first(
+    campaign: Campaign, processor: type[Answers]
+) -> None:
+    # Neither has seen the other's gift when both come to keep theirs.
+    asked = intent(campaign)
+    first, second = (giving._add(asked, asked.attempt(0)) for _ in range(2))
+    assert first == second == Gift.objects.get()
 
 
 def test_who_gives_no_address_is_no_donor_and_a_name_on_file_stays(
