@@ -1008,6 +1008,21 @@ def test_a_checkout_is_taken_up_again_only_while_there_is_time_to_pay(
     assert Gift.objects.count() == 3
 
 
+@pytest.mark.parametrize(
+    ("status", "led_to"),
+    [("pending", "checkout"), ("awaiting", "thanks"), ("confirmed", "thanks"), ("expired", "anew"), ("failed", "anew")],
+)
+def test_where_a_form_that_is_sent_again_leads_is_decided_by_what_became_of_its_gift(
+    campaign: Campaign, processor: type[Answers], status: str, led_to: str
+) -> None:
+    first = Gift.objects.get(pk=begin(intent(campaign), processor))
+    GiftState.objects.create(gift=first, campaign=campaign, status=status, livemode=False, currency="USD", tier="")
+    processor.answer |= {"id": "cs_test_anew", "url": "http://127.0.0.1:1/pay/anew"}
+    address = giving.start_gift(intent(campaign))
+    ways = {"checkout": first.checkout_url, "thanks": giving.thanks_url(first), "anew": processor.answer["url"]}
+    assert (address, Gift.objects.count()) == (ways[led_to], 2 if led_to == "anew" else 1)
+
+
 @pytest.mark.slow
 def test_one_attempt_begins_anew_so_often_and_no_more(campaign: Campaign, processor: type[Answers]) -> None:
     for _ in range(giving.MOST_CHECKOUTS):
