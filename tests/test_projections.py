@@ -361,13 +361,6 @@ def test_money_on_its_way_is_awaited_and_does_not_count(campaign: Campaign, amou
     assert {month: sums.get("raised") for (_, month, *_), sums in totals()["MonthTotal"].items()} == {"2024-12": amount}
 
 
-def test_the_smallest_amount_is_awaited_as_one_gift(campaign: Campaign) -> None:
-    gift = make_gift(campaign, 1)
-    book([gift], [], [heard(gift, "awaiting")])
-    total = MonthTotal.objects.get()
-    assert (total.awaiting, total.awaiting_gifts) == (1, 1)
-
-
 def test_money_on_its_way_stays_awaited_when_a_movement_comes_before_the_gift_itself(campaign: Campaign) -> None:
     gift = make_gift(campaign)
     deliver(checkout_event(gift, paid=False))
@@ -580,30 +573,6 @@ def test_what_was_told_of_a_checkout_counts_once_it_is_processed(booked: Campaig
     events = InboxEvent.objects.filter(facts__kind="checkout", facts__status="awaiting")
     assert events.update(state=state) == 2
     assert {found.key for found in projections.drift()} >= {GiftState.objects.get(status="awaiting").gift_id}
-
-
-def test_comparing_reads_many_gifts_by_as_many_statements_as_one(booked: Campaign) -> None:
-    def statements() -> int:
-        with CaptureQueriesContext(connection) as asked:
-            assert projections.drift() == []
-        return len(asked)
-
-    before = statements()
-    deliver(*(checkout_event(make_gift(booked)) for _ in range(5)))
-    inbox.drain()
-    assert statements() == before
-
-
-def test_rebuilding_reads_many_left_checkouts_by_as_many_statements_as_one(booked: Campaign) -> None:
-    def statements() -> int:
-        with CaptureQueriesContext(connection) as asked:
-            projections.rebuild()
-        return len(asked)
-
-    before = statements()
-    deliver(*(checkout_event(make_gift(booked), "checkout.session.expired", paid=False) for _ in range(5)))
-    inbox.drain()
-    assert statements() == before
 
 
 def test_rows_of_nothing_are_no_drift(booked: Campaign) -> None:
@@ -846,23 +815,36 @@ def test_of_two_refunds_that_were_asked_for_the_one_that_will_not_happen_is_free
     assert GiftState.objects.get().refund_requested == 30000
 
 
+def test_what_is_left_of_a_gift_is_neither_refunded_nor_asked_for_nor_disputed(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    confirm(gift)
+    request = RefundRequest.objects.create(gift=gift, amount=20000, refund_id="re_ours", status="accepted")
+    key = {"request": request.key}
+    assert projections.reserve_refund(gift=gift.pk, amount=20000)
+    deliver(refund_event(gift, 5000, refund="re_theirs"))
+    inbox.drain()
+    assert refunds.left_of(gift.pk) == 25000
+    deliver(refund_event(gift, 20000, refund="re_ours", metadata=key))
+    inbox.drain()
+    assert (GiftState.objects.get().refunded, refunds.left_of(gift.pk)) == (25000, 25000)
+    assert not projections.reserve_refund(gift=gift.pk, amount=25001)
+    book([gift], [movement(gift, "dispute_withdrawn", -10000)])
+    assert refunds.left_of(gift.pk) == 15000
+    assert not projections.reserve_refund(gift=gift.pk, amount=15001)
+    book([gift], [movement(gift, "dispute_reinstated", 10000)])
+    deliver(refund_event(gift, 20000, refund="re_ours", status="failed", kind="refund.failed", metadata=key))
+    inbox.drain()
+    request.refresh_from_db()
+    assert (request.status, refunds.left_of(gift.pk)) == ("failed", 45000)
+    assert projections.reserve_refund(gift=gift.pk, amount=45000)
+    assert refunds.left_of(gift.pk) == 0
+
+
 @pytest.mark.parametrize("status", ["awaiting", "expired", "failed"])
 def test_nothing_is_set_aside_of_a_gift_that_was_not_paid(campaign: Campaign, status: str) -> None:
     gift = make_gift(campaign)
     assert not projections.reserve_refund(gift=gift.pk, amount=1)
     book([gift], [], [heard(gift, status)])
-    assert not projections.reserve_refund(gift=gift.pk, amount=1)
-
-
-@pytest.mark.parametrize("by_hand", [-10000, 0])
-def test_what_staff_gave_back_by_hand_is_not_set_aside_again(campaign: Campaign, by_hand: int) -> None:
-    gift = make_gift(campaign)
-    entries = [movement(gift, "gift", 50000), *([movement(gift, "adjustment", by_hand)] if by_hand else [])]
-    book([gift], entries)
-    assert not projections.reserve_refund(gift=gift.pk, amount=50000 + by_hand + 1)
-    assert projections.reserve_refund(gift=gift.pk, amount=30000)
-    assert not projections.reserve_refund(gift=gift.pk, amount=20000 + by_hand + 1)
-    assert projections.reserve_refund(gift=gift.pk, amount=20000 + by_hand)
     assert not projections.reserve_refund(gift=gift.pk, amount=1)
 
 
