@@ -331,7 +331,7 @@ def _book_or_refuse(identity: int) -> None:
         raise CannotBook(_failure_text(error)) from error
     row.refresh_from_db(fields=["state", "reason"])
     if row.state != State.PROCESSED:
-        raise CannotBook(row.reason or f"it is {row.get_state_display()}")
+        raise CannotBook(row.reason or "it needs nothing")
 
 
 def dismiss(event: InboxEvent, *, user: User, reason: str) -> None:
