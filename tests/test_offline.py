@@ -711,3 +711,16 @@ def test_what_fits_no_gift_of_ours_is_kept_apart(
     event = InboxEvent.objects.get(event_id="staff:odd")
     assert (event.state, said in event.reason) == (state, True), event.reason
     assert LedgerEntry.objects.count() == 1
+
+
+def test_a_second_reference_for_an_offline_gift_cannot_be_accepted_and_says_once_that_it_is_paid_twice(
+    campaign: Campaign, ann: User
+) -> None:
+    gift = gift_of(enter(campaign, ann, reference="7"))
+    body = json.dumps(BODY | {"fact": FACT | {"gift": gift.pk, "reference": "general:other"}}).encode()
+    inbox.put(processor="offline", origin="staff", event_id="staff:odd", type="odd", body=body)
+    inbox.drain()
+    odd = InboxEvent.objects.get(event_id="staff:odd")
+    with pytest.raises(inbox.CannotDecide):
+        inbox.accept(odd, user=ann)
+    assert odd.reason == "paid twice: its gift is in the books already, under another reference"
