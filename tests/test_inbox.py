@@ -933,7 +933,7 @@ def test_an_event_that_fails_while_it_is_accepted_stays_in_quarantine(
     caplog.set_level(logging.WARNING)
     poison = make_poison()
     InboxEvent.objects.update(state="quarantined", next_try_at=None)
-    with pytest.raises(inbox.CannotDecide, match="^It could not be booked: KeyError: 'gone'[.]$"):
+    with pytest.raises(inbox.CannotDecide, match=r"^It could not be booked: KeyError: 'gone'[.]$"):
         inbox.accept(poison, user=finance)
     assert caplog.messages == [f"event {poison.pk} was to be booked at once and failed"]
     assert (poison.state, poison.reason, poison.next_try_at) == ("quarantined", "KeyError: 'gone'", None)
@@ -943,7 +943,7 @@ def test_an_event_that_fails_while_it_is_accepted_stays_in_quarantine(
 def test_an_event_that_turns_out_to_need_nothing_cannot_be_accepted(finance: User) -> None:
     row = put(kind="customer.created", body=body_of(event("customer.created", {"id": "cus_1"})))
     InboxEvent.objects.update(state="quarantined", next_try_at=None, reason="it was not understood")
-    with pytest.raises(inbox.CannotDecide, match="^It could not be booked: it needs nothing[.]$"):
+    with pytest.raises(inbox.CannotDecide, match=r"^It could not be booked: it needs nothing[.]$"):
         inbox.accept(row, user=finance)
     assert (row.state, row.reason) == ("quarantined", "it needs nothing")
     assert_undecided(row)
