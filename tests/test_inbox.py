@@ -949,6 +949,23 @@ def test_an_event_that_turns_out_to_need_nothing_cannot_be_accepted(finance: Use
     assert_undecided(row)
 
 
+def test_what_another_person_dismissed_meanwhile_is_not_told_anew_why_it_failed(
+    campaign: Campaign, finance: User
+) -> None:
+    row = quarantined(checkout_event(make_gift(campaign), currency="eur"))
+    InboxEvent.objects.update(reason="as the other person read it")
+
+    def dismiss_first(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        """The other person is in time just before why it could not be booked is written."""
+        if sql.startswith('UPDATE "donations_inboxevent" SET "reason"'):
+            execute("UPDATE donations_inboxevent SET state = 'dismissed'", (), False, context)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(dismiss_first), pytest.raises(inbox.CannotDecide):
+        inbox.accept(row, user=finance)
+    assert (row.state, row.reason) == ("dismissed", "as the other person read it")
+
+
 def test_to_read_a_dismissed_event_again_undoes_the_dismissal(campaign: Campaign, finance: User) -> None:
     row = quarantined(checkout_event(make_gift(campaign), amount_total=1))
     inbox.dismiss(row, user=finance, reason="a mistake")
