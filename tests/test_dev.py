@@ -252,6 +252,45 @@ def test_when_one_dies_the_other_is_stopped_and_it_says_which(
     assert local_site.processes() == []
 
 
+def managed(checkout: Path, *arguments: str) -> str:
+    """What `./dev manage` prints."""
+    done = subprocess.run(
+        [checkout / "dev", "manage", *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+ADDRESSES = "from django.conf import settings; print(settings.SITE_URL, settings.STRIPE_API_BASE)"
+
+
+def addresses(checkout: Path) -> list[str]:
+    """Where `./dev manage` takes the site and its sandbox to be."""
+    return managed(checkout, "shell", "--no-imports", "-c", ADDRESSES).split()
+
+
+@pytest.mark.journey
+def test_manage_goes_to_the_site_that_runs(local_site: LocalSite) -> None:
+    local_site.read_addresses()
+    port = local_site.port
+    assert addresses(local_site.checkout) == [f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"]
+    assert "sandbox: it is now" in managed(local_site.checkout, "sandbox", "--advance", "1s")
+    assert "both books say the same" in managed(local_site.checkout, "reconcile")
+    local_site.end(signal.SIGTERM)
+    assert addresses(local_site.checkout) == ["http://127.0.0.1:8000", "http://127.0.0.1:8001"]
+
+
+@pytest.mark.journey
+def test_what_a_killed_site_left_does_not_lead_manage_astray(checkout: Path) -> None:
+    with subprocess.Popen(["true"]) as over:
+        over.wait()
+    (checkout / "var").mkdir(exist_ok=True)
+    left = checkout / "var/running"
+    for pid, port in (os.getpid(), 8810), (over.pid, 8000):
+        left.write_text(f"8810 {pid}\n")
+        assert addresses(checkout)[0] == f"http://127.0.0.1:{port}"
+    left.unlink()
+
+
 # ---------------------------------------------------------------- tests/services.py
 
 
