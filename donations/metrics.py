@@ -46,7 +46,7 @@ def gauges(health: Health) -> list[Gauge]:
         Gauge("supportsite_dead_letters", "Quarantined after failures.", {"": health.dead_letters}),
         Gauge(
             "supportsite_mail_messages",
-            "Mail of the last three days that was not sent, by state.",
+            "Mail of the last three days that could not be sent, or may not have been, by state.",
             {"unsure": health.mail_unsure, "failed": health.mail_failed},
             "state",
         ),

@@ -76,7 +76,7 @@ def _send(message: OutboxMessage) -> None:
     try:
         mail = _compose(message)
     except NothingToSend as reason:
-        _settle(message, State.FAILED, str(reason))
+        _settle(message, State.UNNEEDED, str(reason))
         return
     except Exception as error:
         log.exception("mail %s cannot be written", message.pk)

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from donations import health, metrics, watching
 from donations.health import Result
-from donations.models import Alert, CheckResult, Donor, InboxEvent, Reconciliation, RefundRequest
+from donations.models import Alert, CheckResult, Donor, InboxEvent, OutboxMessage, Reconciliation, RefundRequest
 from donations.selectors import health as wellbeing
 from donations.views import health as health_views
 from tests.factories import confirm, deliver, event, make_campaign, make_gift, make_staff
@@ -53,6 +53,15 @@ def test_the_page_shows_what_is_watched_and_what_the_checks_found() -> None:
     ):
         assert words in page
     assert "At the processor and not here 0 " in page
+
+
+def test_mail_that_failed_is_counted_and_letters_that_nobody_needed_are_not(settings: Any) -> None:
+    for number, state in enumerate(["failed", "unneeded", "unneeded"]):
+        OutboxMessage.objects.create(
+            kind="receipt", subject_id=f"gift_{number}", state=state, next_try_at=timezone.now()
+        )
+    assert "Mail that could not be sent, last three days 1 " in words_of(client_of().get("/staff/health/").content)
+    assert 'supportsite_mail_messages{state="failed"} 1\n' in scrape(settings).content.decode()
 
 
 def test_the_page_of_a_new_site_says_that_nothing_was_checked_yet() -> None:
@@ -233,7 +242,7 @@ def test_a_reconciliation_that_stands_still_is_shown_and_told() -> None:
 
 def test_a_site_without_its_migrations_is_not_ready() -> None:
     recorder = MigrationRecorder(connection)
-    recorder.migration_qs.filter(app="donations", name="0011_monthly_gifts_by_status").delete()
+    recorder.migration_qs.filter(app="donations", name="0012_letters_that_nobody_needs").delete()
     assert ready() == (503, "unready", ["migrations are missing: migrate"])
 
 

@@ -313,13 +313,15 @@ def test_of_an_invoice_that_was_paid_meanwhile_no_trouble_is_told(monthly: Recur
     told(*first_month(monthly), invoice_event(monthly, invoice="in_2", at=DECEMBER))
     told(invoice_paid_event(monthly, invoice="in_2", at=DECEMBER), renewal_fails(monthly, "failed"))
     letters()
-    assert OutboxMessage.objects.get(kind="unpaid").last_error == "it was paid in the meantime"
+    letter = OutboxMessage.objects.get(kind="unpaid")
+    assert (letter.state, letter.last_error) == ("unneeded", "it was paid in the meantime")
     assert [message for message in mail.outbox if "could not be collected" in message.subject] == []
 
 
 def test_while_the_first_payment_is_open_the_payment_page_tells_the_donor(monthly: RecurringGift) -> None:
     told(monthly_checkout_event(monthly), subscription_event(monthly, "incomplete"), renewal_fails(monthly, "failed"))
     assert letters() == []
+    assert OutboxMessage.objects.get().state == "unneeded"
 
 
 def test_before_anything_is_told_of_the_subscription_the_payment_page_tells_the_donor(monthly: RecurringGift) -> None:

@@ -5,10 +5,13 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib import import_module
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import mail
 from django.db import connection, transaction
@@ -177,7 +180,7 @@ def test_a_gift_without_an_address_gets_no_receipt(campaign: Campaign, details: 
 
 def test_a_donor_who_was_erased_meanwhile_gets_none_and_staff_see_why(receipt: OutboxMessage) -> None:
     Donor.objects.all().delete()
-    assert settled(receipt) == ("failed", 0)
+    assert settled(receipt) == ("unneeded", 0)
     assert (receipt.last_error, mail.outbox) == ("there is no address to send it to", [])
 
 
@@ -395,6 +398,20 @@ def test_one_mail_that_fails_does_not_keep_the_others(campaign: Campaign) -> Non
     confirm(make_gift(campaign))
     assert (outbox.send_due(), len(mail.outbox)) == (3, 1)
     assert sorted(OutboxMessage.objects.values_list("state", flat=True)) == ["failed", "failed", "sent"]
+
+
+def test_an_upgrade_tells_letters_that_nobody_needed_from_those_that_failed(campaign: Campaign) -> None:
+    upgrade = import_module("donations.migrations.0012_letters_that_nobody_needs").tell_apart
+    for error, state in (
+        ("it was paid in the meantime", "failed"),
+        ("the mail server refuses the message for good (554): nothing was sent", "failed"),
+        ("it was paid in the meantime", "sent"),
+    ):
+        OutboxMessage.objects.create(
+            kind="unpaid", subject_id=f"{state} {error}", state=state, last_error=error, next_try_at=timezone.now()
+        )
+    upgrade(apps, SimpleNamespace(connection=connection))
+    assert list(OutboxMessage.objects.order_by("pk").values_list("state", flat=True)) == ["unneeded", "failed", "sent"]
 
 
 def test_a_round_of_sending_takes_no_more_than_it_is_told_to(campaign: Campaign) -> None:

@@ -12,7 +12,10 @@ from donations.models import ExportRecord, OutboxMessage
 
 @admin.register(OutboxMessage)
 class OutboxMessageAdmin(ReadOnlyAdmin):
-    """Mail and where it stands. A message that a crash cut off is unsure, and is never sent again by itself."""
+    """Mail and where it stands. A message that a crash cut off is unsure, and is never sent again by itself.
+
+    One that is not needed was never written: the reason stands as its last error.
+    """
 
     list_display = ("subject_id", "kind", "state", "attempts", "created_at", "sent_at")
     list_filter = ("state", "kind")

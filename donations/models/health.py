@@ -25,7 +25,7 @@ class CheckResult(models.Model):
     findings = models.IntegerField(default=0)
     words = models.TextField(blank=True, help_text="The first findings, one a line.")
     checked = models.JSONField(default=dict, help_text="How much was looked at, by what it is.")
-    unseen = models.IntegerField(null=True, help_text="What the processor has and we lack; reconcile alone knows.")
+    unseen = models.IntegerField(null=True, help_text="What the last run fetched as it was not here; reconcile alone.")
     longest_gap = models.DurationField(null=True, help_text="The longest usual silence; deliveries alone.")
 
     def __str__(self) -> str:

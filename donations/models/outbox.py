@@ -16,13 +16,14 @@ class OutboxMessage(models.Model):
         ALERT = "alert", "a trouble, to staff"
 
     class State(models.TextChoices):
-        """A message that a crash cut off is `unsure`, and is never sent again by itself."""
+        """A message that a crash cut off is `unsure`, and is never sent again by itself; `unneeded`, never written."""
 
         QUEUED = "queued", "queued"
         SENDING = "sending", "being sent"
         SENT = "sent", "sent"
         FAILED = "failed", "failed"
         UNSURE = "unsure", "unsure"
+        UNNEEDED = "unneeded", "not needed"
 
     kind = models.CharField(max_length=10, choices=Kind)
     subject_id = models.CharField(
