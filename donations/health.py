@@ -24,7 +24,7 @@ QUIET_FOR = timedelta(minutes=15)  # a trouble that comes and goes is one troubl
 class Result:
     """What a check found: how many findings, the first of them in words, and how much was looked at.
 
-    `unseen` counts what the processor has and we lack; `longest_gap` is of the check of deliveries alone.
+    `unseen` counts what was not here and was fetched; `longest_gap` is of the check of deliveries alone.
     """
 
     findings: int

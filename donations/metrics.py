@@ -51,7 +51,11 @@ def gauges(health: Health) -> list[Gauge]:
             "state",
         ),
         Gauge("supportsite_refunds_unanswered", "Refunds without an answer.", {"": health.refunds_unanswered}),
-        Gauge("supportsite_unseen", "What the processor has and we lack.", {"": health.reconcile.unseen}),
+        Gauge(
+            "supportsite_unseen",
+            "What the last reconciliation fetched, as it was not here.",
+            {"": health.reconcile.unseen},
+        ),
         Gauge(
             "supportsite_books_equal",
             "1 while nothing is wrong, by check.",

@@ -52,7 +52,14 @@ def test_the_page_shows_what_is_watched_and_what_the_checks_found() -> None:
         "Last event 0 seconds ago",
     ):
         assert words in page
-    assert "At the processor and not here 0 " in page
+
+
+def test_what_the_last_reconciliation_fetched_is_no_longer_missing_and_no_alarm(settings: Any) -> None:
+    health.keep("reconcile", Result(findings=0, unseen=18))
+    page = client_of().get("/staff/health/").content
+    assert "Fetched by the last reconciliation, as it was not here 18 " in words_of(page)
+    assert b'class="wrong"' not in page
+    assert "# HELP supportsite_unseen What the last reconciliation fetched" in scrape(settings).content.decode()
 
 
 def test_mail_that_failed_is_counted_and_letters_that_nobody_needed_are_not(settings: Any) -> None:
