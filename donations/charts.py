@@ -250,7 +250,7 @@ def _spots(plane: Plane, figures: Figures) -> Iterator[Spot]:
     for day, raised in enumerate(figures.raised, 1):
         words = f"Day {day}: {amount_text(raised, figures.currency)} so far"
         if figures.goal:
-            pace = even_pace(goal=figures.goal, day=day, days=figures.days)
+            pace = even_pace(goal=figures.goal, currency=figures.currency, day=day, days=figures.days)
             words += f", even pace {amount_text(pace, figures.currency)}"
         yield Spot(x=_text(plane.x(day) - width / 2), width=_text(width), text=words)
 

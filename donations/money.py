@@ -77,6 +77,11 @@ def minimum(currency: str) -> int:
     return max(MINIMUM_MINOR.get(currency, 1), STEPS.get(currency, 1))
 
 
+def floored(minor: int, currency: str) -> int:
+    """A reckoned sum, minor units, cut to one that the currency can have: of ISK to a whole one."""
+    return minor - minor % STEPS.get(currency, 1)
+
+
 def parse_amount(typed: str, currency: str) -> int:
     """What a reader typed, as minor units: "1,000", "1000.50", "$25", " 25 ". Commas group, a point divides.
 

@@ -306,6 +306,18 @@ def test_a_month_above_its_goal(campaign: Campaign, manager: Client) -> None:
 
 
 @pytest.mark.usefixtures("at_the_middle")
+def test_no_figure_has_a_fraction_that_its_currency_cannot_have(manager: Client) -> None:
+    campaign = Campaign.objects.create(
+        slug="news", name="Fréttir", default_goal=Money(500_000, "ISK"), time_zone="UTC", is_default=True
+    )
+    give(campaign, 70_100)
+    page = read(manager)
+    assert "Pace −299,299 ISK behind an even pace on day 18" in page
+    assert "Forecast 1,168 ISK if the pace holds" in page
+    assert re.findall(r"[0-9]\.[0-9]+\sISK", manager.get(NOVEMBER).content.decode()) == []
+
+
+@pytest.mark.usefixtures("at_the_middle")
 def test_a_past_month_is_compared_with_its_whole_goal(campaign: Campaign, manager: Client) -> None:
     give(campaign, 500_000, at=datetime(2024, 10, 31, 12, tzinfo=UTC))
     page = read(manager, "/staff/news/2024-10/")

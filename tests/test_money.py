@@ -232,6 +232,21 @@ def test_a_currency_has_the_processors_number_of_digits(currency: str, digits: i
     assert money.from_minor(1, currency) == Money(Decimal(1).scaleb(-digits), currency)
 
 
+@pytest.mark.parametrize(
+    ("minor", "currency", "whole"),
+    [
+        (199, "ISK", 100),
+        (-199, "ISK", -200),
+        (199, "UGX", 100),
+        (199, "KWD", 190),
+        (199, "USD", 199),
+        (199, "JPY", 199),
+    ],
+)
+def test_what_is_reckoned_is_cut_to_what_the_currency_can_have(minor: int, currency: str, whole: int) -> None:
+    assert money.floored(minor, currency) == whole
+
+
 @given(amounts, every_currency)
 def test_minor_units_become_money_and_come_back_exactly(minor: int, currency: str) -> None:
     as_money = money.from_minor(minor, currency)

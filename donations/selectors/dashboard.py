@@ -151,14 +151,15 @@ class Glance:
         """What an even pace to the goal has by the end of today; None without a goal or before the month."""
         if not self.goal or self.is_future:
             return None
-        return even_pace(goal=self.goal, day=min(self.elapsed, self.month.days), days=self.month.days)
+        day = min(self.elapsed, self.month.days)
+        return even_pace(goal=self.goal, currency=self.currency, day=day, days=self.month.days)
 
     @property
     def forecast(self) -> int | None:
         """What the month ends with if its pace holds; None unless it is under way and has raised something."""
         if self.is_future or self.is_over or not self.sums.raised:
             return None
-        return self.sums.raised * self.month.days // self.elapsed
+        return money.floored(self.sums.raised * self.month.days // self.elapsed, self.currency)
 
     @property
     def supporters(self) -> int:
@@ -166,9 +167,9 @@ class Glance:
         return self.sums.gifts + self.sums.followers
 
 
-def even_pace(*, goal: int, day: int, days: int) -> int:
-    """What an even pace to the goal has at the end of a day of the month."""
-    return goal * day // days
+def even_pace(*, goal: int, currency: str, day: int, days: int) -> int:
+    """What an even pace to the goal has at the end of a day of the month, in minor units that the currency can have."""
+    return money.floored(goal * day // days, currency)
 
 
 def campaigns() -> list[Campaign]:

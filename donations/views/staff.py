@@ -286,7 +286,7 @@ def _summary(glance: Glance) -> Iterator[str]:
 def _day_rows(glance: Glance) -> Iterator[DayRow]:
     month = glance.month
     for day in range(1, month.days + 1):
-        pace = dashboard.even_pace(goal=glance.goal, day=day, days=month.days)
+        pace = dashboard.even_pace(goal=glance.goal, currency=glance.currency, day=day, days=month.days)
         yield DayRow(
             day=str(day),
             raised=_sum_of_day(glance.days, day, glance.currency) or "not yet",
