@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
-from donations import charts
+from donations import charts, money
 from donations.charts import amount_text
 from donations.models import Campaign, MonthStatement
 from donations.periods import Month
@@ -27,7 +27,7 @@ from donations.views.context import banner
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """A figure with its name and what it means."""
+    """A figure with its name and what it means. Where a card is too narrow, its amount breaks before the currency."""
 
     name: str
     value: str
@@ -168,11 +168,11 @@ def _page(*, glance: Glance, campaigns: list[Campaign], now: datetime) -> dict[s
 
 def _cards(glance: Glance) -> Iterator[Card]:
     sums = glance.sums
-    yield Card(name="Raised", value=amount_text(sums.raised, glance.currency), notes=_against_goal(glance))
+    yield Card(name="Raised", value=money.format_minor(sums.raised, glance.currency), notes=_against_goal(glance))
     yield Card(name="Pace", value=_pace_value(glance), notes=_pace_notes(glance))
     yield _forecast_card(glance)
     on_the_way = f"{_count(sums.awaiting_gifts, 'gift')}, not counted yet" if sums.awaiting_gifts else "no gifts"
-    yield Card(name="Awaiting", value=amount_text(sums.awaiting, glance.currency), notes=(on_the_way,))
+    yield Card(name="Awaiting", value=money.format_minor(sums.awaiting, glance.currency), notes=(on_the_way,))
     yield _refunds_card(glance)
     if glance.monthly.active or glance.monthly.failing:
         yield _monthly_card(glance)
@@ -199,7 +199,7 @@ def _pace_value(glance: Glance) -> str:
     if glance.pace is None:
         return "–"
     difference = glance.sums.raised - glance.pace
-    return ("+" if difference > 0 else "") + amount_text(difference, glance.currency)
+    return ("+" if difference > 0 else "") + money.format_minor(difference, glance.currency)
 
 
 def _pace_notes(glance: Glance) -> tuple[str, ...]:
@@ -218,7 +218,7 @@ def _forecast_card(glance: Glance) -> Card:
         notes: tuple[str, ...] = ("if the pace holds",)
         if glance.goal:
             notes += (f"{glance.forecast * 100 // glance.goal:,}% of the goal",)
-        return Card(name="Forecast", value=amount_text(glance.forecast, glance.currency), notes=notes)
+        return Card(name="Forecast", value=money.format_minor(glance.forecast, glance.currency), notes=notes)
     return Card(name="Forecast", value="–", notes=(_why_no_forecast(glance),))
 
 
@@ -235,7 +235,7 @@ def _refunds_card(glance: Glance) -> Card:
         notes.append(f"{share_text(sums.refunded, sums.charged)} of what was paid")
     if sums.disputed > 0:
         notes.append(f"and {amount_text(sums.disputed, glance.currency)} disputed")
-    return Card(name="Refunds", value=amount_text(sums.refunded, glance.currency), notes=tuple(notes))
+    return Card(name="Refunds", value=money.format_minor(sums.refunded, glance.currency), notes=tuple(notes))
 
 
 def _monthly_card(glance: Glance) -> Card:
@@ -245,7 +245,7 @@ def _monthly_card(glance: Glance) -> Card:
     if monthly.failing:
         amount = amount_text(monthly.failing_amount, glance.currency)
         notes.append(f"and {amount} past due or unpaid ({monthly.failing:,})")
-    return Card(name="Each month", value=amount_text(monthly.amount, glance.currency), notes=tuple(notes))
+    return Card(name="Each month", value=money.format_minor(monthly.amount, glance.currency), notes=tuple(notes))
 
 
 def share_text(part: int, whole: int) -> str:

@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import assert_accessible
@@ -48,3 +49,32 @@ def test_a_refund_from_the_admin_comes_back_as_an_entry(staff_page: Page, home: 
     staff_page.get_by_label(re.compile("mount")).fill("200")
     staff_page.get_by_role("button", name=re.compile("efund")).click()
     home.await_meter(raised=30000)
+
+
+GOALS = """
+from djmoney.money import Money
+from donations.models import Campaign
+for currency, amount in ("USD", 100_000), ("ISK", 5_000_000), ("KWD", 12_345_678):
+    Campaign.objects.create(slug=currency.lower(), name=currency, default_goal=Money(amount, currency))
+"""
+# What stands out of its card, or is cut off by it.
+OUTSIDE = """[...document.querySelectorAll(".kpi > div")].flatMap(card => [...card.querySelectorAll("dt, b, small")]
+    .filter(each => each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display != "inline"
+        || each.getBoundingClientRect().right > card.getBoundingClientRect().right)
+    .map(each => each.textContent))"""
+
+
+def assert_no_sideways_scrolling(page: Page, address: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 700})
+    page.goto(address)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, address
+
+
+@pytest.mark.parametrize("width", [320, 375, 768, 1280])
+def test_the_figures_of_a_large_goal_stay_in_their_cards(staff_page: Page, home: House, width: int) -> None:
+    home.manage("shell", "--no-imports", "-c", GOALS)
+    sign_in(staff_page, home)
+    month = f"{datetime.now(UTC):%Y-%m}"
+    for campaign in ("general", "usd", "isk", "kwd"):
+        assert_no_sideways_scrolling(staff_page, f"{home.site}/staff/{campaign}/{month}/", width)
+        assert staff_page.evaluate(OUTSIDE) == []
