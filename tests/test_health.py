@@ -43,10 +43,11 @@ def quarantine() -> None:
 def test_the_page_shows_what_is_watched_and_what_the_checks_found() -> None:
     quarantine()
     health.keep("books", Result(findings=2, words=("entry 1: wrong", "entry 2: wrong")))
-    health.keep("reconcile", Result(findings=0, unseen=0))
+    health.keep("reconcile", Result(findings=1, unseen=0))
     page = words_of(client_of().get("/staff/health/").content)
     for words in (
         "not equal: 2 findings, for 0 seconds",
+        "not equal: 1 finding, for 0 seconds",
         "entry 1: wrong",
         "Quarantined 1 ",
         "Last event 0 seconds ago",

@@ -171,7 +171,7 @@ def _cards(glance: Glance) -> Iterator[Card]:
     yield Card(name="Raised", value=money.format_minor(sums.raised, glance.currency), notes=_against_goal(glance))
     yield Card(name="Pace", value=_pace_value(glance), notes=_pace_notes(glance))
     yield _forecast_card(glance)
-    on_the_way = f"{_count(sums.awaiting_gifts, 'gift')}, not counted yet" if sums.awaiting_gifts else "no gifts"
+    on_the_way = f"{count_text(sums.awaiting_gifts, 'gift')}, not counted yet" if sums.awaiting_gifts else "no gifts"
     yield Card(name="Awaiting", value=money.format_minor(sums.awaiting, glance.currency), notes=(on_the_way,))
     yield _refunds_card(glance)
     if glance.monthly.active or glance.monthly.failing:
@@ -230,7 +230,7 @@ def _why_no_forecast(glance: Glance) -> str:
 
 def _refunds_card(glance: Glance) -> Card:
     sums = glance.sums
-    notes = [_count(sums.refunds, "gift") if sums.refunds else "no gifts"]
+    notes = [count_text(sums.refunds, "gift") if sums.refunds else "no gifts"]
     if sums.refunds and sums.charged > 0:
         notes.append(f"{share_text(sums.refunded, sums.charged)} of what was paid")
     if sums.disputed > 0:
@@ -241,7 +241,7 @@ def _refunds_card(glance: Glance) -> Card:
 def _monthly_card(glance: Glance) -> Card:
     """What stands now, whichever month is shown."""
     monthly = glance.monthly
-    notes = [f"{_count(monthly.active, 'monthly gift')}, as of now"]
+    notes = [f"{count_text(monthly.active, 'monthly gift')}, as of now"]
     if monthly.failing:
         amount = amount_text(monthly.failing_amount, glance.currency)
         notes.append(f"and {amount} past due or unpaid ({monthly.failing:,})")
@@ -256,7 +256,7 @@ def share_text(part: int, whole: int) -> str:
     return f"{tenths // 10:,}.{tenths % 10}%" if tenths % 10 else f"{tenths // 10:,}%"
 
 
-def _count(number: int, noun: str) -> str:
+def count_text(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -305,7 +305,7 @@ def _sum_of_day(sums: tuple[int, ...], day: int, currency: str) -> str:
 
 def _tier_row(*, tier: TierShare, glance: Glance) -> TierRow:
     noun = "follower" if tier.amount == 0 else "gift"
-    supporters = _count(tier.supporters, noun)
+    supporters = count_text(tier.supporters, noun)
     if tier.supporters:
         supporters += f", {share_text(tier.supporters, max(glance.supporters, 1))} of supporters"
     whole = max(glance.sums.raised, 1)
@@ -372,7 +372,7 @@ def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
     yield f"{health.waiting:,} waiting"
     yield f"{health.quarantined:,} quarantined"
     yield f"{health.wrong_mode:,} of the wrong mode"
-    yield f"{_count(health.refunds_unanswered, 'refund')} unanswered"
+    yield f"{count_text(health.refunds_unanswered, 'refund')} unanswered"
 
 
 def _books_words(*, check: Check, now: datetime) -> str:
@@ -387,5 +387,5 @@ def ago(age: timedelta) -> str:
     seconds = max(0, int(age.total_seconds()))
     for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
-            return _count(seconds // size, unit)
-    return _count(seconds, "second")
+            return count_text(seconds // size, unit)
+    return count_text(seconds, "second")

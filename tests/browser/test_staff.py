@@ -78,3 +78,32 @@ def test_the_figures_of_a_large_goal_stay_in_their_cards(staff_page: Page, home:
     for campaign in ("general", "usd", "isk", "kwd"):
         assert_no_sideways_scrolling(staff_page, f"{home.site}/staff/{campaign}/{month}/", width)
         assert staff_page.evaluate(OUTSIDE) == []
+
+
+FINDINGS = """
+from donations import health
+from donations.health import Result
+words = ("entry 1 (pi_3QabcdefGHIJKLMNOPQRSTUVWXYZ0123): wrong", "entry 2: wrong")
+health.keep("books", Result(findings=2, words=words))
+"""
+# Where what a table's cells say begins, by column.
+BEGINS = """table => [...table.rows[0].cells].map((_, column) => new Set([...table.rows].map(row => {
+    const range = document.createRange()
+    range.selectNodeContents(row.cells[column])
+    return Math.round(Math.min(...[...range.getClientRects()].map(box => box.left)))
+})).size)"""
+
+
+@pytest.mark.parametrize("width", [320, 375, 1280])
+def test_what_was_found_can_be_read_on_the_health_page(staff_page: Page, home: House, width: int) -> None:
+    home.manage("shell", "--no-imports", "-c", FINDINGS)
+    sign_in(staff_page, home)
+    assert_no_sideways_scrolling(staff_page, f"{home.site}/staff/health/", width)
+    for name in ("books", "watched"):
+        assert staff_page.locator(f"[aria-labelledby={name}] table").evaluate(BEGINS) == [1, 1]
+    border = "each => getComputedStyle(each).borderBlockEndStyle"
+    assert staff_page.locator(".findings li").first.evaluate(border) == "solid"
+    heading, card = staff_page.locator("h1").bounding_box(), staff_page.locator(".card").first.bounding_box()
+    assert heading
+    assert card
+    assert card["y"] - heading["y"] - heading["height"] >= 8
