@@ -6,8 +6,9 @@ nobody's address. They decide nothing about money.
 `Finance` answers for the books: the ledger, the quarantine, refunds and files. It sees donors, since a refund or a
 disputed payment begins with a donor's letter. It changes no campaign.
 
-A group is given its rights when it is made. What an operator adds or takes away afterwards stays; the rights that a
-later version brings are given once, by its migration.
+A group is given its rights when it is made. What an operator adds or takes away afterwards stays. Of the
+rights that a later version brought, those to offline gifts and to payouts are given once, by its migration; those to
+monthly gifts and month statements are not: an older group is given them by hand.
 A group that is gone, renamed ones included, is made again by the next migrate: one that is not wanted is kept empty.
 """
 
