@@ -15,10 +15,11 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
-from donations import exports, processors
-from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, MonthStatement
+from donations import exports, money, processors
+from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, MonthStatement, OfflineRequest
 from donations.periods import Month
 from donations.processors.base import Fact, Malformed, fact_from_json
 from donations.selectors import finance, statements
@@ -28,6 +29,7 @@ from donations.selectors.statements import Total
 log = logging.getLogger(__name__)
 State = InboxEvent.State
 MOST_OPEN_EVENTS = 1000
+MOST_NAMED = 5
 MOST_LATER = 200
 LONGEST_LOCK_WAIT = timedelta(seconds=5)
 LOCK_NOT_AVAILABLE = "55P03"
@@ -38,7 +40,10 @@ class CannotClose(Exception):
 
 
 class OpenEvents(CannotClose):
-    """Inbox events that may belong to the month are not settled; with a reason it can be closed in spite of them."""
+    """What may belong to the month is not settled: inbox events, or what staff entered and nobody has approved yet.
+
+    With a reason it can be closed in spite of them.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +78,17 @@ class Comparison:
 
 
 def close(*, campaign: Campaign, month: Month, user: User, in_spite_because: str = "") -> MonthStatement:
-    """Close a month of the site's own mode. `in_spite_because` closes it though inbox events are open.
+    """Close a month of the site's own mode. `in_spite_because` closes it though something of it is not settled.
 
     Raises CannotClose; OpenEvents where a reason would let it be closed all the same.
     """
     _refuse_early(campaign, month)
     chosen = statements.selection(campaign=campaign.pk, month=month, livemode=settings.LIVEMODE)
-    reason, is_open = in_spite_because.strip()[:300], open_events(campaign=campaign, month=month)
+    reason, waiting = in_spite_because.strip()[:300], list(waiting_requests(campaign=campaign, month=month))
+    events = open_events(campaign=campaign, month=month)
+    is_open = events + len(waiting)
     if is_open and not reason:
-        raise OpenEvents(_open_words(is_open))
+        raise OpenEvents(_open_words(events, waiting))
     newest = _newest_entry()
     statement = MonthStatement(
         campaign=campaign,
@@ -117,12 +124,26 @@ def _closed_words(campaign: Campaign, month: Month) -> str:
     )
 
 
-def _open_words(number: int) -> str:
+def _open_words(events: int, waiting: list[OfflineRequest]) -> str:
+    found = [*([_events_words(events)] if events else []), *([_waiting_words(waiting)] if waiting else [])]
+    return f"{' '.join(found)} Settle that first, or close it all the same and say why."
+
+
+def _events_words(number: int) -> str:
     many = f"At least {number:,}" if number == MOST_OPEN_EVENTS else f"{number:,}"
     return (
         f"{many} inbox event{'' if number == 1 else 's'} may belong to this month and {'is' if number == 1 else 'are'} "
-        "not settled: unprocessed, waiting or quarantined. Settle them first, or close it all the same and say why."
+        "not settled: unprocessed, waiting or quarantined."
     )
+
+
+def _waiting_words(waiting: list[OfflineRequest]) -> str:
+    named = [
+        f"{request} of {money.format_minor(request.amount, request.currency)} for {request.day}"
+        for request in waiting[:MOST_NAMED]
+    ]
+    rest = len(waiting) - len(named)
+    return f"Not approved or rejected yet: {', '.join(named)}{f', and {rest:,} more' if rest else ''}."
 
 
 def _newest_entry() -> int:
@@ -180,6 +201,17 @@ def open_events(*, campaign: Campaign, month: Month) -> int:
     quarantined = alarms.filter(state=State.QUARANTINED).iterator(chunk_size=100)
     found = (event for event in chain(unprocessed, quarantined) if _may_belong(event, campaign, month))
     return sum(1 for _ in islice(found, MOST_OPEN_EVENTS))
+
+
+def waiting_requests(*, campaign: Campaign, month: Month) -> QuerySet[OfflineRequest]:
+    """What staff entered for a day of a campaign's month, or an earlier one, and wait to have approved; oldest first.
+
+    It becomes an inbox event only when it is approved, so that the inbox knows nothing of it.
+    """
+    standing = OfflineRequest.objects.filter(
+        status=OfflineRequest.Status.WAITING, campaign=campaign, livemode=settings.LIVEMODE
+    )
+    return standing.filter(day__lt=month.next.first_day).order_by("day", "pk")
 
 
 def _may_belong(event: InboxEvent, campaign: Campaign, month: Month) -> bool:

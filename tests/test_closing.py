@@ -4,16 +4,16 @@ import csv
 import hashlib
 import io
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from donations import closing, exports, inbox, ledger, projections
+from donations import closing, exports, inbox, ledger, offline, projections
 from donations.closing import CannotClose, OpenEvents
-from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, MonthStatement, MonthTotal, guards
+from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, MonthStatement, MonthTotal, OfflineRequest, guards
 from donations.periods import Month
 from donations.selectors import statements
 from donations.selectors.finance import LEDGER
@@ -174,6 +174,57 @@ def test_what_nobody_can_read_may_belong_to_any_month(campaign: Campaign) -> Non
     assert closing.open_events(campaign=campaign, month=NOVEMBER) == 1
     inbox.dismiss(InboxEvent.objects.get(), user=make_staff(), reason="Nothing in it.")
     assert closing.open_events(campaign=campaign, month=NOVEMBER) == 0
+
+
+@pytest.mark.parametrize("day", [date(2024, 10, 3), date(2024, 11, 1), date(2024, 11, 30)])
+def test_what_waits_for_approval_holds_the_month_open_and_is_named(campaign: Campaign, day: date) -> None:
+    entered = enter(campaign, 2_000_000, day)
+    words = f"Not approved or rejected yet: offline gift {entered.reference} of 20,000 [$] for {day}[.] Settle that first"
+    with pytest.raises(OpenEvents, match=words):
+        close(campaign)
+    deliver(checkout_event(make_gift(campaign)))
+    with pytest.raises(OpenEvents, match=r"^1 inbox event may belong .* Not approved .* and say why[.]$"):
+        close(campaign)
+    statement = close(campaign, in_spite_because="The bank has not confirmed it.")
+    assert (statement.open_events, statement.reason) == (2, "The bank has not confirmed it.")
+
+
+def test_an_adjustment_that_waits_holds_the_month_open_too(campaign: Campaign) -> None:
+    offline.record_adjustment(
+        campaign=campaign, amount=-2_000_000, day=NOON.date(), reference="R1", reason="returned", user=make_staff()
+    )
+    with pytest.raises(OpenEvents, match=r"adjustment R1 of −20,000 [$]"):
+        close(campaign)
+
+
+def test_more_that_waits_than_can_be_named_is_counted(campaign: Campaign) -> None:
+    for _ in range(7):
+        enter(campaign, 2_000_000)
+    with pytest.raises(OpenEvents, match=r", and 2 more[.]"):
+        close(campaign)
+
+
+def test_what_was_decided_or_is_of_another_month_campaign_or_mode_does_not_hold_it_open(
+    campaign: Campaign, settings: Any
+) -> None:
+    enter(campaign, 2_000_000, date(2024, 12, 1))
+    enter(make_campaign("other"), 2_000_000)
+    enter(campaign, 700)
+    offline.approve(enter(campaign, 2_000_000), user=make_staff())
+    offline.reject(enter(campaign, 2_000_000), user=make_staff(), reason="Entered twice.")
+    settings.LIVEMODE = True
+    enter(campaign, 2_000_000)
+    settings.LIVEMODE = False
+    assert close(campaign).open_events == 0
+
+
+def enter(campaign: Campaign, amount: int, day: date = date(2024, 11, 18)) -> OfflineRequest:
+    """An offline gift; of so many minor units that a second person must approve it, or fewer."""
+    number = OfflineRequest.objects.count()
+    return offline.record_gift(
+        campaign=campaign, amount=amount, day=day, method="cash", reference=f"BANK {number}", reason="a box",
+        user=make_staff(),
+    )  # fmt: skip
 
 
 # ---- afterwards

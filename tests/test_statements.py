@@ -2,6 +2,7 @@
 
 import html
 import re
+from datetime import date
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 
-from donations import closing, inbox
+from donations import closing, inbox, offline
 from donations.models import Campaign, ExportRecord, Gift, MonthStatement, guards
 from donations.periods import Month
 from tests.factories import NOON, checkout_event, confirm, deliver, make_campaign, make_gift, make_staff, refund_event
@@ -167,6 +168,23 @@ def test_the_dashboard_of_a_closed_month_says_by_whom_and_what_is_restated(finan
 
 
 # ---- the command
+
+
+def test_what_waits_for_approval_is_named_by_page_and_command(finance: Client, gift: Gift) -> None:
+    user = make_staff()
+    offline.record_gift(
+        campaign=gift.campaign, amount=2_000_000, day=date(2024, 11, 15), method="cash", reference="BOX 1",
+        reason="a box", user=user,
+    )  # fmt: skip
+    named = "offline gift BOX 1 of 20,000 $ for 2024-11-15"
+    assert named in finance.post(f"{ROOM}/close/", NOVEMBER).context["form"].errors["reason"][0]
+    with pytest.raises(CommandError) as refused:
+        run("--month=2024-11", f"--by={user.username}")
+    assert named in str(refused.value)
+    assert "--in-spite REASON" in str(refused.value)
+    run("--month=2024-11", f"--by={user.username}", "--in-spite=It is not counted yet.")
+    statement = MonthStatement.objects.get()
+    assert "waited for approval 1" in words(finance.get(f"{ROOM}/{statement.pk}/change/")).replace(":", "")
 
 
 def run(*arguments: str) -> None:

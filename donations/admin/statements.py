@@ -27,7 +27,7 @@ CLOSED, RESTATED = "as-closed", "restated"
 
 
 class CloseForm(forms.Form):
-    """Which month to close; `reason` closes it though inbox events are open."""
+    """Which month to close; `reason` closes it though something of it is not settled."""
 
     campaign: "forms.ModelChoiceField[Campaign]" = forms.ModelChoiceField(
         Campaign.objects.order_by("slug"), empty_label=None
@@ -39,11 +39,11 @@ class CloseForm(forms.Form):
         help_text="Like 2024-11: the movements whose day lies in it.",
     )
     reason = forms.CharField(
-        label="In spite of open events, because",
+        label="In spite of what is not settled, because",
         required=False,
         max_length=300,
         widget=forms.TextInput({"class": "vTextField", "autocomplete": "off"}),
-        help_text="Empty, unless this page says that events are open. It stays in the statement.",
+        help_text="Empty, unless this page says that something is not settled. It stays in the statement.",
     )
 
 
@@ -59,7 +59,7 @@ class MonthStatementAdmin(ReadOnlyAdmin):
     change_list_template = "admin/donations/monthstatement/change_list.html"
     fieldsets = (
         ("What was closed", {"fields": ("campaign", "month", "mode", "rows", "newest_entry", "hash_shown")}),
-        ("By whom", {"fields": ("closed_by", "closed_at", "open_events", "reason_shown")}),
+        ("By whom", {"fields": ("closed_by", "closed_at", "open_shown", "reason_shown")}),
     )
 
     @admin.display(description="the bar showed")
@@ -69,6 +69,10 @@ class MonthStatementAdmin(ReadOnlyAdmin):
     @admin.display(description="SHA-256 of its ledger file")
     def hash_shown(self, statement: MonthStatement) -> str:
         return statement.sha256
+
+    @admin.display(description="not settled: inbox events, and what waited for approval")
+    def open_shown(self, statement: MonthStatement) -> str:
+        return f"{statement.open_events:,}"
 
     @admin.display(description="closed in spite of them because")
     def reason_shown(self, statement: MonthStatement) -> str:
