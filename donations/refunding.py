@@ -13,7 +13,7 @@ from django.utils import timezone
 from donations import processors, projections
 from donations.models import Gift, GiftState, RefundRequest
 from donations.models.gifts import new_refund_key
-from donations.processors.base import KEY_LASTS, ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import KEY_LASTS, MORE_THAN_LEFT, ProcessorRefused, ProcessorUnavailable
 from donations.selectors import refunds
 
 log = logging.getLogger(__name__)
@@ -79,10 +79,28 @@ def send_refund(request: RefundRequest) -> None:
         RefundRequest.objects.filter(pk=request.pk).update(error=str(fault)[:300])
         return
     except ProcessorRefused as refusal:
-        projections.release_refund(request=request, status="refused", error=str(refusal))
-        raise RefundRefused(f"The payment service refused it: {refusal.reader_text}") from refusal
+        words = _refusal_words(refusal.code)
+        projections.release_refund(request=request, status="refused", error=f"{refusal.code}: {words}")
+        raise RefundRefused(f"The payment service refused it: {words}") from refusal
     RefundRequest.objects.filter(pk=request.pk, status="sending").update(
         status="accepted", refund_id=refund_id, error=""
+    )
+
+
+REFUSALS = {
+    "charge_disputed": "this payment is disputed. Answer or accept the dispute in its dashboard: "
+    "if it is lost, the donor has the money back.",
+    "charge_already_refunded": "all of this payment was given back already. Look at its refunds in its dashboard: "
+    "one that is not here yet arrives within an hour.",
+    MORE_THAN_LEFT: "less is left of this payment than was asked for. Look at its refunds in its dashboard: "
+    "one that is not here yet arrives within an hour. Then ask for what is left.",
+}
+
+
+def _refusal_words(code: str) -> str:
+    """Why, and what staff can do: the processor's own sentence is for readers, who may choose another amount."""
+    return REFUSALS.get(
+        code, f"its code is “{code}”. Look at the payment in its dashboard, which says what can be done."
     )
 
 

@@ -676,12 +676,13 @@ def test_what_the_payment_service_refuses_is_said_and_nothing_typed_is_lost(
     finance: Client, gift: Gift, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> str:
-        raise ProcessorRefused("The charge is disputed.", "charge_disputed")
+        raise ProcessorRefused("Please try another amount.", "charge_disputed")
 
     monkeypatch.setattr(type(processors.get("stripe")), "refund", refuse)
     answer = ask(finance, gift, "100", reason="my reason")
     assert answer.status_code == 422
-    assert "The payment service refused it: The charge is disputed." in words(answer)
+    assert "The payment service refused it: this payment is disputed. Answer or accept the dispute" in words(answer)
+    assert "try another amount" not in words(answer)
     assert 'value="100"' in answer.content.decode()
     assert 'value="my reason"' in answer.content.decode()
     assert RefundRequest.objects.get().status == "refused"

@@ -179,7 +179,9 @@ def test_what_nobody_can_read_may_belong_to_any_month(campaign: Campaign) -> Non
 @pytest.mark.parametrize("day", [date(2024, 10, 3), date(2024, 11, 1), date(2024, 11, 30)])
 def test_what_waits_for_approval_holds_the_month_open_and_is_named(campaign: Campaign, day: date) -> None:
     entered = enter(campaign, 2_000_000, day)
-    words = f"Not approved or rejected yet: offline gift {entered.reference} of 20,000 [$] for {day}[.] Settle that first"
+    words = (
+        f"Not approved or rejected yet: offline gift {entered.reference} of 20,000 [$] for {day}[.] Settle that first"
+    )
     with pytest.raises(OpenEvents, match=words):
         close(campaign)
     deliver(checkout_event(make_gift(campaign)))

@@ -574,6 +574,30 @@ def test_a_refused_refund_frees_what_it_had_set_aside(campaign: Campaign, proces
     assert RefundRequest.objects.get().status == "refused"
 
 
+MORE = {"param": "amount", "message": "Refund amount ($5.00) is greater than unrefunded amount on charge ($2.00)"}
+REFUSED = {
+    "disputed": ({"code": "charge_disputed"}, "is disputed. Answer or accept the dispute in its dashboard"),
+    "all given back": ({"code": "charge_already_refunded"}, "all of this payment was given back already. Look at"),
+    "more than is left": (MORE, "less is left of this payment than was asked for. Look at its refunds"),
+    "anything else": ({"code": "no_such_code"}, "its code is “no_such_code”. Look at the payment in its dashboard"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_staff_are_told_why_a_refund_is_refused_and_what_to_do(
+    campaign: Campaign, processor: type[Answers], case: str
+) -> None:
+    told, words = REFUSED[case]
+    gift = a_confirmed_gift(campaign)
+    processor.status = 400
+    processor.answer = {"error": {"type": "invalid_request_error", "message": "no", **told}}
+    with pytest.raises(refunding.RefundRefused, match=words) as refused:
+        refunding.request_refund(gift=gift, amount=500, reason="", user=None)
+    kept = RefundRequest.objects.get().error
+    assert words in kept
+    assert "try another amount" not in f"{refused.value} {kept}"
+
+
 def test_a_refund_that_got_no_answer_is_sent_again_with_its_own_key(
     campaign: Campaign, processor: type[Answers]
 ) -> None:

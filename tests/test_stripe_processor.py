@@ -24,6 +24,7 @@ from donations.models import Gift, InboxEvent
 from donations.processors import stripe as module
 from donations.processors.base import (
     FACTS,
+    MORE_THAN_LEFT,
     Asked,
     BadDelivery,
     ChargeSettled,
@@ -1299,6 +1300,13 @@ def test_a_no_for_good_is_refused_with_a_sentence_for_the_reader(
         assert refused.value.code == (code or str(status))
         assert refused.value.reader_text == words
     assert len(served.calls) == 3
+
+
+def test_more_asked_back_than_is_left_is_known_by_its_parameter_as_it_has_no_code(served: Served) -> None:
+    served.answer(400, {"error": {"type": "invalid_request_error", "message": "no", "param": "amount"}})
+    with pytest.raises(ProcessorRefused) as refused:
+        adapter(api_base=served.url).refund("pi_1", 500, REQUEST)
+    assert refused.value.code == MORE_THAN_LEFT
 
 
 FAULTS = [

@@ -38,6 +38,10 @@ class ProcessorBusy(ProcessorUnavailable):
     """The processor is answering the very same call at this moment: whoever made it first will know the answer."""
 
 
+MORE_THAN_LEFT = "more_than_left"
+"""Our own code where more is asked back of a payment than is left of it: a processor may have none for that."""
+
+
 class ProcessorRefused(Exception):
     """The processor said no, for good. `reader_text` is a sentence for the reader, `code` the processor's own."""
 

@@ -30,7 +30,9 @@ class Command(BaseCommand):
         parser.add_argument("--campaign", required=True, help="the campaign's name in addresses")
         parser.add_argument("--month", type=month, required=True, help="such as 2024-11")
         parser.add_argument("--by", default="", help="the user name of who closes it; needed unless --verify")
-        parser.add_argument("--in-spite", default="", help="close it though something of it is not settled, for this reason")
+        parser.add_argument(
+            "--in-spite", default="", help="close it though something of it is not settled, for this reason"
+        )
         parser.add_argument(
             "--verify", action="store_true", help="close nothing: compare the statement; exit 1 if not equal"
         )

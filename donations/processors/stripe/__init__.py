@@ -11,6 +11,7 @@ from typing import Any
 import stripe
 
 from donations.processors.base import (
+    MORE_THAN_LEFT,
     Asked,
     BadDelivery,
     Checkout,
@@ -215,13 +216,18 @@ class _translated:  # noqa: N801 (reads as a statement: with _translated())
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if not isinstance(error, stripe.StripeError):
             return
-        code = str(error.code or error.http_status or type(error).__name__)
+        code = str(error.code or _told_by_parameter(error) or error.http_status or type(error).__name__)
         if isinstance(error, (stripe.InvalidRequestError, stripe.CardError)):
             raise ProcessorRefused(_reader_text(code), code) from error
         if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
             raise KeyRefused(f"the key was refused: {code}") from error
         fault = ProcessorBusy if error.http_status == CONFLICT else ProcessorUnavailable
         raise fault(f"{type(error).__name__}: {code}", wait=_wait_told(error)) from error
+
+
+def _told_by_parameter(error: stripe.StripeError) -> str:
+    """What the parameter says that is wrong, where no code does. Of our calls a refund alone has an `amount`."""
+    return MORE_THAN_LEFT if getattr(error, "param", None) == "amount" else ""
 
 
 def _wait_told(error: stripe.StripeError) -> float | None:
