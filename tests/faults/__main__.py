@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.services import Missing, postgres
 
-NAMES = ("kills", "crashes", "redis", "disk", "fsync")
+NAMES = ("kills", "crashes", "redis", "refunds", "disk", "fsync")
 MODULES = {"redis": "broker"}
 IN_MEMORY = "/dev/shm"  # noqa: S108 (a folder of our own is made in it)
 
