@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from donations import outbox
 from donations.models import Alert, CheckResult
-from donations.selectors.health import Trouble
+from donations.selectors.health import EXPLAINED, Trouble
 
 log = logging.getLogger(__name__)
 WORDS_KEPT = 5
@@ -24,10 +24,12 @@ QUIET_FOR = timedelta(minutes=15)  # a trouble that comes and goes is one troubl
 class Result:
     """What a check found: how many findings, the first of them in words, and how much was looked at.
 
-    `unseen` counts what was not here and was fetched; `longest_gap` is of the check of deliveries alone.
+    `explained` counts what is not equal though its cause is known: it is no finding, and wants nobody. `unseen` counts
+    what was not here and was fetched; `longest_gap` is of the check of deliveries alone.
     """
 
     findings: int
+    explained: int = 0
     words: tuple[str, ...] = ()
     checked: Mapping[str, int] = field(default_factory=dict)
     unseen: int | None = None
@@ -83,13 +85,15 @@ def _hold(kind: str, lease: timedelta, is_done: threading.Event) -> None:
 
 def keep(kind: str, result: Result) -> None:
     """Store a check's result. `since` stays while the answer stays the same."""
-    now, is_equal = timezone.now(), not result.findings
+    now, is_equal = timezone.now(), not (result.findings or result.explained)
     with transaction.atomic():
         row, _ = CheckResult.objects.select_for_update(no_key=True).get_or_create(kind=kind, defaults={"due_at": now})
         if row.is_equal is not is_equal:
             row.is_equal, row.since = is_equal, now
         row.due_at = now + EVERY[CheckResult.Kind(kind)]
         row.finished_at, row.findings, row.checked = now, result.findings, dict(result.checked)
+        if result.explained:
+            row.checked[EXPLAINED] = result.explained
         row.words = "\n".join(result.words[:WORDS_KEPT])
         row.unseen, row.longest_gap = result.unseen, result.longest_gap
         row.save()

@@ -58,11 +58,16 @@ def gauges(health: Health) -> list[Gauge]:
         ),
         Gauge(
             "supportsite_books_equal",
-            "1 while nothing is wrong, by check.",
+            "1 while nothing differs, by check.",
             {name: None if check.is_equal is None else int(check.is_equal) for name, check in checks.items()},
             "check",
         ),
-        Gauge("supportsite_books_findings", "Findings, by check.", {n: c.findings for n, c in checks.items()}, "check"),
+        Gauge(
+            "supportsite_books_findings",
+            "What is wrong, by check.",
+            {n: c.findings for n, c in checks.items()},
+            "check",
+        ),
         Gauge(
             "supportsite_books_since_timestamp_seconds",
             "Since when the answer is this one, by check.",

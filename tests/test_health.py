@@ -106,6 +106,28 @@ def test_the_dashboard_says_whether_the_books_are_equal_and_since_when() -> None
     assert "Books: equal for 3 hours." in words_of(client_of().get("/staff/", follow=True).content)
 
 
+def test_what_differs_for_known_reasons_is_said_to_differ_everywhere_and_alarms_nobody(settings: Any) -> None:
+    make_campaign()
+    health.keep("reconcile", Result(findings=0, explained=1, unseen=0))
+    differ = "differ, all explained (1)"
+    assert f"against the processor’s: {differ} for 0 seconds" in words_of(
+        client_of().get("/staff/", follow=True).content
+    )
+    assert f"The books against the processor’s {differ}, for 0 seconds" in words_of(
+        client_of().get("/staff/health/").content
+    )
+    lines = scrape(settings).content.decode().splitlines()
+    assert 'supportsite_books_equal{check="reconcile"} 0' in lines
+    assert 'supportsite_books_findings{check="reconcile"} 0' in lines
+    assert "supportsite_troubles 0" in lines
+    assert ready() == (200, "ready", [])
+    health.keep("reconcile", Result(findings=2, explained=1, unseen=0))
+    assert "against the processor’s: not equal" in words_of(client_of().get("/staff/", follow=True).content)
+    assert ready()[2] == ["the books are not equal"]
+    health.keep("reconcile", Result(findings=0, unseen=0))
+    assert "against the processor’s: equal" in words_of(client_of().get("/staff/", follow=True).content)
+
+
 # ---- the banner
 
 ROOMS = ["/staff/health/", "/staff/general/2024-11/", "/admin/"]

@@ -37,6 +37,7 @@ from donations.offline import record_adjustment
 from donations.processors.base import KeyRefused, ProcessorUnavailable, TransactionSeen
 from donations.reconcile import comparison, lookups, runs
 from donations.reconcile.comparison import CORRECTED, MISSING_HERE, Verdict, corrected
+from donations.selectors import health
 from tests.factories import NOON, event, make_campaign, make_gift, make_payout, make_recurring_gift, make_staff
 from tests.sandbox import Sandboxed, sandbox, session_form, subscription_form
 
@@ -607,6 +608,8 @@ def test_a_quarantined_payment_is_told_with_its_reason(box: Sandboxed, campaign:
     [found] = row.differences
     assert (found["cause"], row.equal, row.unexplained) == ("quarantined", False, 0)
     assert "2500 minor units were paid, and 100 were asked" in found["detail"]
+    kept = health.health().reconcile
+    assert (kept.is_equal, kept.findings, kept.explained, kept.words) == (False, 0, 1, ())
 
 
 def test_a_payment_whose_gift_is_unknown_waits_and_is_told_so(box: Sandboxed, campaign: Campaign) -> None:

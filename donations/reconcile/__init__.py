@@ -119,9 +119,14 @@ def _conclude(held: Run) -> None:
 
 
 def _tell_health(held: Run, compared: Comparison) -> None:
-    """What staff, metrics and the alarm go by: a difference of a known cause, such as an event that waits, is none."""
+    """What staff, metrics and the alarm go by: a difference of a known cause, such as an event that waits, is told too.
+
+    It alarms nobody: time, or the page where it is settled, sees to it.
+    """
     words = [f"{one['reference']}: {one['words']} {one['remedy']}" for one in compared.shown() if not one["explained"]]
-    health.keep("reconcile", Result(findings=compared.unexplained, words=tuple(words), unseen=held.row.unseen))
+    explained = compared.found - compared.unexplained
+    result = Result(findings=compared.unexplained, explained=explained, words=tuple(words), unseen=held.row.unseen)
+    health.keep("reconcile", result)
 
 
 def check(*, processor: str = "", since: datetime | None = None) -> Comparison:

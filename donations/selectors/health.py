@@ -26,6 +26,7 @@ SILENCE = 4  # times the longest usual one
 SHORTEST_SPAN = timedelta(days=1)  # of less than a day, nobody can say what is usual
 CHECKED_WITHIN = timedelta(hours=1)
 RECONCILED_WITHIN = timedelta(hours=3)
+EXPLAINED = "explained"  # the name of that number among those that a check keeps
 SEEN_LASTS = timedelta(seconds=100)  # somebody looks every minute, at least
 State = InboxEvent.State
 Kind = CheckResult.Kind
@@ -33,12 +34,16 @@ Kind = CheckResult.Kind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """The last result of a check; `is_equal` is None until it has run."""
+    """The last result of a check; `is_equal` is None until it has run.
+
+    What is not equal and `explained` is no finding: it is told, and alarms nobody.
+    """
 
     finished_at: datetime | None = None
     is_equal: bool | None = None
     since: datetime | None = None
     findings: int = 0
+    explained: int = 0
     words: tuple[str, ...] = ()
     unseen: int | None = None
 
@@ -184,6 +189,7 @@ def _check(row: CheckResult | None) -> Check:
         is_equal=row.is_equal,
         since=row.since,
         findings=row.findings,
+        explained=row.checked.get(EXPLAINED, 0),
         words=tuple(row.words.splitlines()),
         unseen=row.unseen,
     )
@@ -232,7 +238,7 @@ def _of_the_books(health: Health) -> Iterator[Trouble]:
             remedy="Run manage.py check_books: it says what stops it. Then look whether the worker, or the site, runs.",
             path=reverse("staff-health"),
         )
-    if health.reconcile.is_equal is False:
+    if health.reconcile.findings:
         yield Trouble(
             kind="processor_unequal",
             words="Our books and the processor’s are not equal: "

@@ -158,7 +158,7 @@ def _page(*, glance: Glance, campaigns: list[Campaign], now: datetime) -> dict[s
         "latest": list(_latest(glance)),
         "followers": [_follower_row(line=line, zone=glance.campaign.time_zone) for line in glance.latest_followers],
         "health": list(_health_words(health=glance.health, now=now)),
-        "books": _books_words(check=glance.health.books, now=now),
+        "books": "; ".join(_books_words(health=glance.health, now=now)),
         "is_late": glance.health.is_late(),
     }
 
@@ -375,11 +375,24 @@ def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
     yield f"{count_text(health.refunds_unanswered, 'refund')} unanswered"
 
 
-def _books_words(*, check: Check, now: datetime) -> str:
-    """Whether the books are equal, and since when."""
+def _books_words(*, health: Health, now: datetime) -> Iterator[str]:
+    """Whether the books are equal in themselves and, once compared, to the processor's; and since when."""
+    yield _check_words(check=health.books, now=now)
+    if health.reconcile.is_equal is not None:
+        yield f"against the processor’s: {_check_words(check=health.reconcile, now=now)}"
+
+
+def _check_words(*, check: Check, now: datetime) -> str:
     if check.is_equal is None or check.since is None:
         return "not checked yet"
-    return f"{'equal' if check.is_equal else 'not equal'} for {ago(now - check.since)}"
+    return f"{answer_words(check)} for {ago(now - check.since)}"
+
+
+def answer_words(check: Check) -> str:
+    """Whether a check found both equal."""
+    if check.is_equal:
+        return "equal"
+    return "not equal" if check.findings else f"differ, all explained ({check.explained:,})"
 
 
 def ago(age: timedelta) -> str:

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 from donations.models import Alert
 from donations.selectors.health import Check, Health, health, troubles, unanswered_refunds
 from donations.views.context import banner
-from donations.views.staff import ago, count_text, may_see_totals
+from donations.views.staff import ago, answer_words, count_text, may_see_totals
 
 ALERTS_SHOWN = 20
 
@@ -82,9 +82,9 @@ def _reconcile(found: Health) -> Line:
 def _check(name: str, check: Check, now: datetime) -> Line:
     if check.is_equal is None or check.finished_at is None or check.since is None:
         return Line(name, "not checked yet")
-    answer = "equal" if check.is_equal else f"not equal: {count_text(check.findings, 'finding')}"
+    answer = f"not equal: {count_text(check.findings, 'finding')}" if check.findings else answer_words(check)
     since, checked = ago(now - check.since), ago(now - check.finished_at)
-    return Line(name, f"{answer}, for {since}; checked {checked} ago", check.is_equal)
+    return Line(name, f"{answer}, for {since}; checked {checked} ago", not check.findings)
 
 
 def _books(found: Health) -> Line:
