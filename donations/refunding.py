@@ -79,7 +79,7 @@ def send_refund(request: RefundRequest) -> None:
         RefundRequest.objects.filter(pk=request.pk).update(error=str(fault)[:300])
         return
     except ProcessorRefused as refusal:
-        words = _refusal_words(refusal.code)
+        words = _refusal_words(request.gift.processor, refusal)
         projections.release_refund(request=request, status="refused", error=f"{refusal.code}: {words}")
         raise RefundRefused(f"The payment service refused it: {words}") from refusal
     RefundRequest.objects.filter(pk=request.pk, status="sending").update(
@@ -97,11 +97,12 @@ REFUSALS = {
 }
 
 
-def _refusal_words(code: str) -> str:
+def _refusal_words(processor: str, refusal: ProcessorRefused) -> str:
     """Why, and what staff can do: the processor's own sentence is for readers, who may choose another amount."""
-    return REFUSALS.get(
-        code, f"its code is “{code}”. Look at the payment in its dashboard, which says what can be done."
-    )
+    if processor == processors.OFFLINE:
+        return refusal.reader_text  # staff alone have to do with that one
+    general = f"its code is “{refusal.code}”. Look at the payment in its dashboard, which says what can be done."
+    return REFUSALS.get(refusal.code, general)
 
 
 def send_refunds_again(limit: int = 20) -> int:

@@ -233,8 +233,9 @@ def _decide(rng: random.Random) -> None:
 
 
 def _ask_for_refunds(rng: random.Random) -> None:
-    for state in GiftState.objects.filter(charged__gt=1000, refunded=0).order_by("pk")[:4]:
-        projections.reserve_refund(gift=state.pk, amount=500)
+    whole = GiftState.objects.filter(charged__gt=1000, refunded=0, disputed=0, adjusted=0).order_by("pk")
+    for state in whole[:4]:
+        assert projections.reserve_refund(gift=state.pk, amount=500)
         status = rng.choice(["sending", "accepted"])
         RefundRequest.objects.create(
             key=f"refund_{rng.getrandbits(128):032x}", gift_id=state.pk, amount=500, status=status
