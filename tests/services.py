@@ -264,20 +264,25 @@ def redis() -> Iterator[Redis]:
         server.close()
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now.
+def free_port(*, with_next: bool = False) -> int:
+    """A loopback port that nobody listens on now, and nobody on the next one if that is wanted too.
 
     Below the range that the kernel gives to outgoing connections: while a server is down, a client that tries again
     and again would otherwise, once in a while, be given the server's own port and talk to itself.
     """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if all(_is_free(one) for one in ((port, port + 1) if with_next else (port,))):
             return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def postgres_programs() -> Path:

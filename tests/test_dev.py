@@ -72,7 +72,7 @@ def dev(checkout: Path, *arguments: str, **environment: str) -> tuple[int, list[
 
 @pytest.mark.parametrize("offset", [0, 1])
 def test_a_busy_port_is_named_with_a_way_out(bare: Path, offset: int) -> None:
-    port = free_port()
+    port = free_port(with_next=True)
     with socket.create_server(("127.0.0.1", port + offset)):
         code, lines = dev(bare, "run", "--port", str(port), PYTHON=sys.executable)
     assert code == 1
@@ -154,7 +154,7 @@ class LocalSite:
 
     def __init__(self, checkout: Path) -> None:
         self.checkout = checkout
-        self.port = free_port()
+        self.port = free_port(with_next=True)
         self.process = subprocess.Popen(
             [checkout / "dev", "run", "--port", str(self.port)],
             cwd="/",
