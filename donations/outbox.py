@@ -189,10 +189,13 @@ def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
     recurring = RecurringGift.objects.select_related("donor", "campaign").get(pk=trouble.gift_reference)
     if recurring.status in {RecurringGift.Status.PENDING, RecurringGift.Status.INCOMPLETE}:
         raise NothingToSend("its first payment is still open: the payment page tells the donor itself")
+    facts = trouble.facts or {}
+    # Who changed the amount at the processor is asked for another one than the gift began with.
+    due = facts.get("amount_due", recurring.total), facts.get("currency", recurring.currency)
     context = {
         "campaign": recurring.campaign,
-        "asked": money.format_minor(recurring.total, recurring.currency),
-        "page": (trouble.facts or {}).get("page", ""),
+        "asked": money.format_minor(*due),
+        "page": facts.get("page", ""),
         "manage": manage_url(recurring),
     }
     return _mail(message.kind, [_address(recurring.donor)], context)

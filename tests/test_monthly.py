@@ -3,6 +3,7 @@
 import itertools
 import random
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from donations import inbox, outbox, projections, recurring
+from donations.invariants.events import check_events
 from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, MonthTotal, OutboxMessage, RecurringGift
 from tests.factories import (
     NOON,
@@ -307,6 +309,48 @@ def test_trouble_reaches_the_donor_once_an_invoice(monthly: RecurringGift, kind:
     assert "https://pay.example.org/in_2" in letter.body
     assert f"/manage/{monthly.pk}:" in letter.body
     assert "10 $" in letter.body
+
+
+DUE = {"amount_due": 2000, "currency": "usd"}
+
+
+@pytest.mark.parametrize("kind", ["failed", "action_required"])
+def test_a_letter_of_trouble_says_what_the_invoice_asks_for(campaign: Campaign, kind: str) -> None:
+    monthly = make_recurring_gift(campaign, fee_cover=61)
+    told(*first_month(monthly), subscription_event(monthly, "past_due", at=DECEMBER))
+    told(invoice_event(monthly, f"invoice.payment_{kind}", invoice="in_2", at=DECEMBER, **DUE))
+    letters()
+    assert "gift of 20 $ to" in mail.outbox[1].body
+    assert "10.61" not in mail.outbox[1].body
+
+
+@pytest.mark.parametrize("told_of_it", [{}, DUE | {"amount_due": 0}, DUE | {"amount_due": "x"}, DUE | {"currency": 1}])
+def test_where_an_invoice_does_not_tell_what_is_due_the_letter_says_the_arrangements_amount(
+    monthly: RecurringGift, told_of_it: dict[str, Any]
+) -> None:
+    told(*first_month(monthly), subscription_event(monthly, "past_due", at=DECEMBER))
+    told(invoice_event(monthly, "invoice.payment_failed", invoice="in_2", at=DECEMBER, **told_of_it))
+    letters()
+    assert "gift of 10 $ to" in mail.outbox[1].body
+
+
+def test_an_invoice_that_an_earlier_version_stored_is_read_still_and_none_of_its_words_can_be_taken_away(
+    monthly: RecurringGift,
+) -> None:
+    told(*first_month(monthly), subscription_event(monthly, "past_due", at=DECEMBER))
+    told(invoice_event(monthly, "invoice.payment_failed", invoice="in_2", at=DECEMBER, **DUE))
+    row = InboxEvent.objects.get(subject="in_2")
+    assert row.facts is not None
+    assert list(check_events(Counter())) == []
+    InboxEvent.objects.filter(pk=row.pk).update(facts=row.facts | {"amount_due": 1})
+    assert len(list(check_events(Counter()))) == 1
+    for gone in ("amount_due", "currency"):
+        row.facts = {name: value for name, value in row.facts.items() if name != gone}
+        row.save()
+        found = [each.words for each in check_events(Counter())]
+        assert found == ([] if gone == "currency" else ["its stored facts are not what its body says"])
+    letters()
+    assert "gift of 10 $ to" in mail.outbox[1].body
 
 
 def test_of_an_invoice_that_was_paid_meanwhile_no_trouble_is_told(monthly: RecurringGift) -> None:

@@ -3,7 +3,7 @@
 Amounts are integers in the currency's minor unit; times are aware, in UTC; currencies are upper case.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -136,7 +136,8 @@ class RecurringChanged:
 class InvoiceSeen:
     """What ties an invoice to a monthly gift.
 
-    `trouble` is "failed" or "action_required", with the `page` to pay it on; else empty.
+    `trouble` is "failed" or "action_required", with the `page` to pay it on and, where it is told, what is due, minor
+    units of `currency`; else empty.
     """
 
     invoice: str
@@ -145,6 +146,8 @@ class InvoiceSeen:
     trouble: str
     page: str
     occurred_at: datetime
+    amount_due: int = 0
+    currency: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +287,8 @@ FACTS: dict[str, type[Fact]] = {
     "adjustment": Adjusted,
 }
 KINDS = {shape: kind for kind, shape in FACTS.items()}
+LATER: dict[type[Fact], dict[str, Any]] = {InvoiceSeen: {"amount_due": 0, "currency": ""}}
+"""What facts that an earlier version stored lack. It is empty or told as a whole, and stored where it is told."""
 OPTIONAL_TIMES = ("cancel_at", "ended_at")
 TIMES = ("created", "occurred_at", "cancel_at", "ended_at", "available_on", "arrival")
 
@@ -424,7 +429,18 @@ class Processor(Protocol):
 
 def fact_to_json(fact: Fact) -> dict[str, Any]:
     """A fact as JSON, with its kind and ISO times."""
-    return {"kind": KINDS[type(fact)]} | _fields_of(fact)
+    stored = {"kind": KINDS[type(fact)]} | _fields_of(fact)
+    for name, empty in LATER.get(type(fact), {}).items():
+        # Left out, so that what was told of an object before and after an upgrade is the same.
+        if stored[name] == empty:
+            del stored[name]
+    return stored
+
+
+def as_far_as_stored(fact: Fact, stored: dict[str, Any]) -> Fact:
+    """A fact without what only a later version reads, where none of it was stored: an earlier one wrote it then."""
+    later = LATER.get(type(fact), {})
+    return fact if later.keys() & stored.keys() else replace(fact, **later)
 
 
 def _fields_of(fact: Fact | Movement) -> dict[str, Any]:

@@ -363,7 +363,10 @@ def _reads_the_same(one: Any, other: Any) -> bool:
 
 
 _UNREPEATED: defaultdict[str, tuple[str, ...]] = defaultdict(
-    tuple, refund=("request_key", "transaction", "failure_transaction"), invoice=("page",), dispute=("status", "reason")
+    tuple,
+    refund=("request_key", "transaction", "failure_transaction"),
+    invoice=("page", "amount_due", "currency"),
+    dispute=("status", "reason"),
 )
 
 

@@ -204,6 +204,7 @@ def _invoice(told: Told) -> Interpretation:
     if not recurring_gift:
         return told.foreign(invoice)
     trouble, page = INVOICE_TROUBLE.get(told.type, ""), told.subject.get("hosted_invoice_url")
+    due = _due(told.subject) if trouble else (0, "")
     fact = InvoiceSeen(
         invoice=invoice,
         recurring_gift=recurring_gift,
@@ -211,8 +212,17 @@ def _invoice(told: Told) -> Interpretation:
         trouble=trouble,
         page=page if trouble and isinstance(page, str) and PAGE.fullmatch(page) else "",
         occurred_at=told.created,
+        amount_due=due[0],
+        currency=due[1],
     )
     return told.means(invoice, "", fact)
+
+
+def _due(invoice: Json) -> tuple[int, str]:
+    """What an invoice asks for, and the currency; both or neither. It stands in a mail alone, so it may be missing."""
+    amount = reading.if_told(reading.amount, invoice, "amount_due")
+    currency = reading.if_told(reading.currency, invoice)
+    return (amount, currency) if amount and currency else (0, "")
 
 
 def _invoice_payment(told: Told) -> Interpretation:
