@@ -216,7 +216,14 @@ def test_the_latest_of_each_kind(campaign: Campaign, manager: Client) -> None:
     assert "Bea" not in page
     assert "Latest awaiting Dora Other amount · awaiting 700 $" in page
     assert "Latest refunds Cleo Other amount · partly refunded 40 $ of 100 $ 18 Nov, 07:00" in page
-    assert "Latest followers Eve" in page
+    assert "Latest followers A follower" in page
+
+
+@pytest.mark.usefixtures("at_the_middle")
+def test_who_followed_is_told_to_those_who_may_see_donors(campaign: Campaign, manager: Client) -> None:
+    follow(campaign, "Zoe")
+    assert "Zoe" not in read(manager)
+    assert "Latest followers Zoe" in read(client_of("view_monthtotal", "view_donor"))
 
 
 def refund(gift: Gift, amount: int, reference: str, *, at: datetime, kind: str = "refund") -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.test import Client
 
 from donations import exports, ledger, projections
@@ -293,6 +293,31 @@ def signed_in(*permissions: str) -> Client:
     client = Client()
     client.force_login(make_staff(*permissions))
     return client
+
+
+@pytest.mark.parametrize("period", [{"end": "9999-12-31"}, {"start": "0001-01-01", "end": "2024-12-01"}])
+def test_a_period_may_reach_to_the_ends_of_the_calendar(campaign: Campaign, period: dict[str, str]) -> None:
+    book(make_gift(campaign), ("gift", "pi_1", 50000, at("2024-11-18 12:00:00")))
+    answer = signed_in("add_exportrecord").post("/staff/exports/ledger.csv", {"start": "2024-11-01"} | period)
+    assert b"".join(answer.streaming_content).count(b"\r\n") == 2  # type: ignore[attr-defined]
+
+
+def test_a_download_that_breaks_off_says_so_in_its_last_line(campaign: Campaign, monkeypatch: Any) -> None:
+    monkeypatch.setattr(exports, "SIZES", (1,))
+    for number in range(3):
+        book(make_gift(campaign), ("gift", f"pi_{number}", 50000, at("2024-11-18 12:00:00")))
+    choice = {"campaign": "general", "start": "2024-11-01", "end": "2024-12-01"}
+    answer = signed_in("add_exportrecord").post("/staff/exports/ledger.csv", choice)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE donations_ledgerentry RENAME TO gone")
+    taken: list[bytes] = []
+    with pytest.raises(DatabaseError), transaction.atomic():
+        taken.extend(answer.streaming_content)  # type: ignore[attr-defined]
+    lines = b"".join(taken).decode().splitlines()
+    assert len(lines) == 3
+    assert lines[-1].startswith("THIS FILE IS NOT COMPLETE.")
+    with pytest.raises(DatabaseError), transaction.atomic():
+        signed_in("add_exportrecord").post("/staff/exports/gifts.csv", choice)
 
 
 def test_a_download_is_the_file_and_is_recorded(campaign: Campaign) -> None:

@@ -168,12 +168,17 @@ def conditions(selection: Selection) -> tuple[list[str], list[Any]]:
     # The day decides; the time beside it lets the index leave out the rest of history.
     if selection.start:
         where.append("e.local_date >= %s AND e.effective_at >= %s")
-        parameters += [adapt_date(selection.start), adapt(_midnight(selection.start) - OFFSETS)]
+        parameters += [adapt_date(selection.start), adapt(_shifted(selection.start, -OFFSETS))]
     if selection.end:
         where.append("e.local_date < %s AND e.effective_at < %s")
-        parameters += [adapt_date(selection.end), adapt(_midnight(selection.end) + OFFSETS)]
+        parameters += [adapt_date(selection.end), adapt(_shifted(selection.end, OFFSETS))]
     return where, parameters
 
 
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time.min, UTC)
+def _shifted(day: date, by: timedelta) -> datetime:
+    """A day's midnight, UTC, and some time before or after it; at the ends of the calendar the midnight itself."""
+    midnight = datetime.combine(day, time.min, UTC)
+    try:
+        return midnight + by
+    except OverflowError:
+        return midnight

@@ -1,8 +1,10 @@
 """Finance's files for staff: `/staff/exports/`, and a file each below it. Every download is recorded."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain, islice
 from typing import cast
 
 from django.conf import settings
@@ -21,7 +23,10 @@ from donations.models import ExportRecord
 from donations.periods import Month
 from donations.selectors.finance import FILES, Selection
 
+log = logging.getLogger(__name__)
 LATEST = 10
+FIRST_CHUNKS = 2  # the header, and the first page
+BROKEN_OFF = b"THIS FILE IS NOT COMPLETE. It broke off here: take nothing from it, and download it again.\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,13 @@ def download(request: HttpRequest, file: str) -> HttpResponseBase:
 def send(
     chunks: Iterable[bytes], *, request: HttpRequest, file: str, selection: Selection, name: str
 ) -> HttpResponseBase:
-    """A file as a download of this name, `.csv` aside; who took it is recorded first."""
+    """A file as a download of this name, `.csv` aside; who took it is recorded first.
+
+    What fails at once is an error of the site, and no file. What fails later is said in the file's last line: the
+    server ends the answer as if it were whole.
+    """
+    rest = iter(chunks)
+    begun = list(islice(rest, FIRST_CHUNKS))
     ExportRecord.objects.create(
         file=file,
         campaign=selection.campaign,
@@ -82,9 +93,18 @@ def send(
         period_end=selection.end,
         requested_by=cast(User, request.user),
     )
-    response = StreamingHttpResponse(chunks, content_type="text/csv; charset=utf-8")
+    response = StreamingHttpResponse(chain(begun, _to_its_end(rest, file)), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{name}{"" if settings.LIVEMODE else "-test"}.csv"'
     return response
+
+
+def _to_its_end(chunks: Iterator[bytes], file: str) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except Exception:
+        log.exception("a download of %s broke off", file)
+        yield BROKEN_OFF
+        raise
 
 
 def _name(file: str, selection: Selection) -> str:

@@ -110,7 +110,9 @@ def month(request: HttpRequest, campaign: str, month: str) -> HttpResponse:
     now = timezone.now()
     glance = dashboard.glance(campaign=chosen, month=shown, livemode=settings.LIVEMODE, now=now)
     statement = statements.of_month(campaign=campaign, month=shown, livemode=settings.LIVEMODE)
-    page = _page(glance=glance, campaigns=campaigns, now=now)
+    # A name may be that of a donor who wants to stay unnamed.
+    named = request.user.has_perm("donations.view_donor")
+    page = _page(glance=glance, campaigns=campaigns, now=now, named=named)
     page |= {
         "banner": banner(request.user, troubles(glance.health)),
         "statement": statement,
@@ -132,8 +134,8 @@ def _month(text: str) -> Month:
         raise Http404("A month is written like 2024-11.") from error
 
 
-def _page(*, glance: Glance, campaigns: list[Campaign], now: datetime) -> dict[str, object]:
-    """Everything that the template writes, in words and places."""
+def _page(*, glance: Glance, campaigns: list[Campaign], now: datetime, named: bool) -> dict[str, object]:
+    """Everything that the template writes, in words and places. `named`: also who followed."""
     figures = charts.Figures(
         currency=glance.currency,
         days=glance.month.days,
@@ -156,7 +158,9 @@ def _page(*, glance: Glance, campaigns: list[Campaign], now: datetime) -> dict[s
         "tiers": [_tier_row(tier=tier, glance=glance) for tier in glance.tiers],
         "columns": charts.columns(standings=glance.standings),
         "latest": list(_latest(glance)),
-        "followers": [_follower_row(line=line, zone=glance.campaign.time_zone) for line in glance.latest_followers],
+        "followers": [
+            _follower_row(line=line, zone=glance.campaign.time_zone, named=named) for line in glance.latest_followers
+        ],
         "health": list(_health_words(health=glance.health, now=now)),
         "books": "; ".join(_books_words(health=glance.health, now=now)),
         "is_late": glance.health.is_late(),
@@ -346,8 +350,8 @@ def _latest_row(*, line: GiftLine, zone: str, refund: bool) -> LatestRow:
     )
 
 
-def _follower_row(*, line: FollowerLine, zone: str) -> dict[str, object]:
-    return {"name": line.name, "at": line.at, "when": _when(line.at, zone)}
+def _follower_row(*, line: FollowerLine, zone: str, named: bool) -> dict[str, object]:
+    return {"name": line.name if named else "A follower", "at": line.at, "when": _when(line.at, zone)}
 
 
 def _when(instant: datetime, zone: str) -> str:
