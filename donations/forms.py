@@ -136,9 +136,9 @@ class GiveForm(forms.Form):
             self.add_error(None, "We no longer ask you to add the fee. If that is right, press the button once more.")
             return
         self.fee_cover = fees.cover(self.amount_minor, currency, self.formula)
-        if self.amount_minor + self.fee_cover > money.MAXIMUM_MINOR:
+        if self.amount_minor + self.fee_cover > money.maximum(currency):
             total = money.format_minor(self.amount_minor + self.fee_cover, currency)
-            most = money.format_minor(money.MAXIMUM_MINOR, currency)
+            most = money.format_minor(money.maximum(currency), currency)
             self.add_error(
                 "cover",
                 f"With the fee you would pay {total}, and {most} is the most that can be paid at once. "

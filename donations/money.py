@@ -77,6 +77,11 @@ def minimum(currency: str) -> int:
     return max(MINIMUM_MINOR.get(currency, 1), STEPS.get(currency, 1))
 
 
+def maximum(currency: str) -> int:
+    """The most that can be given at once, minor units, in a sum that the currency can have."""
+    return floored(MAXIMUM_MINOR, currency)
+
+
 def floored(minor: int, currency: str) -> int:
     """A reckoned sum, minor units, cut to one that the currency can have: of ISK to a whole one."""
     return minor - minor % STEPS.get(currency, 1)
@@ -135,8 +140,10 @@ def _too_precise(currency: str) -> str:
 def _within_limits(minor: int, currency: str) -> int:
     if minor < minimum(currency):
         raise AmountError(f"The smallest amount that can be paid is {format_minor(minimum(currency), currency)}.")
-    if minor > MAXIMUM_MINOR:
-        raise AmountError(f"The largest amount that can be paid at once is {format_minor(MAXIMUM_MINOR, currency)}.")
+    if minor > maximum(currency):
+        raise AmountError(
+            f"The largest amount that can be paid at once is {format_minor(maximum(currency), currency)}."
+        )
     if minor % STEPS.get(currency, 1):
         step = format_minor(STEPS[currency], currency)
         raise AmountError(f"In {currency} an amount must be a multiple of {step}.")

@@ -115,7 +115,7 @@ def test_more_digits_than_the_currency_has_are_refused(typed: str, currency: str
         ("1000000", "USD", "The largest amount that can be paid at once is 999,999.99 $."),
         ("999999999999.99", "USD", "The largest amount that can be paid at once is 999,999.99 $."),
         ("100,000,000", "JPY", "The largest amount that can be paid at once is 99,999,999 ¥."),
-        ("100000", "KWD", "The largest amount that can be paid at once is 99,999.999 KWD."),
+        ("100000", "KWD", "The largest amount that can be paid at once is 99,999.990 KWD."),
         ("25.50", "ISK", "In ISK an amount must be a multiple of 1 ISK."),
         ("1.005", "KWD", "In KWD an amount must be a multiple of 0.010 KWD."),
     ],
@@ -166,7 +166,7 @@ def test_any_text_is_one_payable_amount_or_refused_in_a_sentence(typed: str, cur
     if sentence:
         assert re.fullmatch(r"[A-Z“].+\.", sentence)
         return
-    assert money.minimum(currency) <= minor <= money.MAXIMUM_MINOR
+    assert money.minimum(currency) <= minor <= money.maximum(currency)
     assert minor % money.STEPS.get(currency, 1) == 0
     digits = "".join(mark for mark in typed if mark in "0123456789.")
     assert Decimal(minor) == Decimal(digits) * 10 ** money.exponent(currency)
@@ -274,3 +274,11 @@ def test_the_least_amount_can_be_paid(currency: str) -> None:
     least = money.minimum(currency)
     assert least > 0
     assert money.parse_amount(money.decimal_text(least, currency), currency) == least
+
+
+@pytest.mark.parametrize("currency, most", [("USD", "999,999.99"), ("ISK", "999,999"), ("KWD", "99,999.990")])
+def test_the_largest_amount_that_is_named_can_be_given(currency: str, most: str) -> None:
+    with pytest.raises(money.AmountError, match=f"The largest amount that can be paid at once is {most}") as refusal:
+        money.parse_amount("10000000", currency)
+    named = str(refusal.value).removeprefix("The largest amount that can be paid at once is ")
+    assert money.parse_amount(named.split()[0].rstrip("."), currency) == money.maximum(currency)

@@ -146,7 +146,7 @@ def _page(request: HttpRequest, campaign: Campaign, form: GiveForm, status: int 
         "currency": campaign.currency,
         "symbol": money.SYMBOLS.get(campaign.currency, campaign.currency),
         "minimum_label": money.format_minor(money.minimum(campaign.currency), campaign.currency),
-        "maximum_label": money.format_minor(money.MAXIMUM_MINOR, campaign.currency),
+        "maximum_label": money.format_minor(money.maximum(campaign.currency), campaign.currency),
         "notice": "" if campaign.is_open else "This campaign takes no gifts at the moment.",
     }
     return render(request, "donations/give.html", context, status=status)
@@ -163,7 +163,7 @@ def _cover(form: GiveForm) -> dict[str, Any]:
         "fixed": str(form.formula.fixed),
         "step": str(money.STEPS.get(currency, 1)),
         "digits": str(money.exponent(currency)),
-        "most": str(money.MAXIMUM_MINOR),
+        "most": str(money.maximum(currency)),
         "written": settings.AMOUNT_STYLE,
     }
 
