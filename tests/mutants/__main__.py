@@ -60,8 +60,11 @@ def main() -> int:
         with database(on_postgres=given.postgres) as address:
             environment = os.environ | {"DATABASE_URL": address} | ENVIRONMENT
             migrate(tree, environment)
-            forget_unnoticed(tree, module)
-            run(tree, environment, children=given.children, part=given.part)
+            noticed = forget_unnoticed(tree, module)
+            left = unnoticed(tree, module) if given.postgres and noticed else []
+            run(tree, environment, children=given.children, names=left or names_of_part(given.part))
+            if given.postgres:
+                remember(tree, module, noticed)
         report(tree, module, time.perf_counter() - began)
     return 0
 
@@ -147,20 +150,40 @@ def results_of(tree: Path, module: str) -> Path:
     return tree / f"mutants/donations/{module}.py.meta"
 
 
-def forget_unnoticed(tree: Path, module: str) -> None:
-    """There may be tests for them now."""
+def forget_unnoticed(tree: Path, module: str) -> dict[str, int]:
+    """There may be tests for them now. What is left, by name: how the tests of each ended."""
     from mutmut.stats import status_by_exit_code
 
     path = results_of(tree, module)
-    if path.exists():
-        kept = json.loads(path.read_text())
-        codes = kept["exit_code_by_key"]
-        kept["exit_code_by_key"] = {m: c if status_by_exit_code[c] in NOTICED else None for m, c in codes.items()}
-        path.write_text(json.dumps(kept))
+    if not path.exists():
+        return {}
+    kept = json.loads(path.read_text())
+    codes = kept["exit_code_by_key"]
+    noticed = {mutant: code for mutant, code in codes.items() if status_by_exit_code[code] in NOTICED}
+    path.write_text(json.dumps(kept | {"exit_code_by_key": {mutant: noticed.get(mutant) for mutant in codes}}))
+    return noticed
 
 
-def run(tree: Path, environment: dict[str, str], *, children: int, part: int) -> None:
-    names = [f"*__mutmut_*{digit}" for digit in range(part)] if part < 10 else []
+def unnoticed(tree: Path, module: str) -> list[str]:
+    codes = json.loads(results_of(tree, module).read_text())["exit_code_by_key"]
+    return [mutant for mutant, code in codes.items() if code is None]
+
+
+def remember(tree: Path, module: str, noticed: dict[str, int]) -> None:
+    """On another database mutmut begins anew, and knows of no run on the first one."""
+    path = results_of(tree, module)
+    kept = json.loads(path.read_text())
+    codes = kept["exit_code_by_key"]
+    kept["exit_code_by_key"] = {m: noticed.get(m) if code is None else code for m, code in codes.items()}
+    path.write_text(json.dumps(kept))
+
+
+def names_of_part(part: int) -> list[str]:
+    """As mutmut takes them; none is all."""
+    return [f"*__mutmut_*{digit}" for digit in range(part)] if part < 10 else []
+
+
+def run(tree: Path, environment: dict[str, str], *, children: int, names: list[str]) -> None:
     command = [MUTMUT, "run", "--max-children", str(children), *names]
     with (tree / "run.log").open("w") as log:
         # Its progress is for a terminal's eyes alone.
