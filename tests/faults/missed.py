@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from tests.services import free_port, postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS_A_PAYMENT = 5.1
+STATE = "state.sqlite3"
 LIST_REACHES = timedelta(days=30)
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -38,14 +41,20 @@ def main() -> int:
     options.add_argument("--no-kill", action="store_true", help="leave the run alone")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder, postgres() as database:
-        made, events = seeded(Path(folder) / "state.sqlite3", round(given.events / EVENTS_A_PAYMENT))
+        plan = seeding.Plan(
+            round(given.events / EVENTS_A_PAYMENT),
+            gift="gift_seeded",
+            first_days_ago=31.5,
+            last_days_ago=28.5,
+            refund_every=20,
+        )
+        made, events = seeded(Path(folder) / STATE, plan)
         return recovered(Path(folder), database.url, made, events, given)
 
 
-def seeded(state: Path, payments: int) -> tuple[list[Any], list[int]]:
-    """What was paid in those 72 hours, and when each of its events was."""
+def seeded(state: Path, plan: seeding.Plan) -> tuple[list[Any], list[int]]:
+    """What was paid, and when each of its events was."""
     store = Store(state, Clock())
-    plan = seeding.Plan(payments, gift="gift_seeded", first_days_ago=31.5, last_days_ago=28.5, refund_every=20)
     made = seeding.seed(store, plan)
     with store.transaction() as tx:
         events = [row[0] for row in tx.db.execute("SELECT created FROM objects WHERE kind = 'event'")]
@@ -54,13 +63,7 @@ def seeded(state: Path, payments: int) -> tuple[list[Any], list[int]]:
 
 
 def recovered(folder: Path, database: str, made: list[Any], events: list[int], given: argparse.Namespace) -> int:
-    port = free_port()
-    os.environ["DATABASE_URL"] = database
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    os.environ["STRIPE_API_BASE"] = url = f"http://127.0.0.1:{port}"
-    sandbox = start("sandbox", "--port", str(port), "--state", str(folder / "state.sqlite3"))
-    try:
-        await_answer(url)
+    with served(folder, database) as url:
         prepare(made)
         tell(url, "trouble", mode="429", per_second=given.per_second)
         began = time.monotonic()
@@ -68,6 +71,18 @@ def recovered(folder: Path, database: str, made: list[Any], events: list[int], g
         seconds = time.monotonic() - began
         print(output)
         return report(made, events, seconds, given)
+
+
+@contextmanager
+def served(folder: Path, database: str) -> Iterator[str]:
+    """The address of a sandbox that has the folder's state; our own processes go to it and to this database."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    os.environ |= {"DATABASE_URL": database, "DJANGO_SETTINGS_MODULE": "tests.settings", "STRIPE_API_BASE": url}
+    sandbox = start("sandbox", "--port", str(port), "--state", str(folder / STATE))
+    try:
+        await_answer(url)
+        yield url
     finally:
         sandbox.kill()
         sandbox.wait()

@@ -8,7 +8,6 @@ processor's own refunds are compared with its charge; exits 1 where one is above
 """
 
 import multiprocessing
-import os
 import random
 import sys
 import tempfile
@@ -18,10 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from donations.sandbox import seeding
-from donations.sandbox.clock import Clock
-from donations.sandbox.store import Store
-from tests.faults.missed import await_answer, prepare, start
-from tests.services import free_port, postgres
+from tests.faults.missed import STATE, prepare, seeded, served, start
+from tests.services import postgres
 
 GIFTS, SHORT_GIFTS = 10_000, 200
 WORKERS = 4
@@ -30,15 +27,11 @@ WORKERS = 4
 def main(words: list[str]) -> int:
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}", flush=True)
+    payments = SHORT_GIFTS if "--short" in words else GIFTS
+    plan = seeding.Plan(payments, gift="gift_seeded", first_days_ago=3, last_days_ago=1)
     with tempfile.TemporaryDirectory() as folder, postgres(fsync="off") as database:
-        made = seeded(Path(folder) / "state.sqlite3", SHORT_GIFTS if "--short" in words else GIFTS)
-        port = free_port()
-        os.environ["DATABASE_URL"] = database.url
-        os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-        os.environ["STRIPE_API_BASE"] = url = f"http://127.0.0.1:{port}"
-        sandbox = start("sandbox", "--port", str(port), "--state", str(Path(folder) / "state.sqlite3"))
-        try:
-            await_answer(url)
+        made, _ = seeded(Path(folder) / STATE, plan)
+        with served(Path(folder), database.url):
             prepare(made)
             start("reconcile", "--since", "5d").wait()
             began = time.monotonic()
@@ -46,17 +39,6 @@ def main(words: list[str]) -> int:
             seconds = time.monotonic() - began
             start("reconcile", "--since", "5d").wait()
             return report(made, answers, seconds)
-        finally:
-            sandbox.kill()
-            sandbox.wait()
-
-
-def seeded(state: Path, payments: int) -> list[Any]:
-    store = Store(state, Clock())
-    plan = seeding.Plan(payments, gift="gift_seeded", first_days_ago=3, last_days_ago=1, refund_every=0)
-    made = seeding.seed(store, plan)
-    store.close()
-    return made
 
 
 def race(gifts: list[str], seed: int) -> Counter[str]:
