@@ -106,6 +106,10 @@ class Verdict:
     def is_open(self) -> bool:
         return self.cause is not None and not self.cause.agreed
 
+    @property
+    def is_unexplained(self) -> bool:
+        return self.cause is not None and not (self.cause.agreed or self.cause.explained)
+
 
 @dataclass(slots=True)
 class Shelf:
@@ -147,14 +151,12 @@ def unequal(processor: str, facts: list[TransactionSeen]) -> list[Verdict]:
 
 def corrected(verdicts: list[Verdict]) -> list[Verdict]:
     """The same; those whose difference adjustments with the movement's number as their reference come to say so."""
-    unexplained = {
-        each.reference for each in verdicts if each.cause and not (each.cause.agreed or each.cause.explained)
-    }
+    unexplained = {each.reference for each in verdicts if each.is_unexplained}
     if not unexplained:
         return verdicts
     adjusted = _adjustments(unexplained)
     return [
-        _corrected(each, adjusted[each.reference]) if each.reference in unexplained & adjusted.keys() else each
+        _corrected(each, adjusted[each.reference]) if each.is_unexplained and each.reference in adjusted else each
         for each in verdicts
     ]
 
