@@ -147,7 +147,7 @@ class Tier(models.Model):
         if self.amount.currency.code != self.campaign.currency:
             raise ValidationError({"amount": f"This campaign raises {self.campaign.currency}."})
         lowest = money.minimum(self.campaign.currency)
-        if 0 < self.amount_minor < lowest or self.amount_minor > money.MAXIMUM_MINOR:
+        if 0 < self.amount_minor < lowest or self.amount_minor > money.maximum(self.campaign.currency):
             raise ValidationError({"amount": "The processor takes no payment of this size."})
         if not self.amount_minor and self.frequency == self.Frequency.MONTHLY:
             raise ValidationError({"amount": "To follow costs nothing each month either: make it a one-time tier."})
