@@ -30,7 +30,12 @@ from donations.models import (
     OutboxMessage,
     RecurringGift,
 )
-from donations.processors.base import CheckoutOrder, ProcessorBusy, ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import (
+    CheckoutOrder,
+    ProcessorBusy,
+    ProcessorRefused,
+    ProcessorUnavailable,
+)
 
 log = logging.getLogger(__name__)
 Asked: TypeAlias = Gift | RecurringGift

@@ -10,7 +10,11 @@ from django.db import transaction
 
 from donations import bulk
 from donations.models import InboxEvent, RecurringGift
-from donations.processors.base import MonthlyCheckout, RecurringChanged, fact_from_json
+from donations.processors.facts import (
+    MonthlyCheckout,
+    RecurringChanged,
+    fact_from_json,
+)
 
 Status = RecurringGift.Status
 RANK = {status.value: rank for rank, status in enumerate(Status)}

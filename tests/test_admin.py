@@ -39,7 +39,11 @@ from donations.models import (
     Tier,
 )
 from donations.periods import Month
-from donations.processors.base import ProcessorRefused, ProcessorUnavailable, TransactionSeen
+from donations.processors.base import (
+    ProcessorRefused,
+    ProcessorUnavailable,
+)
+from donations.processors.facts import TransactionSeen
 from tests import factories
 from tests.factories import (
     NOON,

@@ -36,7 +36,10 @@ from donations.models import (
     RefundRequest,
     Tier,
 )
-from donations.processors.base import ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import (
+    ProcessorRefused,
+    ProcessorUnavailable,
+)
 from tests.factories import (
     checkout_event,
     confirm,

@@ -17,7 +17,7 @@ from donations.models import (
     LedgerEntry,
     guards,
 )
-from donations.processors.base import FACTS
+from donations.processors.facts import FACTS
 from tests.factories import checkout_event, confirm, deliver, make_campaign, make_gift
 from tests.faults.books import make_books
 from tests.faults.scenes import SCENES, make_cast

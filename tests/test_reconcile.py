@@ -34,7 +34,11 @@ from donations.models import (
     TypesRead,
 )
 from donations.offline import record_adjustment
-from donations.processors.base import KeyRefused, ProcessorUnavailable, TransactionSeen
+from donations.processors.base import (
+    KeyRefused,
+    ProcessorUnavailable,
+)
+from donations.processors.facts import TransactionSeen
 from donations.reconcile import comparison, lookups, runs
 from donations.reconcile.comparison import CORRECTED, MISSING_HERE, Verdict, corrected
 from donations.selectors import health

@@ -8,7 +8,10 @@ import pytest
 
 from donations import inbox, recurring
 from donations.models import Campaign, InboxEvent, RecurringGift
-from donations.processors.base import MonthlyCheckout, RecurringChanged
+from donations.processors.facts import (
+    MonthlyCheckout,
+    RecurringChanged,
+)
 from donations.recurring import RecurringNews
 from tests.factories import (
     NOON,

@@ -12,7 +12,11 @@ from donations import inbox, projections, settlements
 from donations.booking import fees
 from donations.booking.books import Books, Item
 from donations.models import BalanceTransaction, Campaign, Gift, InboxEvent, LedgerEntry, Lookup, MonthTotal, Payout
-from donations.processors.base import Interpretation, PayoutChanged, TransactionSeen
+from donations.processors.base import Interpretation
+from donations.processors.facts import (
+    PayoutChanged,
+    TransactionSeen,
+)
 from tests.factories import (
     NOON,
     charge_event,

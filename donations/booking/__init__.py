@@ -30,7 +30,7 @@ from donations.ledger import NewEntry
 from donations.models import Campaign, Donor, Gift, LedgerEntry, Lookup, RefundRequest
 from donations.models.campaigns import currency_of
 from donations.models.inbox import PAID_TWICE
-from donations.processors.base import (
+from donations.processors.facts import (
     Adjusted,
     ChargeSettled,
     CheckoutChanged,

@@ -10,7 +10,12 @@ from django.utils import timezone
 from donations import bulk, outbox
 from donations.booking.books import Books, Item, Outcome, State, lock, of_type, told_of
 from donations.models import Donor, Gift, Lookup, OutboxMessage, RecurringGift
-from donations.processors.base import InvoicePaid, InvoiceSeen, MonthlyCheckout, RecurringChanged
+from donations.processors.facts import (
+    InvoicePaid,
+    InvoiceSeen,
+    MonthlyCheckout,
+    RecurringChanged,
+)
 from donations.recurring import news_of
 
 Numbered = Iterable[tuple[int, Item]]

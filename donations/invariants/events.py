@@ -12,25 +12,27 @@ from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import Facts, facts_of
 from donations.invariants.movements import LASTING, SUBJECTS, Movement, movements
 from donations.models import BalanceTransaction, Gift, InboxEvent, LedgerEntry, Payout, RecurringGift
-from donations.processors import base
 from donations.processors.base import (
+    BadDelivery,
+    Interpretation,
+    Malformed,
+)
+from donations.processors.facts import (
     CHECKOUT_STATUSES,
     MONTHLY_CHECKOUT_STATUSES,
     REFUND_STATUSES,
     Adjusted,
-    BadDelivery,
     ChargeSettled,
     CheckoutChanged,
     Fact,
-    Interpretation,
     InvoicePaid,
     InvoiceSeen,
-    Malformed,
     MonthlyCheckout,
     OfflineReceived,
     PayoutChanged,
     RefundChanged,
     TransactionSeen,
+    as_far_as_stored,
 )
 
 PAGE = 200  # rows: each may bring a body of 256 KB
@@ -201,7 +203,7 @@ def facts_are_what_the_body_says(event: Event) -> Told:
         return
     expected = None if row.state == State.WRONG_MODE else told.fact
     if expected and row.facts:
-        expected = base.as_far_as_stored(expected, row.facts)
+        expected = as_far_as_stored(expected, row.facts)
     stored = (row.livemode, row.created, row.subject, row.payment, event.fact)
     if stored != (told.livemode, told.created, told.subject, told.payment, expected):
         yield "its stored facts are not what its body says", READ_AGAIN

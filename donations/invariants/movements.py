@@ -9,7 +9,7 @@ from datetime import datetime
 
 from donations.booking.disputes import first_withdrawal, in_currency_of_gift
 from donations.models import LedgerEntry
-from donations.processors.base import (
+from donations.processors.facts import (
     Adjusted,
     ChargeSettled,
     CheckoutChanged,
@@ -25,7 +25,7 @@ from donations.processors.base import (
     RefundChanged,
     TransactionSeen,
 )
-from donations.processors.base import Movement as Moved
+from donations.processors.facts import Movement as Moved
 
 Kind = LedgerEntry.Kind
 CAME_BACK = {"failed", "canceled"}

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from donations.processors.base import (
-    Adjusted,
     Asked,
     BadDelivery,
     Checkout,
@@ -16,8 +15,11 @@ from donations.processors.base import (
     Envelope,
     Interpretation,
     Malformed,
-    OfflineReceived,
     ProcessorRefused,
+)
+from donations.processors.facts import (
+    Adjusted,
+    OfflineReceived,
     fact_from_json,
     fact_to_json,
 )

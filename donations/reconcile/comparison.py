@@ -17,7 +17,7 @@ from django.utils import timezone
 from donations import money, settlements
 from donations.booking.books import OF_OTHERS
 from donations.models import BalanceTransaction, Campaign, InboxEvent, LedgerEntry, Lookup, Payout
-from donations.processors.base import TransactionSeen
+from donations.processors.facts import TransactionSeen
 
 State = InboxEvent.State
 Kind = LedgerEntry.Kind

@@ -9,6 +9,8 @@ from donations.processors.base import (
     Page,
     Processor,
     ProcessorRefused,
+)
+from donations.processors.facts import (
     TransactionSeen,
     fact_from_json,
     fact_to_json,

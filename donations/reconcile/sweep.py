@@ -16,8 +16,8 @@ from donations.processors.base import (
     ProcessorRefused,
     ProcessorUnavailable,
     Sighting,
-    fact_to_json,
 )
+from donations.processors.facts import fact_to_json
 from donations.reconcile.runs import Rest, Run
 
 log = logging.getLogger(__name__)

@@ -47,7 +47,7 @@ from donations.models import (
     RefundRequest,
     guards,
 )
-from donations.processors.base import fact_from_json
+from donations.processors.facts import fact_from_json
 from tests.faults.books import make_books
 
 BOOKS_LAST = 1000  # edits

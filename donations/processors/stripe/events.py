@@ -10,16 +10,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from donations.processors.base import (
+    Contact,
+    Interpretation,
+    Malformed,
+)
+from donations.processors.facts import (
     REFUND_STATUSES,
     ChargeSettled,
     CheckoutChanged,
-    Contact,
     DisputeChanged,
     Fact,
-    Interpretation,
     InvoicePaid,
     InvoiceSeen,
-    Malformed,
     MonthlyCheckout,
     Movement,
     Paid,

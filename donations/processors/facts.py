@@ -1,0 +1,284 @@
+"""The facts that processors tell of, and how the inbox stores them as JSON.
+
+Amounts are integers in the currency's minor unit; times are aware, in UTC; currencies are upper case.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """A payment that arrived for one of our gifts. `payment` is the movement's id (`pi_…`)."""
+
+    gift: str
+    campaign: str
+    payment: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
+CHECKOUT_STATUSES = frozenset({"awaiting", "failed", "expired"})
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutChanged:
+    """A checkout that moved no money: `awaiting` (completed, unpaid), `failed` or `expired`."""
+
+    gift: str
+    status: str
+    checkout: str
+    occurred_at: datetime
+
+
+REFUND_STATUSES = frozenset({"pending", "requires_action", "succeeded", "failed", "canceled"})
+
+
+@dataclass(frozen=True, slots=True)
+class RefundChanged:
+    """One sighting of a refund. `amount` is positive; `created` is the refund's time, `occurred_at` the event's.
+
+    `status` is one of REFUND_STATUSES.
+    """
+
+    refund: str
+    payment: str
+    amount: int
+    currency: str
+    status: str
+    created: datetime
+    occurred_at: datetime
+    request_key: str = ""
+    transaction: str = ""
+    failure_transaction: str = ""
+
+
+MONTHLY_CHECKOUT_STATUSES = frozenset({"completed", "failed", "expired"})
+
+
+@dataclass(frozen=True, slots=True)
+class MonthlyCheckout:
+    """The checkout of a monthly gift: `completed`, `failed` or `expired`. Its money comes with its invoices."""
+
+    recurring_gift: str
+    status: str
+    checkout: str
+    subscription: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RecurringChanged:
+    """One sighting of a monthly arrangement, in the processor's own words for its `status`."""
+
+    recurring_gift: str
+    subscription: str
+    status: str
+    cancel_at: datetime | None
+    ended_at: datetime | None
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceSeen:
+    """What ties an invoice to a monthly gift.
+
+    `trouble` is "failed" or "action_required", with the `page` to pay it on and, where it is told, what is due, minor
+    units of `currency`; else empty.
+    """
+
+    invoice: str
+    recurring_gift: str
+    subscription: str
+    trouble: str
+    page: str
+    occurred_at: datetime
+    amount_due: int = 0
+    currency: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InvoicePaid:
+    """A payment that arrived for an invoice. Whose it is, is told by the invoice alone."""
+
+    invoice: str
+    payment: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """One movement of a dispute's money: `amount` is signed; it and `fee` are in the settlement's `currency`."""
+
+    transaction: str
+    amount: int
+    fee: int
+    currency: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeChanged:
+    """One sighting of a dispute. `amount` is positive, in the payment's `currency`; an inquiry has no movements."""
+
+    dispute: str
+    payment: str
+    status: str
+    reason: str
+    amount: int
+    currency: str
+    movements: tuple[Movement, ...]
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeSettled:
+    """A payment whose balance transaction is known by its id; what it says is to be asked for."""
+
+    charge: str
+    payment: str
+    transaction: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionSeen:
+    """A movement on our balance at the processor. Amounts are signed, in the settlement's `currency`.
+
+    `payout` is known only where the transactions of a payout were asked for.
+    """
+
+    transaction: str
+    type: str
+    source: str
+    payment: str
+    amount: int
+    fee: int
+    net: int
+    currency: str
+    exchange_rate: str
+    created: datetime
+    available_on: datetime
+    payout: str
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutChanged:
+    """One sighting of a payout. `reconciled`: the processor can tell what it carried."""
+
+    payout: str
+    status: str
+    amount: int
+    currency: str
+    created: datetime
+    arrival: datetime
+    automatic: bool
+    reconciled: bool
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineReceived:
+    """Money that reached us without a processor, for one of our gifts. `reference` is the movement's: `campaign:…`."""
+
+    gift: str
+    campaign: str
+    reference: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """What staff put right. `amount` is signed; `gift` is "" where it belongs to the campaign as a whole."""
+
+    gift: str
+    campaign: str
+    reference: str
+    amount: int
+    currency: str
+    occurred_at: datetime
+
+
+Fact = (
+    Paid
+    | CheckoutChanged
+    | RefundChanged
+    | MonthlyCheckout
+    | RecurringChanged
+    | InvoiceSeen
+    | InvoicePaid
+    | DisputeChanged
+    | ChargeSettled
+    | TransactionSeen
+    | PayoutChanged
+    | OfflineReceived
+    | Adjusted
+)
+FACTS: dict[str, type[Fact]] = {
+    "paid": Paid,
+    "checkout": CheckoutChanged,
+    "refund": RefundChanged,
+    "monthly_checkout": MonthlyCheckout,
+    "recurring": RecurringChanged,
+    "invoice": InvoiceSeen,
+    "invoice_paid": InvoicePaid,
+    "dispute": DisputeChanged,
+    "charge": ChargeSettled,
+    "transaction": TransactionSeen,
+    "payout": PayoutChanged,
+    "offline": OfflineReceived,
+    "adjustment": Adjusted,
+}
+KINDS = {shape: kind for kind, shape in FACTS.items()}
+LATER: dict[type[Fact], dict[str, Any]] = {InvoiceSeen: {"amount_due": 0, "currency": ""}}
+"""What facts that an earlier version stored lack. It is empty or told as a whole, and stored where it is told."""
+OPTIONAL_TIMES = ("cancel_at", "ended_at")
+TIMES = ("created", "occurred_at", "cancel_at", "ended_at", "available_on", "arrival")
+
+
+def fact_to_json(fact: Fact) -> dict[str, Any]:
+    """A fact as JSON, with its kind and ISO times."""
+    stored = {"kind": KINDS[type(fact)]} | _fields_of(fact)
+    for name, empty in LATER.get(type(fact), {}).items():
+        # Left out, so that what was told of an object before and after an upgrade is the same.
+        if stored[name] == empty:
+            del stored[name]
+    return stored
+
+
+def as_far_as_stored(fact: Fact, stored: dict[str, Any]) -> Fact:
+    """A fact without what only a later version reads, where none of it was stored: an earlier one wrote it then."""
+    later = LATER.get(type(fact), {})
+    return fact if later.keys() & stored.keys() else replace(fact, **later)
+
+
+def _fields_of(fact: Fact | Movement) -> dict[str, Any]:
+    # Not asdict: it copies what is never changed, at ten times the cost.
+    return {name: _to_json(getattr(fact, name)) for name in fact.__dataclass_fields__}
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return [_fields_of(movement) for movement in value] if isinstance(value, tuple) else value
+
+
+def fact_from_json(stored: dict[str, Any]) -> Fact:
+    """The fact that `fact_to_json` wrote."""
+    fields = _with_times({name: value for name, value in stored.items() if name != "kind"})
+    if "movements" in fields:
+        fields["movements"] = tuple(Movement(**_with_times(dict(movement))) for movement in fields["movements"])
+    return FACTS[stored["kind"]](**fields)
+
+
+def _with_times(fields: dict[str, Any]) -> dict[str, Any]:
+    for name in TIMES:
+        if name in fields and not (fields[name] is None and name in OPTIONAL_TIMES):
+            fields[name] = datetime.fromisoformat(fields[name]).astimezone(UTC)
+    return fields
