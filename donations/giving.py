@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.core.signing import BadSignature, Signer, TimestampSigner
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from donations import fees, money, outbox, processors, projections
@@ -31,6 +31,8 @@ from donations.models import (
     RecurringGift,
 )
 from donations.processors.base import (
+    AnswerKept,
+    Checkout,
     CheckoutOrder,
     ProcessorBusy,
     ProcessorRefused,
@@ -43,7 +45,7 @@ KINDS: tuple[type[Asked], ...] = (Gift, RecurringGift)
 PAGE_LASTS = timedelta(days=1)
 CHECKOUT_LASTS = timedelta(hours=23)
 SHORTEST_CHECKOUT = timedelta(minutes=32)  # the processor wants 30 min at least
-LONGEST_OPENING = 3.0  # seconds: a reader waits 4 at most
+LONGEST_OPENING = 3.5  # seconds, of all that is asked of the processor: a reader waits 4 at most
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 MOST_CONFIRMATION_MAILS = 5
 PAID = ("confirmed", "awaiting")
@@ -182,7 +184,7 @@ def _add(intent: Intent, attempt: str) -> Asked:
                 attempt=attempt,
                 checkout_expires_at=timezone.now().replace(microsecond=0) + CHECKOUT_LASTS,
             )
-            asked.checkout_parameters = processors.default().checkout_parameters(_order(asked, intent.email))
+            asked.checkout_parameters = processors.default().checkout_parameters(_order(asked))
             asked.save(force_insert=True)
             return asked
     except IntegrityError:
@@ -195,7 +197,7 @@ def keep_donor(email: str, name: str = "") -> Donor:
     return Donor.objects.get_or_create(email=email.lower(), defaults={"name": name})[0]
 
 
-def _order(asked: Asked, email: str) -> CheckoutOrder:
+def _order(asked: Asked) -> CheckoutOrder:
     if asked.checkout_expires_at is None:
         raise ValueError("a checkout needs its end")
     give = f"{settings.SITE_URL}/give/{asked.campaign_id}/"
@@ -213,7 +215,6 @@ def _order(asked: Asked, email: str) -> CheckoutOrder:
         amount=asked.amount,
         fee_cover=asked.fee_cover,
         currency=asked.currency,
-        email=email,
         success_url=thanks_url(asked),
         cancel_url=f"{give}?{urlencode(choice)}",
         expires_at=asked.checkout_expires_at,
@@ -263,16 +264,16 @@ def _must_begin_anew(asked: Asked) -> bool:
 
 def _open_checkout(asked: Asked) -> None:
     """Ask the processor for the hosted page, with the key and parameters that were saved."""
-    parameters: dict[str, Any] = asked.checkout_parameters or {}
+    until = time.monotonic() + LONGEST_OPENING
     row = type(asked).objects.filter(pk=asked.pk)
     try:
-        checkout = processors.get(asked.processor).create_checkout(parameters, f"{asked.pk}-checkout")
+        checkout = _checkout(asked, until)
     except ProcessorRefused as refusal:
         log.warning("checkout of %s refused: %s", asked.pk, refusal.code)
         row.update(refusal=str(refusal)[:300])
         raise
     except ProcessorUnavailable as fault:
-        if isinstance(fault, ProcessorBusy) and _is_opened_by_another(asked):
+        if isinstance(fault, ProcessorBusy) and _is_opened_by_another(asked, until):
             return
         log.warning("checkout of %s not opened: %s", asked.pk, fault)
         raise
@@ -280,10 +281,37 @@ def _open_checkout(asked: Asked) -> None:
     row.update(checkout_id=checkout.checkout_id, checkout_url=checkout.url, refusal="")
 
 
-def _is_opened_by_another(asked: Asked) -> bool:
+def _checkout(asked: Asked, until: float) -> Checkout:
+    """The hosted page, asked for under the key of this checkout; under the next one where that one is spent."""
+    try:
+        return _create_checkout(asked, until)
+    except AnswerKept as fault:
+        log.warning("the processor keeps its failure for the key of %s, another is taken: %s", asked.pk, fault)
+        _spend_key(asked)
+        return _create_checkout(asked, until)
+
+
+def _create_checkout(asked: Asked, until: float) -> Checkout:
+    parameters: dict[str, Any] = asked.checkout_parameters or {}
+    key = f"{asked.pk}-checkout"
+    return processors.get(asked.processor).create_checkout(
+        parameters,
+        f"{key}-{asked.checkout_keys_spent}" if asked.checkout_keys_spent else key,
+        email=asked.donor.email if asked.donor else "",
+        within=until - time.monotonic(),
+    )
+
+
+def _spend_key(asked: Asked) -> None:
+    """Of two requests that meet the same failure, one counts it: both go on with the same key, to one checkout."""
+    row = type(asked).objects.filter(pk=asked.pk)
+    row.filter(checkout_keys_spent=asked.checkout_keys_spent).update(checkout_keys_spent=F("checkout_keys_spent") + 1)
+    asked.refresh_from_db(fields=["checkout_keys_spent"])
+
+
+def _is_opened_by_another(asked: Asked, until: float) -> bool:
     """Wait for the first of two clicks: it is opening this checkout now, and browsers show the second one's answer."""
-    end = time.monotonic() + LONGEST_OPENING
-    while time.monotonic() < end:
+    while time.monotonic() < until:
         asked.refresh_from_db(fields=["checkout_id", "checkout_url"])
         if asked.checkout_id:
             return True
@@ -366,7 +394,7 @@ def portal_url(recurring: RecurringGift) -> str:
     """
     back = outbox.manage_url(recurring)
     try:
-        return processors.get(recurring.processor).portal_url(recurring.subscription, back)
+        return processors.get(recurring.processor).portal_url(recurring.subscription, back, within=LONGEST_OPENING)
     except ProcessorRefused as refusal:
         # Nothing that the donor did: most often the portal was never switched on in the processor's dashboard.
         log.error("portal of %s refused (is it switched on at the processor?): %s", recurring.pk, refusal.code)

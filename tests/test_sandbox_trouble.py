@@ -42,6 +42,26 @@ def test_the_next_calls_suffer_and_those_after_them_do_not(box: Sandboxed, mode:
     assert box.state()["trouble"] == {"mode": "none"}
 
 
+def test_a_failure_is_kept_for_its_key_and_what_failed_was_not_done(box: Sandboxed) -> None:
+    def create(key: str) -> Any:
+        return box.api("POST", SESSIONS, session_form(), Idempotency_Key=key)
+
+    box.control("trouble", mode="broken", calls=1)
+    first, again, under_another = create("k"), create("k"), create("k-1")
+    assert [first.status, again.status, under_another.status] == [500, 500, 200]
+    assert first.json == again.json
+    assert first.json["error"]["type"] == "api_error"
+    assert [answer.headers.get("idempotent-replayed") for answer in (first, again, under_another)] == [
+        None,
+        "true",
+        None,
+    ]
+    assert [session["id"] for session in box.listed("checkout/sessions")] == [under_another.json["id"]]
+    # A call without a key fails once.
+    box.control("trouble", mode="broken", calls=1)
+    assert statuses(box, 2) == [500, 200]
+
+
 def test_many_at_once_are_counted_one_by_one(box: Sandboxed) -> None:
     box.control("trouble", mode="429", calls=5)
     found: list[int] = []

@@ -24,8 +24,10 @@ from donations.models import Gift, InboxEvent
 from donations.processors import stripe as module
 from donations.processors.base import (
     MORE_THAN_LEFT,
+    AnswerKept,
     Asked,
     BadDelivery,
+    Checkout,
     CheckoutOrder,
     Contact,
     Envelope,
@@ -999,7 +1001,6 @@ ORDER = CheckoutOrder(
     amount=2500,
     fee_cover=0,
     currency="EUR",
-    email="",
     success_url="https://news.example.org/thanks/gift_0001/",
     cancel_url="https://news.example.org/give/general/",
     expires_at=datetime(2026, 11, 24, 12, tzinfo=UTC),
@@ -1025,12 +1026,10 @@ def test_a_checkout_is_asked_for_with_the_amount_and_the_gift_and_nothing_person
     }
 
 
-def test_an_address_and_a_fee_cover_are_the_only_additions() -> None:
+def test_a_fee_cover_is_a_line_of_its_own_and_the_only_addition() -> None:
     plain = adapter().checkout_parameters(ORDER)
-    more = adapter().checkout_parameters(replace(ORDER, email="reader@example.org", fee_cover=90))
-    assert more.keys() - plain.keys() == {"customer_email"}
-    assert more["customer_email"] == "reader@example.org"
-    assert json.dumps(more).count("reader@example.org") == 1
+    more = adapter().checkout_parameters(replace(ORDER, fee_cover=90))
+    assert {name for name in more if more[name] != plain.get(name)} == {"line_items"}
     assert [item["price_data"]["unit_amount"] for item in more["line_items"]] == [2500, 90]
     assert [item["price_data"]["product_data"]["name"] for item in more["line_items"]][1] == "Fee cover"
 
@@ -1193,17 +1192,29 @@ def served() -> Iterator[Served]:
 SESSION = {"id": "cs_test_1", "object": "checkout.session", "url": "https://checkout.example/cs_test_1"}
 
 
+def checkout(served: Served, parameters: Any = None, key: str = "k", *, email: str = "") -> Checkout:
+    return adapter(api_base=served.url).create_checkout(parameters or {"mode": "payment"}, key, email=email, within=5)
+
+
 def test_a_checkout_is_its_id_and_its_address(served: Served) -> None:
     served.answer(200, SESSION)
-    adapting = adapter(api_base=served.url)
-    checkout = adapting.create_checkout(adapting.checkout_parameters(ORDER), "gift_0001-1")
-    assert (checkout.checkout_id, checkout.url) == ("cs_test_1", "https://checkout.example/cs_test_1")
+    opened = checkout(served, adapter().checkout_parameters(ORDER), "gift_0001-1")
+    assert (opened.checkout_id, opened.url) == ("cs_test_1", "https://checkout.example/cs_test_1")
     [(path, headers, body)] = served.calls
     assert path == "/v1/checkout/sessions"
     assert headers["idempotency-key"] == "gift_0001-1"
     assert headers["authorization"] == "Bearer sk_test_x"
     assert headers["stripe-version"] == API_VERSION
     assert ("line_items[0][price_data][unit_amount]", "2500") in parse_qsl(body)
+
+
+def test_the_page_opens_with_the_address_that_the_donor_gave(served: Served) -> None:
+    served.answer(200, SESSION)
+    parameters = adapter().checkout_parameters(ORDER)
+    checkout(served, parameters)
+    checkout(served, parameters, email="reader@example.org")
+    without, with_it = [dict(parse_qsl(body)) for _, _, body in served.calls]
+    assert with_it == without | {"customer_email": "reader@example.org"}
 
 
 def test_the_site_calls_the_address_of_its_settings_with_its_key(served: Served) -> None:
@@ -1217,18 +1228,17 @@ def test_parameters_that_come_back_in_another_order_are_sent_as_the_same_bytes(
     served: Served, rng: random.Random
 ) -> None:
     served.answer(200, SESSION)
-    adapting = adapter(api_base=served.url)
-    parameters = adapting.checkout_parameters(replace(ORDER, fee_cover=90))
+    parameters = adapter().checkout_parameters(replace(ORDER, fee_cover=90))
     for _ in range(3):
-        adapting.create_checkout(dict(rng.sample(list(parameters.items()), len(parameters))), "k")
-    adapting.create_checkout(json.loads(json.dumps(parameters, sort_keys=True)), "k")
+        checkout(served, dict(rng.sample(list(parameters.items()), len(parameters))), email="reader@example.org")
+    checkout(served, json.loads(json.dumps(parameters, sort_keys=True)), email="reader@example.org")
     assert len({body for _, _, body in served.calls}) == 1
 
 
 def test_a_checkout_that_is_over_has_no_address_and_is_refused(served: Served) -> None:
     served.answer(200, {**SESSION, "url": None, "status": "complete"})
     with pytest.raises(ProcessorRefused) as refused:
-        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+        checkout(served)
     assert (refused.value.code, refused.value.reader_text) == ("no_url", "This checkout is over already.")
 
 
@@ -1244,7 +1254,7 @@ def test_the_portal_is_opened_for_whoever_pays_the_subscription(served: Served, 
     portal = {"object": "billing_portal.session", "url": "https://portal.example/1"}
     served.answer_at("/v1/billing_portal/sessions", portal)
     back = "https://news.example.org/manage/recurring_1/"
-    assert adapter(api_base=served.url).portal_url("sub_1", back) == "https://portal.example/1"
+    assert adapter(api_base=served.url).portal_url("sub_1", back, within=5) == "https://portal.example/1"
     assert [path for path, _, _ in served.calls] == ["/v1/subscriptions/sub_1", "/v1/billing_portal/sessions"]
     assert dict(parse_qsl(served.calls[1][2])) == {"customer": "cus_1", "return_url": back}
 
@@ -1253,7 +1263,7 @@ def test_the_portal_is_opened_for_whoever_pays_the_subscription(served: Served, 
 def test_a_subscription_that_is_not_told_opens_no_portal(served: Served, status: int) -> None:
     served.refuse(status, "invalid_request_error")
     with pytest.raises((ProcessorRefused, ProcessorUnavailable)):
-        adapter(api_base=served.url).portal_url("sub_1", "https://news.example.org/")
+        adapter(api_base=served.url).portal_url("sub_1", "https://news.example.org/", within=5)
     assert len(served.calls) == 1
 
 
@@ -1293,7 +1303,7 @@ def test_a_no_for_good_is_refused_with_a_sentence_for_the_reader(
     served.refuse(status, kind, code)
     adapting = adapter(api_base=served.url)
     for call in (
-        lambda: adapting.create_checkout({"mode": "payment"}, "k"),
+        lambda: checkout(served),
         lambda: adapting.expire_checkout("cs_test_1"),
         lambda: adapting.refund("pi_1", 500, REQUEST),
     ):
@@ -1328,7 +1338,7 @@ def test_a_fault_that_may_pass_is_no_refusal_and_no_reader_waits_for_a_second_tr
 ) -> None:
     served.refuse(status, kind, code)
     with pytest.raises(ProcessorUnavailable):
-        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+        checkout(served)
     assert len(served.calls) == 1
 
 
@@ -1337,7 +1347,7 @@ def test_a_key_that_is_refused_is_told_from_a_fault(served: Served, status: int)
     served.refuse(status, "invalid_request_error")
     adapting = adapter(api_base=served.url)
     for call in (
-        lambda: adapting.create_checkout({"mode": "payment"}, "k"),
+        lambda: checkout(served),
         lambda: adapting.sweep("payouts", since=NOON),
     ):
         with pytest.raises(KeyRefused, match=rf"^the key was refused: {status}$") as refused:
@@ -1374,11 +1384,25 @@ def test_a_fault_tells_after_how_many_seconds_to_ask_again(
 def test_a_call_that_is_being_answered_already_is_told_from_a_fault(served: Served) -> None:
     served.refuse(409, "idempotency_error", "idempotency_key_in_use")
     with pytest.raises(ProcessorBusy):
-        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+        checkout(served)
     served.refuse(429, "invalid_request_error", "rate_limit")
     with pytest.raises(ProcessorUnavailable) as fault:
-        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+        checkout(served)
     assert not isinstance(fault.value, ProcessorBusy)
+
+
+def test_a_failure_that_is_kept_for_the_key_is_told_from_one_that_is_new(served: Served) -> None:
+    served.refuse(500, "api_error")
+    with pytest.raises(ProcessorUnavailable) as fault:
+        checkout(served)
+    assert not isinstance(fault.value, AnswerKept)
+    served.handler.headers_sent = {"Idempotent-Replayed": "true"}
+    with pytest.raises(AnswerKept):
+        checkout(served)
+    # What was refused is refused: another key would change nothing.
+    served.refuse(400, "invalid_request_error", "amount_too_large")
+    with pytest.raises(ProcessorRefused):
+        checkout(served)
 
 
 def test_a_refund_is_tried_twice_with_one_key(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1402,24 +1426,33 @@ def test_an_accepted_refund_is_its_id(served: Served) -> None:
 def test_an_answer_that_is_not_json_is_no_answer(served: Served, body: bytes) -> None:
     served.handler.answer = body
     with pytest.raises(ProcessorUnavailable):
-        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+        checkout(served)
 
 
 def test_a_processor_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(ProcessorUnavailable, match=r"^APIConnectionError: APIConnectionError$") as fault:
-        adapter(api_base=f"http://127.0.0.1:{free_port()}").create_checkout({"mode": "payment"}, "k")
+        adapter(api_base=f"http://127.0.0.1:{free_port()}").create_checkout({}, "k", email="", within=5)
     assert fault.value.wait is None
 
 
 def test_a_processor_that_does_not_answer_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sum(module.CHECKOUT_TIMEOUT) <= 4
     monkeypatch.setattr(module, "CHECKOUT_TIMEOUT", (0.2, 0.2))
     served.handler.wait = threading.Event()
     began = time.monotonic()
     with pytest.raises(ProcessorUnavailable):
-        adapter(api_base=served.url).create_checkout({"mode": "payment"}, "k")
+        checkout(served)
     assert time.monotonic() - began < 2
     assert len(served.calls) == 1
+
+
+def test_a_reader_is_let_go_at_the_deadline_of_the_whole_call(served: Served) -> None:
+    served.handler.wait = threading.Event()
+    adapting, began = adapter(api_base=served.url), time.monotonic()
+    with pytest.raises(ProcessorUnavailable, match=r"^no whole answer within 0\.2 s$"):
+        adapting.create_checkout({"mode": "payment"}, "k", email="", within=0.2)
+    with pytest.raises(ProcessorUnavailable, match=r"^no whole answer within 0\.3 s$"):
+        adapting.portal_url("sub_1", "https://news.example.org/", within=0.3)
+    assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("timeout, calls", [("OTHER_TIMEOUT", 2), ("LIST_TIMEOUT", 1)])

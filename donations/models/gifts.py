@@ -51,6 +51,9 @@ class AskedGift(models.Model):
     page = models.CharField(max_length=64, blank=True, db_index=True, help_text="The form that was shown once.")
     attempt = models.CharField(max_length=64, unique=True, null=True, blank=True, help_text="That form and its fields.")
     checkout_parameters = models.JSONField(null=True, blank=True, help_text="Sent unchanged by every retry.")
+    checkout_keys_spent = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="Idempotency keys under which the processor keeps a failure of its own."
+    )
     checkout_id = models.CharField(max_length=255, unique=True, null=True, blank=True)
     checkout_url = models.TextField(blank=True)
     checkout_expires_at = models.DateTimeField(null=True, blank=True)

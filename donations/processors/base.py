@@ -36,6 +36,10 @@ class KeyRefused(ProcessorUnavailable):
     """The processor does not take our key (for this): nothing changes by asking again, a person must see to it."""
 
 
+class AnswerKept(ProcessorUnavailable):
+    """The processor failed, and keeps that as its answer to this key: the call may be sent again under another one."""
+
+
 class ProcessorBusy(ProcessorUnavailable):
     """The processor is answering the very same call at this moment: whoever made it first will know the answer."""
 
@@ -96,7 +100,6 @@ class CheckoutOrder:
     amount: int
     fee_cover: int
     currency: str
-    email: str
     success_url: str
     cancel_url: str
     expires_at: datetime
@@ -165,21 +168,24 @@ class Processor(Protocol):
         """What a stored event means. Raises Malformed."""
 
     def checkout_parameters(self, order: CheckoutOrder) -> dict[str, Any]:
-        """The exact parameters of a checkout, to be saved before they are sent."""
+        """The exact parameters of a checkout, to be saved before they are sent. They name no one."""
 
     def asked(self, parameters: dict[str, Any]) -> Asked:
         """What these parameters, which `checkout_parameters` made, ask for. Raises Malformed for others."""
 
-    def create_checkout(self, parameters: dict[str, Any], key: str) -> Checkout:
-        """Open the hosted page, within 4 s. Raises ProcessorBusy, ProcessorUnavailable or ProcessorRefused."""
+    def create_checkout(self, parameters: dict[str, Any], key: str, *, email: str, within: float) -> Checkout:
+        """Open the hosted page, `within` so many seconds, with the donor's email filled in where it isn't empty.
+
+        Raises ProcessorBusy, AnswerKept, another ProcessorUnavailable, or ProcessorRefused.
+        """
 
     def expire_checkout(self, checkout_id: str) -> None:
         """Close a hosted page. Raises ProcessorUnavailable or ProcessorRefused (it is over already)."""
 
-    def portal_url(self, arrangement: str, back: str) -> str:
+    def portal_url(self, arrangement: str, back: str, *, within: float) -> str:
         """The address of a page on which the donor changes the card of a monthly gift or stops it; it leads to `back`.
 
-        Each of its calls within 4 s. Raises ProcessorUnavailable or ProcessorRefused.
+        Raises ProcessorUnavailable, also where it takes longer than `within` seconds, or ProcessorRefused.
         """
 
     def refund(self, payment: str, amount: int, key: str) -> str:

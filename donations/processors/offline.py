@@ -78,7 +78,7 @@ class OfflineProcessor:
     def asked(self, parameters: dict[str, Any]) -> Asked:
         raise Malformed("offline gifts have no checkout")
 
-    def create_checkout(self, parameters: dict[str, Any], key: str) -> Checkout:
+    def create_checkout(self, parameters: dict[str, Any], key: str, *, email: str, within: float) -> Checkout:
         raise ProcessorRefused(NO_PAGE, "offline")
 
     def expire_checkout(self, checkout_id: str) -> None:

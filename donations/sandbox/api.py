@@ -13,7 +13,7 @@ from .idempotency import Kept
 from .ids import new_id
 from .objects import API_VERSION
 from .store import Cause, Store, Tx
-from .trouble import Trouble
+from .trouble import Setting, Trouble
 from .web import Request, Response, as_json
 
 Json = dict[str, Any]
@@ -36,35 +36,38 @@ class Api:
             authenticate(request)
             key = _key(request)
             if not key:
-                return self._suffering(request, lambda: as_json(*self._run(request, Cause(request_id)), headers))
+                return self._suffering(
+                    request, lambda told: as_json(*self._run(request, Cause(request_id), told), headers)
+                )
             headers |= {"Idempotency-Key": key, "Original-Request": request_id}
             with self.keys.holding(key):
-                return self._suffering(request, lambda: self._once(request, key, request_id, headers))
+                return self._suffering(request, lambda told: self._once(request, key, request_id, headers, told))
         except ApiError as error:
             return as_json(error.body(), error.status, headers | error.headers)
 
-    def _suffering(self, request: Request, do: Callable[[], Response]) -> Response:
+    def _suffering(self, request: Request, do: Callable[[Setting], Response]) -> Response:
         """Do it, with whatever trouble there is before and after."""
         told = self.trouble.before(request.method, request.path)
-        response = do()
+        response = do(told)
         self.trouble.after(told)
         return response
 
-    def _once(self, request: Request, key: str, request_id: str, headers: dict[str, str]) -> Response:
+    def _once(self, request: Request, key: str, request_id: str, headers: dict[str, str], told: Setting) -> Response:
         """Answer a call with an idempotency key: as before, if there was a before."""
         with self.store.transaction() as tx:
             kept = idempotency.find(tx, key, request.path, request.form)
         if kept is None:
-            return as_json(*self._run(request, Cause(request_id, key)), headers)
+            return as_json(*self._run(request, Cause(request_id, key), told), headers)
         headers |= {"Original-Request": kept.request, "Idempotent-Replayed": "true"}
         return as_json(kept.body, kept.status, headers)
 
-    def _run(self, request: Request, cause: Cause) -> tuple[Json, int]:
+    def _run(self, request: Request, cause: Cause, told: Setting) -> tuple[Json, int]:
         """Find the endpoint, check the parameters, do it, and keep the answer."""
         endpoint, ids = _find(request)
         encoded = request.form if request.method == "POST" else request.query
         given = endpoint.rule(params.nested(encoded), "")
         try:
+            self.trouble.within(told)
             with self.store.transaction(cause) as tx:
                 body = endpoint.run(Call(tx, given, ids, request.path, request.own))
                 answer = _answer(tx, body, given)

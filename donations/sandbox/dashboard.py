@@ -12,6 +12,7 @@ DELIVERIES = {"normal": "until it arrives", "twice": "twice", "never": "never: h
 TROUBLES = {
     "none": "well",
     "down": "down (503)",
+    "broken": "failing (500), and keeping that for the key",
     "429": "limiting (429)",
     "slow": "slow: waits, then works",
     "late": "late: works, then waits",

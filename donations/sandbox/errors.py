@@ -111,6 +111,10 @@ def down(status: int = 503) -> ApiError:
     return ApiError("Sorry, the sandbox was told to be down.", status=status, kind="api_error")
 
 
+def failed() -> ApiError:
+    return ApiError("Sorry, the sandbox was told to fail.", status=500, kind="api_error")
+
+
 def too_many() -> ApiError:
     error = ApiError(
         "Request rate limit exceeded. Learn more about rate limits here https://stripe.com/docs/rate-limits.",

@@ -2,6 +2,7 @@
 
     none      it is well
     down      it answers `status`, 503 unless told otherwise
+    broken    it answers 500, and keeps that as the answer to the call's idempotency key
     429       it limits: every call, or what is more than `per_second`; with Retry-After
     refuse    it refuses every checkout's amount
     slow      it waits `seconds`, then works
@@ -11,7 +12,8 @@
     refused   nothing listens at all, for `seconds`; the dashboard and the controls are gone as long
 
 With `calls`, the next so many calls suffer and those after them do not; with `path`, those alone whose method and path
-begin so: `POST /v1/refunds`. Trouble is never kept as the answer to an idempotency key.
+begin so: `POST /v1/refunds`. But for
+`broken`, trouble is never kept as the answer to an idempotency key.
 """
 
 import threading
@@ -20,10 +22,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .errors import ApiError, down, refused_amount, too_many
+from .errors import ApiError, down, failed, refused_amount, too_many
 from .store import Store
 
-MODES = ("none", "down", "slow", "late", "429", "refuse", "hang", "drop", "refused")
+MODES = ("none", "down", "broken", "slow", "late", "429", "refuse", "hang", "drop", "refused")
 WAITING = ("slow", "late", "refused")
 STATUSES = (500, 502, 503, 504)
 LONGEST = 600.0
@@ -91,6 +93,11 @@ class Trouble:
         if mode == "refuse" and (method, path) == ("POST", "/v1/checkout/sessions"):
             raise refused_amount()
         return told
+
+    def within(self, told: Setting) -> None:
+        """Fail as what has begun and is at an end. Raises ApiError."""
+        if told["mode"] == "broken":
+            raise failed()
 
     def after(self, told: Setting) -> None:
         """Hold back the answer to what was done."""

@@ -26,12 +26,11 @@ ORDER = CheckoutOrder(
     amount=2500,
     fee_cover=0,
     currency="USD",
-    email="",
     success_url="https://news.example.org/thanks/gift_0001/?a=1&b=2",
     cancel_url="https://news.example.org/give/general/",
     expires_at=datetime.now(UTC) + timedelta(hours=1),
 )
-WITH_EVERYTHING = replace(ORDER, amount=2_000, fee_cover=90, currency="EUR", email="a.reader@example.org")
+WITH_EVERYTHING = replace(ORDER, amount=2_000, fee_cover=90, currency="EUR")
 ZERO_DECIMAL = replace(ORDER, amount=500, fee_cover=20, currency="JPY")
 MONTHLY = replace(WITH_EVERYTHING, reference="recurring_0001", monthly=True)
 ORDERS = pytest.mark.parametrize(
@@ -85,7 +84,8 @@ def adapter(box: Sandboxed) -> StripeProcessor:
 def test_a_new_checkout(
     stripe_says: Description, adapter: StripeProcessor, sent: list[Sent], order: CheckoutOrder
 ) -> None:
-    checkout = adapter.create_checkout(adapter.checkout_parameters(order), "gift_0001-checkout")
+    parameters = adapter.checkout_parameters(order)
+    checkout = adapter.create_checkout(parameters, "gift_0001-checkout", email="a.reader@example.org", within=5)
     assert checkout.checkout_id.startswith("cs_test_")
     [request] = sent
     assert (request.method, request.path, request.key) == ("POST", "/v1/checkout/sessions", "gift_0001-checkout")
@@ -96,17 +96,26 @@ def test_a_new_checkout(
 def test_a_new_checkout_asks_for_the_amount_in_whole_minor_units(
     adapter: StripeProcessor, box: Sandboxed, sent: list[Sent], order: CheckoutOrder
 ) -> None:
-    checkout = adapter.create_checkout(adapter.checkout_parameters(order), "k")
+    checkout = adapter.create_checkout(adapter.checkout_parameters(order), "k", email="", within=5)
     lines = [value for name, value in sent[0].fields.items() if name.endswith("[unit_amount]")]
     assert lines == [str(amount) for amount in (order.amount, order.fee_cover) if amount]
     session = box.api("GET", f"/v1/checkout/sessions/{checkout.checkout_id}").json
     assert (session["amount_total"], session["currency"]) == (order.amount + order.fee_cover, order.currency.lower())
 
 
+def test_a_new_checkout_shows_the_address_of_the_donor(
+    adapter: StripeProcessor, box: Sandboxed, sent: list[Sent]
+) -> None:
+    parameters = adapter.checkout_parameters(ORDER)
+    checkout = adapter.create_checkout(parameters, "k", email="a.reader@example.org", within=5)
+    session = box.api("GET", f"/v1/checkout/sessions/{checkout.checkout_id}").json
+    assert sent[0].fields["customer_email"] == session["customer_email"] == "a.reader@example.org"
+
+
 def test_a_new_checkout_leaves_the_methods_to_the_dashboard_and_marks_the_payment(
     adapter: StripeProcessor, sent: list[Sent]
 ) -> None:
-    adapter.create_checkout(adapter.checkout_parameters(ORDER), "k")
+    adapter.create_checkout(adapter.checkout_parameters(ORDER), "k", email="", within=5)
     fields = sent[0].fields
     assert not [name for name in fields if name.startswith(("payment_method_types", "allowed_payment_method_types"))]
     assert fields["payment_intent_data[metadata][gift]"] == fields["metadata[gift]"] == ORDER.reference
@@ -117,7 +126,7 @@ def test_a_new_checkout_leaves_the_methods_to_the_dashboard_and_marks_the_paymen
 def test_a_monthly_checkout_marks_the_subscription_and_recurs_with_its_fee_cover(
     adapter: StripeProcessor, sent: list[Sent]
 ) -> None:
-    adapter.create_checkout(adapter.checkout_parameters(MONTHLY), "k")
+    adapter.create_checkout(adapter.checkout_parameters(MONTHLY), "k", email="", within=5)
     fields = sent[0].fields
     assert (
         fields["subscription_data[metadata][recurring_gift]"] == fields["metadata[recurring_gift]"] == "recurring_0001"
@@ -131,7 +140,7 @@ def test_the_billing_portal(
 ) -> None:
     subscription, back = box.subscribed()["subscription"], "https://news.example.org/manage/recurring_1:x/"
     sent.clear()
-    assert adapter.portal_url(subscription, back).startswith(f"{box.url}/portal/")
+    assert adapter.portal_url(subscription, back, within=5).startswith(f"{box.url}/portal/")
     asked, opened = sent
     assert (asked.method, asked.path) == ("GET", f"/v1/subscriptions/{subscription}")
     assert (opened.method, opened.path) == ("POST", "/v1/billing_portal/sessions")
@@ -194,7 +203,7 @@ def test_what_is_asked_for_when_something_was_missed(
 def test_the_adapter_speaks_the_version_that_the_description_is_of(
     stripe_says: Description, adapter: StripeProcessor, sent: list[Sent]
 ) -> None:
-    adapter.create_checkout(adapter.checkout_parameters(ORDER), "k")
+    adapter.create_checkout(adapter.checkout_parameters(ORDER), "k", email="", within=5)
     assert sent[0].version == stripe_says.version == API_VERSION
 
 

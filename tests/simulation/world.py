@@ -281,12 +281,12 @@ def open_monthly_checkout(arrangement: RecurringGift, campaign: Campaign) -> str
         amount=arrangement.amount,
         fee_cover=0,
         currency=arrangement.currency,
-        email="",
         success_url="http://testserver/thanks/",
         cancel_url="http://testserver/give/",
         expires_at=timezone.now() + timedelta(hours=23),
     )
-    return processor.create_checkout(processor.checkout_parameters(order), f"{arrangement.pk}-checkout").checkout_id
+    parameters, key = processor.checkout_parameters(order), f"{arrangement.pk}-checkout"
+    return processor.create_checkout(parameters, key, email="", within=5).checkout_id
 
 
 def all_of(tx: Tx, kind: str) -> list[Json]:

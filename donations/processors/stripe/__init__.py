@@ -10,8 +10,10 @@ from typing import Any
 
 import stripe
 
+from donations.processors import deadline
 from donations.processors.base import (
     MORE_THAN_LEFT,
+    AnswerKept,
     Asked,
     BadDelivery,
     Checkout,
@@ -33,7 +35,7 @@ EVENT_TYPE = re.compile(r"[a-z0-9_.]{1,100}", re.ASCII)
 WAIT = re.compile(r"[0-9]{1,5}", re.ASCII)
 TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 TOLERANCE_SECONDS = 300
-CHECKOUT_TIMEOUT = (1.0, 2.5)  # connecting, reading: a reader waits 4 s at most
+CHECKOUT_TIMEOUT = (1.0, 2.5)  # connecting to an address, one read; for the whole call there is a deadline
 OTHER_TIMEOUT = (3.05, 10.0)
 CONFLICT = 409  # a call with this key is being answered
 LIST_TIMEOUT = (3.05, 30.0)
@@ -105,7 +107,7 @@ class StripeProcessor:
         lines = [_line(order, order.campaign_name, order.amount)]
         if order.fee_cover:
             lines.append(_line(order, "Fee cover", order.fee_cover))
-        parameters: Json = {
+        return {
             "mode": "subscription" if order.monthly else "payment",
             "submit_type": "donate",
             "client_reference_id": order.reference,
@@ -118,9 +120,6 @@ class StripeProcessor:
             "success_url": order.success_url,
             "cancel_url": order.cancel_url,
         }
-        if order.email:
-            parameters["customer_email"] = order.email
-        return parameters
 
     def asked(self, parameters: Json) -> Asked:
         """The sum of the lines, in their currency, for the gift or monthly gift that the metadata names."""
@@ -134,13 +133,12 @@ class StripeProcessor:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Malformed("these are not the parameters of a checkout") from error
 
-    def create_checkout(self, parameters: Json, key: str) -> Checkout:
-        """Create the session; the same key and parameters give the same session again."""
+    def create_checkout(self, parameters: Json, key: str, *, email: str, within: float) -> Checkout:
+        """Create the session; the same key, parameters and email give the same session again."""
+        whole = _in_order(parameters | ({"customer_email": email} if email else {}))
+        create = self.checkout_client.v1.checkout.sessions.create
         with _translated():
-            session = self.checkout_client.v1.checkout.sessions.create(
-                _in_order(parameters),
-                {"idempotency_key": key},
-            )
+            session = deadline.within(within, lambda: create(whole, {"idempotency_key": key}))
         if not session.url:
             raise ProcessorRefused("This checkout is over already.", "no_url")
         return Checkout(session.id, session.url)
@@ -150,15 +148,17 @@ class StripeProcessor:
         with _translated():
             self.checkout_client.v1.checkout.sessions.expire(checkout_id)
 
-    def portal_url(self, arrangement: str, back: str) -> str:
+    def portal_url(self, arrangement: str, back: str, *, within: float) -> str:
         """A session of the billing portal, for whoever pays the subscription. We keep no customer's id."""
+        api = self.checkout_client.v1
+
+        def open_portal() -> str:
+            customer = api.subscriptions.retrieve(arrangement).customer
+            customer_id = customer if isinstance(customer, str) else customer.id
+            return api.billing_portal.sessions.create({"customer": customer_id, "return_url": back}).url
+
         with _translated():
-            subscription = self.checkout_client.v1.subscriptions.retrieve(arrangement)
-            customer = subscription.customer
-            session = self.checkout_client.v1.billing_portal.sessions.create(
-                {"customer": customer if isinstance(customer, str) else customer.id, "return_url": back}
-            )
-        return session.url
+            return deadline.within(within, open_portal)
 
     def refund(self, payment: str, amount: int, key: str) -> str:
         """Create a refund that carries our key, so that its events lead back to the request."""
@@ -221,8 +221,15 @@ class _translated:  # noqa: N801 (reads as a statement: with _translated())
             raise ProcessorRefused(_reader_text(code), code) from error
         if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
             raise KeyRefused(f"the key was refused: {code}") from error
-        fault = ProcessorBusy if error.http_status == CONFLICT else ProcessorUnavailable
-        raise fault(f"{type(error).__name__}: {code}", wait=_wait_told(error)) from error
+        raise _fault(error)(f"{type(error).__name__}: {code}", wait=_wait_told(error)) from error
+
+
+def _fault(error: stripe.StripeError) -> type[ProcessorUnavailable]:
+    """An answer to a key is kept, failures of the processor's own too: https://docs.stripe.com/api/idempotent_requests."""
+    if error.http_status == CONFLICT:
+        return ProcessorBusy
+    is_kept = (error.headers or {}).get("Idempotent-Replayed") == "true"
+    return AnswerKept if is_kept else ProcessorUnavailable
 
 
 def _told_by_parameter(error: stripe.StripeError) -> str:
