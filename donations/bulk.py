@@ -9,6 +9,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -192,3 +193,8 @@ def _type(model: type[Model], column: str) -> str:
     field = next(field for field in model._meta.concrete_fields if field.column == column)
     kind = str(field.rel_db_type(connection) if field.is_relation else field.db_type(connection))
     return "text" if kind.startswith("varchar") else kind
+
+
+def whole(value: Any) -> Any:
+    """PostgreSQL adds whole numbers up to a decimal; amounts are whole."""
+    return int(value) if isinstance(value, Decimal) else value

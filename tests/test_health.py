@@ -271,8 +271,7 @@ def test_a_reconciliation_that_stands_still_is_shown_and_told() -> None:
 
 
 def test_a_site_without_its_migrations_is_not_ready() -> None:
-    recorder = MigrationRecorder(connection)
-    recorder.migration_qs.filter(app="donations", name="0012_letters_that_nobody_needs").delete()
+    MigrationRecorder(connection).migration_qs.filter(app="donations").latest("name").delete()
     assert ready() == (503, "unready", ["migrations are missing: migrate"])
 
 

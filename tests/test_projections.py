@@ -35,6 +35,7 @@ from donations.models import (
     RefundRequest,
 )
 from donations.projections import CheckoutNews
+from donations.projections.totals import DAY_KEY, DAY_SUMS, MONTH_KEY, MONTH_SUMS
 from donations.selectors import refunds
 from tests.factories import NOON, Event, checkout_event, confirm, deliver, make_campaign, make_gift, refund_event
 
@@ -77,8 +78,8 @@ def movement(of: Gift, kind: str, amount: int, reference: str = "", **fields: An
 def totals() -> dict[str, Totals]:
     """All sums that stand and are not zero, by table and key."""
     tables = (
-        (MonthTotal, projections.MONTH_KEY, projections.MONTH_SUMS),
-        (DailyRollup, projections.DAY_KEY, projections.DAY_SUMS),
+        (MonthTotal, MONTH_KEY, MONTH_SUMS),
+        (DailyRollup, DAY_KEY, DAY_SUMS),
     )
     found: dict[str, Totals] = {}
     for model, key, sums in tables:
@@ -478,10 +479,10 @@ def confirmed() -> Any:
 
 
 TAMPERING: dict[str, Callable[[], Any]] = {
-    **{f"month {name}": lambda name=name: november().update(**{name: 77}) for name in projections.MONTH_SUMS},
+    **{f"month {name}": lambda name=name: november().update(**{name: 77}) for name in MONTH_SUMS},
     **{
         f"day {name}": lambda name=name: DailyRollup.objects.filter(dimension="all").update(**{name: 77})
-        for name in projections.DAY_SUMS
+        for name in DAY_SUMS
     },
     "tier of a day": lambda: DailyRollup.objects.filter(value="custom").update(value="other"),
     "day of a day": lambda: DailyRollup.objects.filter(value="custom").update(day=date(2024, 11, 1)),
