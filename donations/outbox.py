@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 State = OutboxMessage.State
 Kind = OutboxMessage.Kind
 CUT_OFF_AFTER = timedelta(minutes=5)
-TRIES = 8
 # Anybody can type anybody's address and follow: the whole site asks no more strangers than this in an hour.
 MOST_FOLLOW_MAILS_AN_HOUR = 200
 COLUMNS = ("kind", "subject_id", "round", "state", "attempts", "next_try_at", "last_error", "created_at")
@@ -144,7 +143,7 @@ def _retry(message: OutboxMessage, why: str) -> None:
     """Nothing was sent, so to try again cannot send twice."""
     attempts = message.attempts + 1
     OutboxMessage.objects.filter(pk=message.pk).update(
-        state=State.QUEUED if attempts < TRIES else State.FAILED,
+        state=State.QUEUED if attempts < OutboxMessage.MOST_ATTEMPTS else State.FAILED,
         attempts=attempts,
         next_try_at=timezone.now() + timedelta(minutes=2**attempts),
         last_error=why[:300],

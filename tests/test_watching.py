@@ -146,6 +146,15 @@ def unsure_mail() -> None:
     OutboxMessage.objects.create(kind="receipt", subject_id="gift_x", state="unsure", next_try_at=now)
 
 
+def mail_given_up() -> None:
+    now = timezone.now()
+    given_up = {"kind": "receipt", "state": "failed", "attempts": 8}
+    OutboxMessage.objects.create(subject_id="gift_x", next_try_at=now, **given_up)
+    OutboxMessage.objects.create(subject_id="gift_y", next_try_at=now - timedelta(days=4), **given_up)
+    # An address that there is not is nobody's trouble but the donor's.
+    OutboxMessage.objects.create(kind="receipt", subject_id="gift_z", state="failed", attempts=1, next_try_at=now)
+
+
 def unanswered_refund() -> None:
     gift = make_gift(make_campaign())
     confirm(gift)
@@ -198,6 +207,7 @@ TROUBLES: dict[str, list[Callable[[], None]]] = {
     "books_unchecked": [check_long_ago],
     "processor_unequal": [unequal_to_the_processor],
     "mail_unsure": [unsure_mail],
+    "mail_given_up": [mail_given_up],
     "refund_unanswered": [unanswered_refund],
     "deliveries_silent": [silence, never_delivered, delivered_no_more],
     "unreconciled": [standstill],

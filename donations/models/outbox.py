@@ -25,6 +25,9 @@ class OutboxMessage(models.Model):
         UNSURE = "unsure", "unsure"
         UNNEEDED = "unneeded", "not needed"
 
+    MOST_ATTEMPTS = 8
+    """After so many, in about four hours, a message that the mail server did not take is given up."""
+
     kind = models.CharField(max_length=10, choices=Kind)
     subject_id = models.CharField(
         max_length=80, help_text="What it is about: a gift, a follower, an invoice or an alert."

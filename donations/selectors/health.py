@@ -1,6 +1,5 @@
 """Whether the site is well: its inbox, its mail, its checks, and the troubles that need a person."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -71,6 +70,7 @@ class Health:
     wrong_mode_lately: int
     mail_unsure: int
     mail_failed: int
+    mail_given_up: int
     refunds_unanswered: int
     unanswered_refunds: tuple[str, ...]
     books: Check
@@ -131,7 +131,6 @@ def health() -> Health:
         waiting=Count("id", filter=Q(state=State.WAITING)),
     )
     last_received, last_delivered = _last_events()
-    mail = _mail(now)
     unanswered = list(refunds.unanswered(now=now, age=REFUND_PATIENCE).values_list("gift_id", "requested_at"))
     checks = {row.kind: row for row in CheckResult.objects.all()}
     deliveries = checks.get(Kind.DELIVERIES)
@@ -145,8 +144,7 @@ def health() -> Health:
         unprocessed=queue["unprocessed"],
         waiting=queue["waiting"],
         **alarms,
-        mail_unsure=mail["unsure"],
-        mail_failed=mail["failed"],
+        **_mail(now),
         refunds_unanswered=len(unanswered),
         unanswered_refunds=tuple(gift for gift, asked_at in unanswered if asked_at <= now - KEY_LASTS),
         books=_check(checks.get(Kind.BOOKS)),
@@ -169,16 +167,21 @@ def _last_events() -> tuple[datetime | None, datetime | None]:
 
 
 MAIL = f"""
-SELECT state, COUNT(*) FROM {OutboxMessage._meta.db_table}
-WHERE state IN ('failed', 'unsure') AND next_try_at > %s GROUP BY state
+SELECT state, COUNT(*), SUM(CASE WHEN attempts >= {OutboxMessage.MOST_ATTEMPTS} THEN 1 ELSE 0 END)
+FROM {OutboxMessage._meta.db_table} WHERE state IN ('failed', 'unsure') AND next_try_at > %s GROUP BY state
 """  # noqa: S608 (the only text put in is our own table name)
 
 
-def _mail(now: datetime) -> Counter[str]:
-    """Mail that was not sent, by state; in literal states, as SQLite takes the partial index for these alone."""
+def _mail(now: datetime) -> dict[str, int]:
+    """Mail that was not sent; in literal states, as SQLite takes the partial index for these alone.
+
+    What the mail server refused for good is about one address; what was given up is about the server, or about us.
+    """
     with connection.cursor() as cursor:
         cursor.execute(MAIL, [connection.ops.adapt_datetimefield_value(now - MAIL_LASTS)])
-        return Counter(dict(cursor.fetchall()))
+        found = {state: (number, given_up) for state, number, given_up in cursor.fetchall()}
+    (unsure, _), (failed, given_up) = (found.get(state, (0, 0)) for state in ("unsure", "failed"))
+    return {"mail_unsure": unsure, "mail_failed": failed, "mail_given_up": given_up}
 
 
 def _check(row: CheckResult | None) -> Check:
@@ -296,6 +299,14 @@ def _of_calls_and_mail(health: Health) -> Iterator[Trouble]:
             words=f"{_count(health.mail_unsure, 'message')} may or may not have been sent within three days.",
             remedy="Look at the mail server’s log; the site never sends them again by itself.",
             path=f"{reverse('admin:donations_outboxmessage_changelist')}?state__exact=unsure",
+        )
+    if health.mail_given_up:
+        yield Trouble(
+            kind="mail_given_up",
+            words=f"{_count(health.mail_given_up, 'message')} could not be sent within three days: "
+            "the mail server took nothing in eight tries.",
+            remedy="Read in the outbox why; then look at the mail server, EMAIL_URL and MAIL_FROM.",
+            path=f"{reverse('admin:donations_outboxmessage_changelist')}?state__exact=failed",
         )
     yield from _of_refunds(health)
 

@@ -64,7 +64,7 @@ def _mail_lines(found: Health) -> Iterator[Line]:
     yield Line(
         "Mail that may or may not have been sent, last three days", f"{found.mail_unsure:,}", not found.mail_unsure
     )
-    yield Line("Mail that could not be sent, last three days", f"{found.mail_failed:,}")
+    yield Line("Mail that could not be sent, last three days", f"{found.mail_failed:,}", not found.mail_given_up)
     yield Line("Refunds without an answer for an hour", f"{found.refunds_unanswered:,}", not found.refunds_unanswered)
     unseen = "not compared yet" if found.reconcile.unseen is None else f"{found.reconcile.unseen:,}"
     # Many are no trouble any more: they are here since.
