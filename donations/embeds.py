@@ -15,10 +15,15 @@ from donations.selectors.bar import Bar
 VERSION = 1
 PICTURE_WIDTH = 600  # between the margins; the picture is 640 × 132
 
+BARS = (240, 288, 384, 480)
+"""How wide a bar is, px: at least, on a page of 320 px, and from where `meter.css` shows more marks' words."""
+GAP = 6
+WIDEST_DIGIT, WIDEST_SIGN, WIDEST_LETTER = 9.0, 4.5, 12.0  # px, of the fonts that are about, at the marks' 14 px
+
 
 def meter(bar: Bar) -> dict[str, Any]:
     """`meter.json`, version 1, field by field as docs/embedding.md has it. Fields are only ever added."""
-    percent = bar.raised * 100 // bar.goal if bar.goal else 0
+    percent = _percent(bar.raised, bar.goal)
     raised = money.format_minor(bar.raised, bar.currency)
     return {
         "v": VERSION,
@@ -34,7 +39,7 @@ def meter(bar: Bar) -> dict[str, Any]:
         "fill": max(0, min(100, percent)),
         "raised_label": raised,
         "scale": [{"value": mark, "label": money.format_minor(mark, bar.currency)} for mark in bar.scale],
-        "text": f"{raised} raised of the {money.format_minor(bar.goal, bar.currency)} goal in {bar.month.label}",
+        "text": f"{raised} raised{_of_the_goal(bar)} in {bar.month.label}",
         "gifts": bar.gifts,
         "supporters": bar.supporters,
         "cta": f"Support {settings.SITE_NAME}",
@@ -43,6 +48,63 @@ def meter(bar: Bar) -> dict[str, Any]:
         "as_of": bar.changed_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "livemode": settings.LIVEMODE,
     }
+
+
+def _percent(amount: int, goal: int) -> int:
+    """Floored: a sum is drawn up to a mark, which is floored alike, once it has reached it. 0 without a goal."""
+    return amount * 100 // goal if goal else 0
+
+
+def _of_the_goal(bar: Bar) -> str:
+    return f" of the {money.format_minor(bar.goal, bar.currency)} goal" if bar.goal else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A mark as it is drawn: where, percent of the bar's length, and from which of `BARS` on its words have room."""
+
+    place: int
+    label: str
+    room: int | None
+
+    @property
+    def rems(self) -> int | None:
+        """The same as `meter.css` has it; None where its words are always shown."""
+        return None if self.room in (None, BARS[0]) else self.room // 16
+
+
+def drawn_marks(bar: Bar) -> list[Mark]:
+    """The marks where their values stand. 0 and the goal always have their words, those between where there is room."""
+    places = [_percent(mark, bar.goal) for mark in bar.scale]
+    labels = [money.format_minor(mark, bar.currency) for mark in bar.scale]
+    rooms = _rooms(places, labels)
+    return [Mark(*of, rooms.get(number)) for number, of in enumerate(zip(places, labels, strict=True))]
+
+
+def _rooms(places: list[int], labels: list[str]) -> dict[int, int]:
+    """From which width on each mark's words stand apart from all others'. What has room keeps it on wider bars."""
+    last = len(labels) - 1
+    rooms = {0: BARS[0], last: BARS[0]}
+
+    def span(number: int, width: int) -> tuple[float, float]:
+        words = _width(labels[number])
+        begin = {0: 0.0, last: width - words}.get(number, width * places[number] / 100 - words / 2)
+        return begin - GAP / 2, begin + words + GAP / 2
+
+    for width in BARS:
+        for number in range(1, last):
+            begin, end = span(number, width)
+            others = (span(other, width) for other in rooms)
+            if number not in rooms and all(end <= left or right <= begin for left, right in others):
+                rooms[number] = width
+    return rooms
+
+
+def _width(label: str) -> float:
+    """What a mark's words take at most, px."""
+    return sum(
+        WIDEST_DIGIT if each in "0123456789$€£¥" else WIDEST_SIGN if each in ",. " else WIDEST_LETTER for each in label
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +145,11 @@ def _shape(text: str) -> Shape:
 
 def picture(shown: dict[str, Any]) -> str:
     """The bar as an SVG without script, style sheet or font of its own: for places that take images alone."""
-    last = max(1, len(shown["scale"]) - 1)
-    anchors = ["start", *["middle"] * (last - 1), "end"]
-    marks = [
-        (20 + PICTURE_WIDTH * place // last, anchor, mark["label"])
-        for place, (anchor, mark) in enumerate(zip(anchors, shown["scale"], strict=False))
+    marks = [mark for mark in shown["marks"] if mark.room]
+    anchors = ["start", *["middle"] * (len(marks) - 2), "end"][: len(marks)]
+    words = [
+        (20 + PICTURE_WIDTH * mark.place // 100, anchor, mark.label)
+        for anchor, mark in zip(anchors, marks, strict=True)
     ]
     filled = PICTURE_WIDTH * shown["fill"] // 100
     return format_html(
@@ -96,11 +158,16 @@ def picture(shown: dict[str, Any]) -> str:
         '<rect width="640" height="132" rx="12" fill="#fff"/>{marks}'
         '<text x="{x}" y="64" font-size="24" font-weight="600" fill="#14201c" text-anchor="{anchor}">{raised}</text>'
         '<text x="20" y="32" font-size="13" letter-spacing="1.5" fill="#40504a">{label}</text>'
-        '<rect x="20" y="78" width="600" height="14" rx="7" fill="#dfe5e2"/>'
+        '<rect x="20" y="78" width="600" height="14" rx="7" fill="#dfe5e2"/>{ticks}'
         '<rect x="20" y="78" width="{filled}" height="14" rx="7" fill="#0d5c4b"/></svg>\n',
         text=shown["text"],
         marks=format_html_join(
-            "", '<text x="{}" y="114" font-size="14" fill="#40504a" text-anchor="{}">{}</text>', marks
+            "", '<text x="{}" y="114" font-size="14" fill="#40504a" text-anchor="{}">{}</text>', words
+        ),
+        ticks=format_html_join(
+            "",
+            '<rect x="{}" y="81" width="1" height="8" fill="#6f7d77"/>',
+            ((20 + PICTURE_WIDTH * mark.place // 100,) for mark in shown["marks"][1:-1]),
         ),
         x=20 + filled,
         anchor="start" if shown["fill"] < 12 else "end" if shown["fill"] > 88 else "middle",
@@ -111,6 +178,5 @@ def picture(shown: dict[str, Any]) -> str:
 
 
 def context(bar: Bar) -> dict[str, Any]:
-    """What `_bar.html` shows: the meter, and a value that stays within the scale for assistive technology."""
-    shown = meter(bar)
-    return shown | {"now": max(0, min(bar.raised, bar.goal)), "half": (shown["fill"] + 1) // 2}
+    """What `_bar.html` shows: the meter, its marks as drawn, and a value within the scale for assistive technology."""
+    return meter(bar) | {"marks": drawn_marks(bar), "now": max(0, min(bar.raised, bar.goal))}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from donations import campaigning, embeds, inbox, ledger, projections
 from donations.models import Campaign, CampaignMonth, Donor, Follower, Gift
 from donations.periods import Month
-from donations.selectors.bar import FRESH_SECONDS, MOST_KEPT, OLDEST_SECONDS, Bar, Fresh, UnknownCampaign, bar
+from donations.selectors.bar import FRESH_SECONDS, MOST_KEPT, OLDEST_SECONDS, Bar, Fresh, UnknownCampaign, bar, marks
 from donations.views.embed import METERS
 from tests.factories import NOON, checkout_event, confirm, deliver, make_campaign, make_gift, refund_event
 
@@ -172,9 +172,50 @@ def test_a_campaign_in_another_currency_speaks_it(client: Client, campaign: Camp
     assert (shown["raised_label"], shown["percent"]) == ("500 ¥", 10)
 
 
-def a_bar(raised: int, goal: int) -> Bar:
-    marks = (0, goal // 2, goal)
-    return Bar("general", "News", NOVEMBER, "USD", "UTC", goal, marks, raised, 0, 1, 0, NOON)
+def a_bar(raised: int, goal: int, own: tuple[int, ...] = ()) -> Bar:
+    scale = marks(own, goal, "USD")
+    return Bar("general", "News", NOVEMBER, "USD", "UTC", goal, scale, raised, 0, 1, 0, NOON)
+
+
+def test_a_mark_stands_where_the_fill_of_its_value_ends() -> None:
+    own = (150000, 250050, 400000)
+    drawn = embeds.drawn_marks(a_bar(0, 750000, own))
+    assert [(mark.place, mark.label) for mark in drawn] == [
+        (0, "0 $"), (20, "1,500 $"), (33, "2,500.50 $"), (53, "4,000 $"), (100, "7,500 $"),
+    ]  # fmt: skip
+    assert [embeds.meter(a_bar(value, 750000))["fill"] for value in own] == [20, 33, 53]
+
+
+def test_marks_too_near_to_one_another_keep_the_words_that_can_be_read() -> None:
+    drawn = embeds.drawn_marks(a_bar(0, 500000, (10000, 80000, 250000, 499900)))
+    assert [(mark.label, mark.room) for mark in drawn] == [
+        ("0 $", 240),
+        ("100 $", None),
+        ("800 $", 384),
+        ("2,500 $", 240),
+        ("4,999 $", None),
+        ("5,000 $", 240),
+    ]
+    picture = embeds.picture(embeds.context(a_bar(0, 500000, (10000, 80000, 250000, 499900))))
+    assert re.findall('x="([0-9]+)" y="114"[^>]*>([^<]+)', picture) == [
+        ("20", "0 $"), ("116", "800 $"), ("320", "2,500 $"), ("620", "5,000 $"),
+    ]  # fmt: skip
+    assert re.findall('x="([0-9]+)" y="81"', picture) == ["32", "116", "320", "614"]
+
+
+def test_a_month_without_a_goal_has_one_mark_and_tells_what_was_raised(
+    client: Client, campaign: Campaign, gift: Gift
+) -> None:
+    campaigning.set_month_goal(campaign=campaign, month=NOVEMBER, goal_minor=0, scale=[0, 500000])
+    shown = told(client)
+    assert (shown["goal"], shown["percent"], shown["fill"]) == (0, 0, 0)
+    assert shown["scale"] == [{"value": 0, "label": "0 $"}]
+    assert shown["text"] == "500 $ raised in November 2024"
+    found = Texts(client.get("/embed/v1/meter?month=2024-11").text)
+    assert found.words[:3] == ["0 $", "500 $", "NOVEMBER 2024"]
+    assert (found.attributes["role"], "aria-valuemax" in found.attributes) == ("img", False)
+    for path in ("/give/general/", "/embed/", "/embed/v1/meter.svg"):
+        assert client.get(f"{path}?month=2024-11").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -371,10 +412,18 @@ def test_a_months_goal_is_within_reason(campaign: Campaign, goal: int) -> None:
         campaigning.set_month_goal(campaign=campaign, month=NOVEMBER, goal_minor=goal)
 
 
+def test_a_bar_goes_from_nothing_to_the_goal_whatever_its_marks(campaign: Campaign) -> None:
+    for own, shown in ([2, 7], (0, 2, 7, 10)), ([0, 10], (0, 10)), ([10, 11], (0, 10)), ([], (0, 5, 10)):
+        campaigning.set_month_goal(campaign=campaign, month=NOVEMBER, goal_minor=10, scale=own)
+        assert bar(None, NOVEMBER).scale == shown
+    assert marks((), 1, "JPY") == (0, 1)
+    assert marks((), 500_100, "ISK") == (0, 250_000, 500_100)
+
+
 def test_another_goal_keeps_the_marks_unless_others_are_given(campaign: Campaign) -> None:
     campaigning.set_month_goal(campaign=campaign, month=NOVEMBER, goal_minor=100, scale=[100, 0])
     campaigning.set_month_goal(campaign=campaign, month=NOVEMBER, goal_minor=300)
-    assert (bar(None, NOVEMBER).goal, bar(None, NOVEMBER).scale) == (300, (0, 100))
+    assert (bar(None, NOVEMBER).goal, bar(None, NOVEMBER).scale) == (300, (0, 100, 300))
     campaigning.set_month_goal(campaign=campaign, month=NOVEMBER, goal_minor=300, scale=[])
     assert bar(None, NOVEMBER).scale == (0, 150, 300)
 

@@ -36,7 +36,9 @@ class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class
     """A campaign, with its goal as typed and its currency apart."""
 
     currency = forms.ChoiceField(choices=CURRENCY_CHOICES or (), initial="USD")
-    goal = AmountField(label="Default goal", help_text="What is raised for in each month that has no goal of its own.")
+    goal = AmountField(
+        label="Default goal", help_text="What is raised for in each month that has no goal of its own; 0 is no goal."
+    )
 
     class Meta:
         model = Campaign

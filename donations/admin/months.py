@@ -13,18 +13,20 @@ from donations.admin.amounts import AmountField, read_goal, read_marks, typed_te
 from donations.charts import amount_text
 from donations.models import Campaign, CampaignMonth
 from donations.periods import Month
+from donations.selectors.bar import marks
 
 
 class CampaignMonthForm(forms.ModelForm):  # type: ignore[type-arg]
     """A month's goal and marks, typed in the campaign's currency."""
 
-    goal = AmountField(help_text="In the campaign’s currency.")
+    goal = AmountField(help_text="In the campaign’s currency; 0 is no goal.")
     scale = forms.CharField(
         label="Marks",
         required=False,
         max_length=200,
         widget=forms.TextInput(attrs={"class": "vTextField", "autocomplete": "off"}),
-        help_text="Of the bar, such as 0, 2500, 5000. Empty: 0, half of the goal, the goal.",
+        help_text="Of the bar, such as 0, 2500, 5000. Empty: 0, half of the goal, the goal. 0 and the goal always "
+        "stand at its ends; a mark too near to another is drawn without its words.",
     )
 
     class Meta:
@@ -48,7 +50,14 @@ class CampaignMonthForm(forms.ModelForm):  # type: ignore[type-arg]
             for name, read in (("goal", read_goal), ("scale", read_marks)):
                 if name in cleaned:
                     self._read(name, read, cleaned[name], campaign.currency)
+            self._refuse_marks_above_the_goal(campaign.currency)
         return cleaned
+
+    def _refuse_marks_above_the_goal(self, currency: str) -> None:
+        row = self.instance
+        if {"goal", "scale"} <= self.cleaned_data.keys() and row.scale and row.scale[-1] > row.goal:
+            mark, goal = amount_text(row.scale[-1], currency), amount_text(row.goal, currency)
+            self.add_error("scale", f"The bar ends at the goal, {goal}: it has no place for a mark at {mark}.")
 
     def _read(self, name: str, read: Any, typed: str, currency: str) -> None:
         try:
@@ -111,8 +120,8 @@ class CampaignMonthAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="marks")
     def marks_text(self, row: CampaignMonth) -> str:
-        marks = row.scale or (0, row.goal // 2, row.goal)
-        return " · ".join(amount_text(mark, row.campaign.currency) for mark in marks)
+        currency = row.campaign.currency
+        return " · ".join(amount_text(mark, currency) for mark in marks(row.scale, row.goal, currency))
 
     def save_model(self, request: HttpRequest, obj: CampaignMonth, form: Any, change: bool) -> None:
         obj.pk = campaigning.set_month_goal(

@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
+from donations import money
 from donations.models import Campaign, CampaignMonth, MonthTotal
 from donations.models.campaigns import SLUG
 from donations.periods import Month
@@ -39,6 +40,7 @@ class Bar:
     time_zone: str
     goal: int
     scale: tuple[int, ...]
+    """The marks, from 0 to the goal; 0 alone where the goal is 0, which is no goal."""
     raised: int
     pending: int
     gifts: int
@@ -65,7 +67,6 @@ def bar(campaign: str | None, month: Month | None) -> Bar:
         campaign=fund, month=str(shown), livemode=settings.LIVEMODE, currency=fund.currency
     ).first()
     goal = own.goal if own else fund.default_goal_minor
-    marks = tuple(own.scale) if own and own.scale else (0, goal // 2, goal)
     return Bar(
         campaign=fund.pk,
         name=fund.name,
@@ -73,13 +74,22 @@ def bar(campaign: str | None, month: Month | None) -> Bar:
         currency=fund.currency,
         time_zone=fund.time_zone,
         goal=goal,
-        scale=marks,
+        scale=marks(own.scale if own else (), goal, fund.currency),
         raised=total.raised if total else 0,
         pending=total.awaiting if total else 0,
         gifts=total.gifts if total else 0,
         followers=total.followers if total else 0,
         changed_at=total.changed_at if total else shown.start(fund.time_zone),
     )
+
+
+def marks(own: Iterable[int], goal: int, currency: str) -> tuple[int, ...]:
+    """A bar's marks, minor units in rising order: 0, the month's own below the goal or else its half, and the goal.
+
+    The bar ends at the goal, so there is no place for a mark above it.
+    """
+    between = tuple(own) or (money.floored(goal // 2, currency),)
+    return tuple(sorted({0, goal, *(mark for mark in between if 0 < mark < goal)}))
 
 
 class Fresh(Generic[T]):

@@ -1,6 +1,7 @@
 """A reader's way: from the article's button to the thank-you page and the moved bar."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -128,6 +129,55 @@ def test_what_was_raised_stands_above_its_bar_however_narrow_that_is(
     assert shown is not None
     assert shown["x"] >= bar["x"] - 0.5
     assert shown["x"] + shown["width"] <= bar["x"] + bar["width"] + 0.5
+
+
+MARKS = """
+from djmoney.money import Money
+from donations import campaigning
+from donations.models import Campaign
+from donations.periods import Month
+for slug, goal, marks in (
+    ("uneven", 7500, [0, 1500, 7500]),
+    ("near", 5000, [0, 100, 800, 4999, 5000]),
+    ("large", 9_999_999, []),
+    ("none", 0, []),
+):
+    campaign = Campaign.objects.create(slug=slug, name=slug, default_goal=Money(goal, "EUR"))
+    scale = [mark * 100 for mark in marks]
+    campaigning.set_month_goal(campaign=campaign, month=Month(2024, 11), goal_minor=goal * 100, scale=scale)
+"""
+# Of each mark that is shown: its words, where they begin and end, and where the bar does.
+PLACED = """[...document.querySelectorAll(".sm li")].filter(each => each.checkVisibility()).map(each => {
+    const bar = document.querySelector(".bar").getBoundingClientRect(), box = each.getBoundingClientRect()
+    return [each.textContent, box.left - bar.left, box.right - bar.left, bar.width]
+})"""
+SHOWN = {
+    "general": (["0 $", "2,500 $", "5,000 $"], ["0 $", "2,500 $", "5,000 $"]),
+    "uneven": (["0 €", "1,500 €", "7,500 €"], ["0 €", "1,500 €", "7,500 €"]),
+    "near": (["0 €", "5,000 €"], ["0 €", "800 €", "5,000 €"]),
+    "large": (["0 €", "9,999,999 €"], ["0 €", "4,999,999.50 €", "9,999,999 €"]),
+    "none": (["0 €"], ["0 €"]),
+}
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_marks_stand_where_their_values_are_and_can_be_read(staff_page: Page, home: House, width: int) -> None:
+    home.manage("shell", "--no-imports", "-c", MARKS)
+    staff_page.set_viewport_size({"width": width, "height": 640})
+    for campaign, (narrow, wide) in SHOWN.items():
+        for path in (f"/give/{campaign}/?month=2024-11", f"/embed/v1/meter?campaign={campaign}&month=2024-11"):
+            staff_page.goto(home.site + path)
+            placed = staff_page.evaluate(PLACED)
+            if "embed" in path:
+                assert [words for words, *_ in placed] == (wide if width == 1280 else narrow)
+                assert_accessible(staff_page)
+            for (_, _, end, _), (_, begin, _, _) in pairwise(placed):
+                assert end + 4 <= begin
+            assert abs(placed[0][1]) < 1
+            assert len(placed) == 1 or abs(placed[-1][2] - placed[-1][3]) < 1
+            if campaign == "uneven" and "embed" in path:
+                _, begin, end, length = placed[1]
+                assert abs((begin + end) / 2 - length / 5) < 1
 
 
 def test_the_frame_is_as_high_as_the_bar_in_it(staff_page: Page, home: House) -> None:
