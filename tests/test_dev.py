@@ -18,6 +18,7 @@ import pytest
 import redis as redis_client
 
 from tests.faults.__main__ import NAMES as FAULTS
+from tests.house import eventually
 from tests.services import free_port, postgres, redis
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -250,6 +251,40 @@ def test_when_one_dies_the_other_is_stopped_and_it_says_which(
     assert errors.splitlines()[-1].startswith(f"The {name} stopped by itself")
     assert f"var/log/{name}.log" in errors
     assert local_site.processes() == []
+
+
+def left_in(checkout: Path) -> dict[str, int]:
+    """When each file in var that a run writes at its start alone was last written."""
+    names = ("run.lock", "running", "secret-key", "webhook-secret", "log/prepare.log")
+    return {name: (checkout / "var" / name).stat().st_mtime_ns for name in names}
+
+
+@pytest.mark.journey
+@pytest.mark.parametrize("offset", [0, 20])
+def test_a_second_run_names_the_first_and_changes_nothing(local_site: LocalSite, offset: int) -> None:
+    local_site.read_addresses()
+    before = left_in(local_site.checkout)
+    code, lines = dev(local_site.checkout, "run", "--port", str(local_site.port + offset))
+    assert (code, lines) == (1, [f"Supportsite runs from here on port {local_site.port}: stop it first."])
+    assert left_in(local_site.checkout) == before
+    with urllib.request.urlopen(f"http://127.0.0.1:{local_site.port}/give/") as page:
+        assert page.status == 200
+
+
+@pytest.mark.journey
+def test_a_run_that_was_killed_holds_up_the_next_only_while_its_site_lives(local_site: LocalSite) -> None:
+    local_site.read_addresses()
+    os.kill(local_site.process.pid, signal.SIGKILL)
+    local_site.process.communicate(timeout=20)
+    said = [f"Supportsite runs from here on port {local_site.port}: stop it first."]
+    assert dev(local_site.checkout, "run", "--port", str(free_port(with_next=True))) == (1, said)
+    for pid in local_site.processes():
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not local_site.processes(), "all of it is gone")
+    assert (local_site.checkout / "var/running").exists()
+    another = LocalSite(local_site.checkout)
+    another.read_addresses()
+    assert another.end(signal.SIGTERM) == (0, "")
 
 
 def managed(checkout: Path, *arguments: str) -> str:
