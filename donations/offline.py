@@ -50,7 +50,8 @@ class EnteredAlready(OfflineRefused):
     def __init__(self, first: OfflineRequest) -> None:
         super().__init__(
             f"An {first.get_kind_display()} with the reference “{first.reference}” was entered for this campaign on "
-            f"{first.requested_at:%Y-%m-%d}, and is {first.get_status_display()}. Look whether it is the same money.",
+            f"{first.requested_at:%Y-%m-%d} UTC, and is {first.get_status_display()}. "
+            "Look whether it is the same money.",
             "reference",
         )
         self.first = first

@@ -4,7 +4,7 @@ import html
 import json
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -1199,6 +1199,30 @@ def test_a_month_that_has_a_goal_is_not_made_twice(manager: Client, campaign: Ca
     answer = manager.post(f"{ROOM}/campaignmonth/add/", sent)
     assert "already exists" in words(answer)
     assert CampaignMonth.objects.get().goal == 100
+
+
+# ---- times
+
+
+def test_a_time_says_that_it_is_utc_and_a_month_beside_it_its_zone(finance: Client, campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    confirm(gift, at=datetime(2024, 12, 1, 4, 59, tzinfo=UTC))
+    entry = LedgerEntry.objects.get()
+    for address in (page(gift), page(entry), f"{ROOM}/ledgerentry/"):
+        said = words(finance.get(address))
+        assert "Dec. 1, 2024, 4:59 a.m. UTC" in said, address
+        assert "2024-11, in America/New_York" in said, address
+    assert "Nov. 30, 2024, in America/New_York" in words(finance.get(page(entry)))
+
+
+def test_no_page_of_the_admin_has_a_time_without_its_zone(superuser: Client, campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    confirm(gift, at=datetime(2024, 12, 1, 4, 59, tzinfo=UTC))
+    rooms = ("gift", "ledgerentry", "inboxevent", "donor", "follower", "outboxmessage", "campaign")
+    pages = [page(row) for row in (gift, campaign, LedgerEntry.objects.get(), InboxEvent.objects.get())]
+    for address in (*(f"{ROOM}/{room}/" for room in rooms), *pages):
+        said = words(superuser.get(address))
+        assert re.findall(r"(?:[ap]\.m\.|noon|midnight)(?! UTC)", said) == [], address
 
 
 # ---- amounts as typed

@@ -4,6 +4,7 @@ import html
 import re
 from datetime import date
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -157,7 +158,8 @@ def test_the_dashboard_leads_to_closing_a_month_that_is_over(finance: Client, gi
 def test_the_dashboard_of_a_closed_month_says_by_whom_and_what_is_restated(finance: Client, gift: Gift) -> None:
     statement = closed(gift.campaign)
     page = finance.get("/staff/general/2024-11/")
-    day = f"{statement.closed_at.day} {statement.closed_at:%B %Y}"
+    closed_at = statement.closed_at.astimezone(ZoneInfo("America/New_York"))
+    day = f"{closed_at.day} {closed_at:%B %Y}"
     assert f"Closed on {day} by {statement.closed_by.username}." in words(page)
     assert f"{ROOM}/{statement.pk}/change/" in page.content.decode()
     assert "Restated" not in words(page)

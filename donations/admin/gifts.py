@@ -12,7 +12,7 @@ from django.utils.html import format_html
 
 from donations.admin import entering
 from donations.admin.people import donor_term, donors_of
-from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, moment, page_of
+from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, moment, month_in, page_of
 from donations.admin.refunds import give_up_refund, left_to_refund, refund_page, state_of
 from donations.charts import amount_text
 from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, OfflineRequest, RefundRequest
@@ -154,7 +154,9 @@ class GiftAdmin(ReadOnlyAdmin):
 
     @admin.display(description="campaign month")
     def campaign_month(self, gift: Gift) -> str:
-        return state_of(gift).campaign_month or "–"
+        entry = gift.entries.first()
+        zone = entry.time_zone if entry else gift.campaign.time_zone
+        return month_in(state_of(gift).campaign_month, zone)
 
     @admin.display(description="confirmed at")
     def confirmed_at(self, gift: Gift) -> str:
@@ -249,7 +251,7 @@ def _entry_line(entry: LedgerEntry, user: Any) -> dict[str, Any]:
         "amount": amount_text(entry.amount, entry.currency),
         "toward_goal": amount_text(entry.goal_amount, entry.currency),
         "effective_at": entry.effective_at,
-        "campaign_month": entry.campaign_month,
+        "campaign_month": month_in(entry.campaign_month, entry.time_zone),
         "reference": entry.reference,
     }
 

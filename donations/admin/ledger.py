@@ -5,9 +5,10 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.utils.formats import date_format
 
 from donations import processors
-from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to
+from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, month_in
 from donations.charts import amount_text
 from donations.models import LedgerEntry
 
@@ -21,7 +22,7 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
         "kind",
         "amount_shown",
         "campaign_slug",
-        "campaign_month",
+        "month_shown",
         "mode",
         "reference",
         "gift_id",
@@ -38,8 +39,8 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
         return LedgerEntry.objects.filter(Q(gift=term) | (movement & Q(reference=term))).values("pk")
 
     def get_fieldsets(self, request: HttpRequest, obj: LedgerEntry | None = None) -> Any:
-        movement = ("kind", "amount_shown", "goal_shown", "settlement_shown", "effective_at", "local_date")
-        belongs = ("campaign", "campaign_month", "time_zone", "gift_shown", "tier", "mode")
+        movement = ("kind", "amount_shown", "goal_shown", "settlement_shown", "effective_at", "day_shown")
+        belongs = ("campaign", "month_shown", "gift_shown", "tier", "mode")
         return (
             ("The movement", {"fields": movement}),
             ("Where it belongs", {"fields": belongs}),
@@ -56,6 +57,14 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
     @admin.display(description="amount")
     def amount_shown(self, entry: LedgerEntry) -> str:
         return amount_text(entry.amount, entry.currency)
+
+    @admin.display(description="campaign month")
+    def month_shown(self, entry: LedgerEntry) -> str:
+        return month_in(entry.campaign_month, entry.time_zone)
+
+    @admin.display(description="local date")
+    def day_shown(self, entry: LedgerEntry) -> str:
+        return f"{date_format(entry.local_date)}, in {entry.time_zone}"
 
     @admin.display(description="counts toward the goal")
     def goal_shown(self, entry: LedgerEntry) -> str:

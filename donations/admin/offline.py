@@ -10,12 +10,11 @@ from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
 from donations import offline, periods
 from donations.admin import entering
-from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, page_of
+from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, moment, page_of
 from donations.charts import amount_text
 from donations.models import OfflineRequest
 from donations.selectors import refunds
@@ -157,7 +156,7 @@ def _facts(asked: OfflineRequest, request: HttpRequest) -> list[tuple[str, Any]]
         ("Came by", asked.get_method_display() or "–"),
         ("Reason", asked.reason),
         ("Gift", link_to(asked.gift, request.user)),
-        ("Entered by", f"{asked.requested_by}, {timezone.localtime(asked.requested_at):%Y-%m-%d %H:%M}"),
+        ("Entered by", f"{asked.requested_by}, {moment(asked.requested_at)}"),
     ]
 
 

@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to
+from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, moment
 from donations.charts import amount_text
 from donations.models import BalanceTransaction, Payout
 from donations.selectors.settlements import failed_at, settlements_in
@@ -48,8 +48,7 @@ class PayoutAdmin(ReadOnlyAdmin):
     @admin.display(description="came back on")
     def came_back(self, payout: Payout) -> str:
         """One that was paid may fail after all: its money is then on the balance again."""
-        moment = failed_at(payout)
-        return f"{moment:%Y-%m-%d}" if moment else "–"
+        return moment(failed_at(payout))
 
 
 def _line(movement: BalanceTransaction, user: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
-from donations.admin.reading import CannotSearch, ModeFilter, ReadOnlyAdmin, may_see_donors, page_of
+from donations.admin.reading import CannotSearch, ModeFilter, ReadOnlyAdmin, may_see_donors, moment, page_of
 from donations.models import Donor, Follower
 
 MOST_GIFTS = 50
@@ -59,7 +59,7 @@ class DonorAdmin(ReadOnlyAdmin):
     def gifts_shown(self, donor: Donor) -> str:
         """Their references; whoever may not see gifts is stopped at the gift's own page."""
         gifts = donor.gifts.order_by("-created_at")[:MOST_GIFTS]
-        rows = ((page_of(gift), gift.pk, gift.created_at.date()) for gift in gifts)
+        rows = ((page_of(gift), gift.pk, moment(gift.created_at)) for gift in gifts)
         return format_html_join("", '<div><a href="{}">{}</a> {}</div>', rows) or "–"
 
 
@@ -73,7 +73,7 @@ class FollowerAdmin(ReadOnlyAdmin):
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         who = ("donor_shown",) if may_see_donors(request.user) else ()
-        return ("follower", *who, "campaign_slug", "created_at", "confirmed_at", "confirmed_month", "mode")
+        return ("follower", *who, "campaign_slug", "created_at", "confirmed_at", "month_shown", "mode")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Follower]:
         related = ("donor",) if may_see_donors(request.user) else ()
@@ -95,7 +95,11 @@ class FollowerAdmin(ReadOnlyAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Follower | None = None) -> tuple[str, ...]:
         who = ("donor_shown",) if may_see_donors(request.user) else ()
-        return (*who, "campaign", "source", "created_at", "confirmed_at", "confirmed_month", "mode")
+        return (*who, "campaign", "source", "created_at", "confirmed_at", "month_shown", "mode")
+
+    @admin.display(description="confirmed month, in the campaign’s zone")
+    def month_shown(self, follower: Follower) -> str:
+        return follower.confirmed_month or "–"
 
     @admin.display(description="follower")
     def follower(self, follower: Follower) -> str:

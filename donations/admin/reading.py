@@ -193,6 +193,11 @@ def scrolled(text: str, name: str) -> str:
     return format_html('<pre tabindex="0" role="region" aria-label="{}">{}</pre>', name, text)
 
 
+def month_in(month: str, zone: str) -> str:
+    """A campaign month with the zone that it is one of: times beside it are UTC, and may be of another month there."""
+    return "–" if not month else month if zone == "UTC" else f"{month}, in {zone}"
+
+
 def moment(instant: datetime | None) -> str:
     """An instant as the rest of the admin writes it."""
     return date_format(timezone.localtime(instant), "DATETIME_FORMAT") if instant else "–"

@@ -17,4 +17,4 @@ class ExportRecord(models.Model):
         ordering = ["-requested_at"]
 
     def __str__(self) -> str:
-        return f"{self.file} {self.requested_at:%Y-%m-%d %H:%M}"
+        return f"{self.file} {self.requested_at:%Y-%m-%d %H:%M} UTC"

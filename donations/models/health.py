@@ -53,4 +53,4 @@ class Alert(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.began_at:%Y-%m-%d %H:%M}"
+        return f"{self.kind} {self.began_at:%Y-%m-%d %H:%M} UTC"

@@ -37,4 +37,4 @@ class Reconciliation(models.Model):
         indexes = [models.Index(fields=["processor", "-finished_at"], name="reconciliations_latest")]
 
     def __str__(self) -> str:
-        return f"{self.processor} {self.started_at:%Y-%m-%d %H:%M}"
+        return f"{self.processor} {self.started_at:%Y-%m-%d %H:%M} UTC"
