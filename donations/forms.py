@@ -26,9 +26,9 @@ class GiveForm(forms.Form):
 
     frequency = forms.CharField(required=False)
     tier = forms.CharField(required=False, max_length=20)
-    amount = forms.CharField(required=False, max_length=60, error_messages=TOO_LONG)
+    amount = forms.CharField(required=False, max_length=money.LONGEST_TYPED, error_messages=TOO_LONG)
     monthly_tier = forms.CharField(required=False, max_length=20)
-    monthly_amount = forms.CharField(required=False, max_length=60, error_messages=TOO_LONG)
+    monthly_amount = forms.CharField(required=False, max_length=money.LONGEST_TYPED, error_messages=TOO_LONG)
     name = forms.CharField(
         required=False, max_length=100, error_messages={"max_length": "A name can have 100 characters at most."}
     )

@@ -34,9 +34,14 @@ MINIMUM_MINOR = {
 
 SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "CHF": "CHF", "INR": "₹", "KRW": "₩", "BRL": "R$"}
 
-TYPED = re.compile(r"(?P<whole>[0-9]{1,12}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,3})(?:\.(?P<fraction>[0-9]{1,6}))?", re.ASCII)
-AMBIGUOUS = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+|[0-9]+,[0-9]{1,2}|[0-9.]*\.[0-9]{3},[0-9]+", re.ASCII)
 LONGEST_TYPED = 40
+# Plain numbers are read however large they are, to be told that they are too large; LONGEST_TYPED bounds them.
+TYPED = re.compile(
+    r"(?P<whole>[0-9]{1,12}|[1-9][0-9]{12,39}|[1-9][0-9]{0,2}(?:,[0-9]{3})+)(?:\.(?P<fraction>[0-9]{1,6}))?", re.ASCII
+)
+MOST_DIGITS = 12
+"""Of whole units: whatever has more of them is more than can be given, raised or booked."""
+AMBIGUOUS = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+|[0-9]+,[0-9]{1,2}|[0-9.]*\.[0-9]{3},[0-9]+", re.ASCII)
 
 
 class AmountError(ValueError):

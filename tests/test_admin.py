@@ -1176,6 +1176,8 @@ def test_a_month_gets_a_goal_and_marks(manager: Client, campaign: Campaign) -> N
         ({"scale": "0, x"}, "a comma and a space"),
         ({"scale": "500"}, "between two and 9 marks"),
         ({"scale": "0, 0"}, "once"),
+        ({"goal": "9" * 30}, "is too large an amount"),
+        ({"scale": "0, " + "9" * 40}, "is too large an amount"),
         ({"scale": "0, 2500, 5000.01"}, "ends at the goal, 5,000 $: it has no place for a mark at 5,000.01 $"),
         ({"goal": "0", "scale": "0, 2500"}, "ends at the goal, 0 $"),
         ({"campaign": "nothing"}, "Select a valid choice"),

@@ -324,6 +324,14 @@ def test_an_amount_longer_than_the_field_is_refused_in_one_sentence(client: Clie
     assert said.startswith("This is too long for an amount.")
 
 
+@pytest.mark.parametrize("length", [13, 30, 40])
+def test_an_amount_of_many_nines_is_said_to_be_too_large(client: Client, campaign: Campaign, length: int) -> None:
+    answer = client.post(URL, {"page": new_page(), "tier": "custom", "amount": "9" * length})
+    assert answer.status_code == 422
+    [said] = answer.context["form"].errors["amount"]
+    assert said == "The largest amount that can be paid at once is 999,999.99 $."
+
+
 @pytest.mark.parametrize("typed", ["0", "0.00"])
 def test_who_types_nothing_is_led_to_the_choice_that_asks_for_no_money(
     client: Client, campaign: Campaign, typed: str

@@ -114,6 +114,10 @@ def test_more_digits_than_the_currency_has_are_refused(typed: str, currency: str
         ("0.009", "KWD", "The smallest amount that can be paid is 0.010 KWD."),
         ("1000000", "USD", "The largest amount that can be paid at once is 999,999.99 $."),
         ("999999999999.99", "USD", "The largest amount that can be paid at once is 999,999.99 $."),
+        *[
+            (typed, "USD", "The largest amount that can be paid at once is 999,999.99 $.")
+            for typed in ("9" * 13, "9" * 30, "9" * 40, "$" + "9" * 30, "9" * 30 + ".99", ",".join(["999"] * 10))
+        ],
         ("100,000,000", "JPY", "The largest amount that can be paid at once is 99,999,999 ¥."),
         ("100000", "KWD", "The largest amount that can be paid at once is 99,999.990 KWD."),
         ("25.50", "ISK", "In ISK an amount must be a multiple of 1 ISK."),
@@ -138,7 +142,7 @@ NO_AMOUNTS = [
     *("NaN", "nan", "sNaN", "Infinity", "inf", "+5", "1e5", "1E5", "0x19", "1_000", "five", "25 dollars", "25€"),
     *("٢٥", "２５", "२५", "²⁵", "Ⅴ", "½", "2٥", "25\x00", "2\x005", "\x0025", "25\u202e", "\u200b25", "2\n5"),
     *("25.", ".50", "10,000,0", "1,,000", "1 000", "1\u00a0000", "1'000", "25 25", "$$$", "%s", "25;", "1/2"),
-    *("9" * 13, "0" * 39, "25.0000000"),
+    *("0" * 39, "0" * 13 + "1", "9" * 30 + "x", "9" * 30 + "e9", "1,000,000,000,00", "25.0000000"),
 ]
 
 

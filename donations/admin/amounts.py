@@ -39,7 +39,9 @@ def read_amount(typed: str, currency: str) -> int:
     match = money.TYPED.fullmatch(text)
     if not match or re.match(r"0+,", text):
         raise ValidationError(f"“{typed.strip()}” cannot be read as an amount. Type it like 2500, 2,500 or 1,000.50.")
-    fraction = match["fraction"] or ""
+    whole, fraction = match["whole"].replace(",", ""), match["fraction"] or ""
+    if len(whole) > money.MOST_DIGITS:
+        raise ValidationError(f"“{typed.strip()}” is too large an amount.")
     if len(fraction) > money.exponent(currency):
         digits = money.exponent(currency)
         raise ValidationError(
@@ -47,7 +49,7 @@ def read_amount(typed: str, currency: str) -> int:
             if digits
             else f"{currency} has no smaller unit. Type a whole amount, without a point."
         )
-    return int(match["whole"].replace(",", "") + fraction.ljust(money.exponent(currency), "0"))
+    return int(whole + fraction.ljust(money.exponent(currency), "0"))
 
 
 def read_goal(typed: str, currency: str) -> int:
