@@ -1,5 +1,6 @@
 """Monthly gifts in the sandbox: from the first payment to the last, with what may go wrong between."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -260,15 +261,83 @@ def test_what_stripe_would_not_take_is_refused(box: Sandboxed, change: Json, par
     assert (answer.status, answer.json["error"]["param"]) == (400, param)
 
 
-def test_a_fee_cover_is_a_second_line_that_recurs_as_well(box: Sandboxed) -> None:
+def cover_line() -> Json:
+    """A checkout's second line: 0.59 $ each month for the fee."""
     line = {"currency]": "usd", "unit_amount]": 59, "product_data][name]": "Fees", "recurring][interval]": "month"}
-    more = {f"line_items[1][price_data][{name}": value for name, value in line.items()}
-    session = box.checkout(form=subscription_form() | more | {"line_items[1][quantity]": 1}, replace=True)
-    paid = box.control(f"sessions/{session['id']}/pay")
+    return {f"line_items[1][price_data][{name}": value for name, value in line.items()}
+
+
+def with_cover(box: Sandboxed) -> Json:
+    """The session of a monthly gift of 10 $ with its fee cover, the first payment made."""
+    form = subscription_form() | cover_line() | {"line_items[1][quantity]": 1}
+    return box.control(f"sessions/{box.checkout(form=form, replace=True)['id']}/pay")
+
+
+def test_a_fee_cover_is_a_second_line_that_recurs_as_well(box: Sandboxed) -> None:
+    more, paid = cover_line(), with_cover(box)
     assert box.one(f"invoices/{paid['invoice']}")["amount_paid"] == 1059
     one_time = {name: value for name, value in more.items() if "recurring" not in name}
     answer = box.api("POST", "/v1/checkout/sessions", subscription_form() | one_time | {"line_items[1][quantity]": 1})
     assert (answer.status, answer.json["error"]["param"]) == (400, "line_items")
+
+
+# ---- a price that is changed
+
+
+def prices(found: Json) -> list[int]:
+    return [item["price"]["unit_amount"] for item in found["items"]["data"]]
+
+
+def test_a_changed_price_is_told_with_what_it_was_and_asked_for_from_the_next_invoice_on(box: Sandboxed) -> None:
+    session = with_cover(box)
+    before = subscription(box, session)
+    changed = box.control(f"subscriptions/{session['subscription']}/price", amount=2000)
+    assert (prices(before), prices(changed)) == ([1000, 59], [2000, 59])
+    one, other = (found["items"]["data"][0]["price"]["id"] for found in (before, changed))
+    assert one != other, "prices never change"
+    event = box.events()[-1]
+    assert (event["type"], event["data"]["object"]) == ("customer.subscription.updated", changed)
+    assert event["data"]["previous_attributes"] == {"items": {"data": before["items"]["data"]}}
+    assert len(paid_invoices(box, session)) == 1, "nothing is prorated"
+    box.advance("1mo")
+    box.advance("2h")
+    renewal = paid_invoices(box, session)[0]
+    assert (renewal["amount_paid"], [line["amount"] for line in renewal["lines"]["data"]]) == (2059, [2000, 59])
+
+
+def test_any_item_may_ask_another_amount_as_people_write_it(box: Sandboxed) -> None:
+    session = with_cover(box)
+    [_, cover] = subscription(box, session)["items"]["data"]
+    changed = box.control(f"subscriptions/{session['subscription']}/price", sum="1.50", item=cover["id"])
+    assert prices(changed) == [1000, 150]
+
+
+def price(box: Sandboxed, found: str, **fields: Any) -> Any:
+    body, kind = json.dumps(fields).encode(), {"Content-Type": "application/json"}
+    return box.http("POST", f"/_control/subscriptions/{found}/price", body, kind)
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [({}, "amount"), ({"amount": -1}, "positive"), ({"sum": "much"}, "much"), ({"amount": 1, "item": "si_x"}, "si_x")],
+)
+def test_a_price_that_cannot_be_is_refused(box: Sandboxed, fields: Json, words: str) -> None:
+    answer = price(box, box.subscribed()["subscription"], **fields)
+    assert 400 <= answer.status < 500
+    assert words in answer.json["error"]["message"]
+
+
+def test_one_that_is_over_has_no_price_to_change(box: Sandboxed) -> None:
+    found = box.subscribed()["subscription"]
+    box.control(f"subscriptions/{found}/cancel")
+    assert price(box, found, amount=1).status == 404
+
+
+def test_the_dashboard_has_a_form_for_it(box: Sandboxed) -> None:
+    found = box.subscribed()["subscription"]
+    assert f'action="/_control/subscriptions/{found}/price"' in box.http("GET", "/").text
+    box.form(f"/_control/subscriptions/{found}/price", sum="20")
+    assert prices(box.one(f"subscriptions/{found}")) == [2000]
 
 
 # ---- the calendar

@@ -28,6 +28,8 @@
     POST refunds/<re_…>/fail         {}  a pending or succeeded refund does not, after all
     POST refunds/<re_…>/cancel       {}  a pending refund is called off
     POST subscriptions/<sub_…>/card  {"card": "4000000000000341"}  it is paid by another card from now on
+    POST subscriptions/<sub_…>/price  {"amount": 2000, "item": "si_…"}  an item asks another amount from the next
+                                     invoice on, by default the first. "sum": "20.00" may stand for "amount"
     POST subscriptions/<sub_…>/cancel  {"at_period_end": false}
     POST subscriptions/<sub_…>/resume  {}  it does not end with its period after all
     POST invoices/<in_…>/pay         {"card": "4242424242424242", "authenticate": true}  as on the invoice's page
@@ -75,7 +77,7 @@ from . import (
 )
 from .clock import duration
 from .deliveries import Courier
-from .errors import ApiError, missing, unknown_url
+from .errors import ApiError, missing, missing_parameter, unknown_url
 from .paying import NotPayable
 from .payments import Payer
 from .store import Store, Tx
@@ -228,6 +230,13 @@ def _change_card(tx: Tx, fields: Fields, subscription_id: str) -> Json:
     return portal.change_card(tx, subscriptions.find(tx, subscription_id), _card(fields))
 
 
+def _change_price(tx: Tx, fields: Fields, subscription_id: str) -> Json:
+    amount = _amount(fields, subscriptions.find(tx, subscription_id)["currency"])
+    if amount is None:
+        raise missing_parameter("amount")
+    return subscriptions.reprice(tx, subscription_id, amount, fields.get("item", ""))
+
+
 def _pay_invoice(tx: Tx, fields: Fields, invoice_id: str) -> Json:
     does = _flag(fields, "authenticate", default=True)
     declined = invoices.pay_by_card(tx, invoice_id, _card(fields), authenticated=does)
@@ -275,6 +284,7 @@ ACTIONS: tuple[tuple[str, Callable[..., Json]], ...] = (
     (r"refunds/(\w+)/fail", lambda tx, fields, refund: refunds.fail(tx, refund)),
     (r"refunds/(\w+)/cancel", lambda tx, fields, refund: refunds.cancel(tx, refund)),
     (r"subscriptions/(\w+)/card", _change_card),
+    (r"subscriptions/(\w+)/price", _change_price),
     (r"subscriptions/(\w+)/cancel", _cancel_subscription),
     (
         r"subscriptions/(\w+)/resume",

@@ -74,6 +74,7 @@ def _subscriptions(state: Json) -> list[Row]:
         path, ending = f"subscriptions/{item['id']}", item["cancel_at_period_end"]
         over = item["status"] == "canceled"
         do = [] if over else [_by_card(f"{path}/card", "Change card", item["id"])]
+        do += [] if over else [_price_form(f"{path}/price", item)]
         do += [_button(f"{path}/resume", "Resume", item["id"])] if ending and not over else []
         do += [] if over else [_button(f"{path}/cancel", "Cancel now", item["id"])]
         state_words = f"{item['status'].replace('_', ' ')}, ending" if ending and not over else ""
@@ -131,6 +132,12 @@ def _payouts(state: Json) -> list[Row]:
             _common(item, item["amount"]) | {"State": _state(item["status"]), "Arrives": arrives, "Do": pages.join(do)}
         )
     return rows
+
+
+def _price_form(path: str, item: Json) -> Html:
+    """To have its first line ask another amount."""
+    price = item["items"]["data"][0]["price"]
+    return pages.fill("price.html", path=path, id=item["id"], amount=_typed(price["unit_amount"], price["currency"]))
 
 
 def _by_card(path: str, words: str, what: str) -> Html:

@@ -1,10 +1,12 @@
 """Subscriptions: https://docs.stripe.com/api/subscriptions. `renewals` begins and renews them."""
 
+import copy
 from typing import Any
 
 from . import params
 from .errors import ApiError, missing
 from .events import emit
+from .ids import new_id
 from .lists import Filter, field_in
 from .store import Tx
 
@@ -87,6 +89,22 @@ def update(tx: Tx, subscription_id: str, given: Json) -> Json:
             tx.schedule(changes["pause_collection"]["resumes_at"], "resume_collection", subscription_id)
     changes |= _cancellation(tx, subscription, given)
     return change(tx, subscription, changes)
+
+
+def reprice(tx: Tx, subscription_id: str, unit_amount: int, item_id: str = "") -> Json:
+    """Have an item, the first unless told otherwise, ask another amount from the next invoice on: nothing is prorated.
+
+    Prices never change: it is another one, as from Stripe's dashboard. Raises ApiError 404.
+    """
+    subscription = _alive(tx, subscription_id)
+    items = subscription["items"]["data"]
+    found = next((item for item in items if item_id in ("", item["id"])), None)
+    if found is None:
+        raise missing("subscription_item", item_id)
+    before = {"items": {"data": copy.deepcopy(items)}}
+    another = {"id": new_id("price"), "created": tx.clock.seconds(), "unit_amount": unit_amount}
+    found["price"] |= another | {"unit_amount_decimal": str(unit_amount)}
+    return change(tx, subscription, {}, before)
 
 
 def _cancellation(tx: Tx, subscription: Json, given: Json) -> Json:

@@ -116,6 +116,13 @@ def changed_in_the_portal(box: Sandboxed) -> None:
     box.control(f"subscriptions/{session['subscription']}/card", card="4000000000000341")
 
 
+def changed_in_price(box: Sandboxed) -> None:
+    subscription = box.subscribed()["subscription"]
+    box.control(f"subscriptions/{subscription}/price", amount=2000)
+    box.advance("1mo")
+    box.advance("2h")
+
+
 def disputed(box: Sandboxed) -> None:
     won, lost, first_won = (box.paid()["payment_intent"] for _ in range(3))
     dispute = box.control("disputes", payment_intent=won)["id"]
@@ -186,6 +193,7 @@ FLOWS = (
     monthly_until_the_donor_has_enough,
     monthly_paid_elsewhere,
     changed_in_the_portal,
+    changed_in_price,
     disputed,
     disputed_by_card,
     paid_out,
