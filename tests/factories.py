@@ -131,12 +131,25 @@ def subscription_event(
         "id": f"sub_{recurring.pk[10:]}",
         "object": "subscription",
         "status": status,
+        "currency": recurring.currency.lower(),
         "metadata": {"recurring_gift": recurring.pk},
         **ended,
         **fields,
     }
     kind = kind or f"customer.subscription.{'deleted' if ended else 'updated'}"
     return event(kind, subscription, at=at, livemode=recurring.livemode)
+
+
+def items_of(*amounts: int | None, currency: str = "usd", quantity: int = 1, **often: Any) -> dict[str, Any]:
+    """The items of a subscription, by what each asks, minor units; None: a price of tiers. `often` as Stripe has it."""
+    recurring = {"interval": "month", "interval_count": 1, "usage_type": "licensed", **often}
+    prices = [{"currency": currency, "unit_amount": amount, "recurring": recurring} for amount in amounts]
+    return {"data": [{"price": price, "quantity": quantity} for price in prices], "has_more": False}
+
+
+def lines_of(*amounts: int) -> dict[str, Any]:
+    """The lines of an invoice, by what each asks, minor units."""
+    return {"data": [{"amount": amount} for amount in amounts], "has_more": False}
 
 
 def invoice_event(

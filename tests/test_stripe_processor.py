@@ -52,13 +52,14 @@ from donations.processors.facts import (
     RecurringChanged,
     RefundChanged,
     TransactionSeen,
+    as_far_as_stored,
     fact_from_json,
     fact_to_json,
 )
 from donations.processors.stripe import StripeProcessor
 from donations.sandbox.objects import API_VERSION
 from tests import factories
-from tests.factories import NOON, Event, body_of, checkout_event, refund_event, signature_of
+from tests.factories import NOON, Event, body_of, checkout_event, items_of, lines_of, refund_event, signature_of
 from tests.services import free_port
 
 SECRET, NEXT_SECRET = "whsec_current", "whsec_next"
@@ -68,6 +69,8 @@ GIFT = Gift(pk="gift_0001", campaign_id="general", currency="EUR", amount=2500, 
 YEN = Gift(pk="gift_0002", campaign_id="tokyo", currency="JPY", amount=500, livemode=False)
 LATER = NOON + timedelta(days=5)
 SUBSCRIPTION = {"id": "sub_1", "status": "active", "metadata": {"recurring_gift": "recurring_1"}}
+ARRANGED = RecurringChanged("recurring_1", "sub_1", "active", None, None, NOON)
+IN_DOLLARS_EACH_MONTH: dict[str, Any] = {"currency": "USD", "interval": "month"}
 MONTHLY_SESSION = {
     "id": "cs_test_1",
     "mode": "subscription",
@@ -88,6 +91,11 @@ INVOICE_PAYMENT = {
     "currency": "eur",
     "payment": {"type": "payment_intent", "payment_intent": "pi_1"},
 }
+
+
+def asks(items: Any) -> dict[str, Any]:
+    """What a subscription in dollars asks."""
+    return {"currency": "usd", "items": items}
 
 
 def adapter(*, api_key: str = "sk_test_x", api_base: str = NOWHERE, secrets: tuple[str, ...] = ()) -> StripeProcessor:
@@ -374,6 +382,23 @@ MEANT: dict[str, tuple[Event, Interpretation]] = {
     "a monthly gift whose invoices are held back": (
         factories.event("customer.subscription.updated", {**SUBSCRIPTION, "pause_collection": {"behavior": "void"}}),
         Interpretation(False, NOON, "sub_1", fact=RecurringChanged("recurring_1", "sub_1", "paused", None, None, NOON)),
+    ),
+    "a monthly gift with its fee cover": (
+        factories.event("customer.subscription.updated", {**SUBSCRIPTION, **asks(items_of(1000, 61))}),
+        Interpretation(False, NOON, "sub_1", fact=replace(ARRANGED, amounts=(1000, 61), **IN_DOLLARS_EACH_MONTH)),
+    ),
+    "an invoice of several lines": (
+        factories.event("invoice.paid", {**INVOICE, "status": "paid", "lines": lines_of(-500, 2000, 61)}),
+        Interpretation(
+            False,
+            NOON,
+            "in_1",
+            fact=InvoiceSeen("in_1", "recurring_1", "sub_1", "", "", NOON, amounts=(-500, 2000, 61)),
+        ),
+    ),
+    "an invoice that may still change": (
+        factories.event("invoice.created", {**INVOICE, "status": "draft", "lines": lines_of(2000, 61)}),
+        Interpretation(False, NOON, "in_1", fact=InvoiceSeen("in_1", "recurring_1", "sub_1", "", "", NOON, draft=True)),
     ),
     "somebody else's subscription": (
         factories.event("customer.subscription.created", {**SUBSCRIPTION, "metadata": {}}),
@@ -693,6 +718,26 @@ def test_a_fact_survives_being_stored_as_json(told: Event, meant: Interpretation
     assert fact is None or fact_from_json(json.loads(json.dumps(fact_to_json(fact)))) == meant.fact
 
 
+@pytest.mark.parametrize(
+    "fact",
+    [
+        ARRANGED,
+        InvoiceSeen("in_1", "recurring_1", "sub_1", "failed", "", NOON),
+        InvoiceSeen("in_1", "recurring_1", "sub_1", "failed", "", NOON, amount_due=1000, currency="USD"),
+    ],
+)
+def test_facts_of_an_earlier_version_are_read_and_are_what_they_were(fact: RecurringChanged | InvoiceSeen) -> None:
+    """Nothing is stored of what only a later version reads, and nothing of it is asked of what was stored before."""
+    stored = fact_to_json(fact)
+    assert not stored.keys() & {"amounts", "interval", "draft"}
+    assert fact_from_json(stored) == fact
+    later: dict[str, Any] = {"amounts": (1000, 61)}
+    read_now = replace(fact, **later, **(IN_DOLLARS_EACH_MONTH if isinstance(fact, RecurringChanged) else {}))
+    assert as_far_as_stored(read_now, stored) == fact
+    assert as_far_as_stored(read_now, fact_to_json(read_now)) == read_now
+    assert as_far_as_stored(read_now, stored | {"amounts": []}) == read_now, "told in part is not what was stored then"
+
+
 def test_a_stored_fact_holds_nothing_personal() -> None:
     fact = read(checkout_event(GIFT)).fact
     assert fact is not None
@@ -705,6 +750,85 @@ def test_a_contact_is_plain_text_of_a_bounded_length() -> None:
     odd = {"email": "a\x00b\ud800\u202e@example.org" + "g" * 300, "name": "Ä\n" + "n" * 300}
     contact = read(checkout_event(GIFT, customer_details=odd)).contact
     assert contact == Contact(("ab@example.org" + "g" * 300)[:255], ("Ä" + "n" * 300)[:100])
+
+
+# ---- what a subscription asks
+
+
+def arranged(items: Any, **fields: Any) -> RecurringChanged:
+    fact = read(factories.event("customer.subscription.updated", {**SUBSCRIPTION, **asks(items), **fields})).fact
+    assert isinstance(fact, RecurringChanged)
+    return fact
+
+
+def with_price(**fields: Any) -> dict[str, Any]:
+    """One item of 10 $ each month, with other fields in its price."""
+    items = items_of(1000)
+    items["data"][0]["price"] |= fields
+    return items
+
+
+def with_item(**fields: Any) -> dict[str, Any]:
+    items = items_of(1000)
+    items["data"][0] |= fields
+    return items
+
+
+@pytest.mark.parametrize(
+    "items, amounts, interval",
+    [
+        (items_of(2000), (2000,), "month"),
+        (items_of(0), (0,), "month"),
+        (items_of(2000, 61), (2000, 61), "month"),
+        (items_of(500, quantity=3), (1500,), "month"),
+        (items_of(500, quantity=0), (0,), "month"),
+        (items_of(500, interval="year"), (500,), "year"),
+        (items_of(500, interval_count=3), (500,), "3 months"),
+        (items_of(500, interval="day", interval_count=1200), (500,), "1200 days"),
+        (items_of(*[1] * 100), (1,) * 100, "month"),
+        (items_of(10**12), (10**12,), "month"),
+    ],
+)
+def test_what_each_item_asks_is_told(items: Any, amounts: tuple[int, ...], interval: str) -> None:
+    assert arranged(items) == replace(ARRANGED, amounts=amounts, currency="USD", interval=interval)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        None,
+        {},
+        items_of(),
+        items_of(None),
+        items_of(1000, None),
+        items_of(1000) | {"has_more": True},
+        items_of(*[1] * 101),
+        items_of(1000, usage_type="metered"),
+        items_of(1000, currency="eur"),
+        with_price(recurring=None),
+        with_price(transform_quantity={"divide_by": 10, "round": "up"}),
+        with_item(price=None),
+        with_item(quantity=None),
+        {"data": [*items_of(1000)["data"], *items_of(61, interval="year")["data"]]},
+    ],
+)
+def test_where_it_is_no_fixed_sum_in_one_rhythm_nothing_of_it_is_told_and_all_else_is(items: Any) -> None:
+    assert arranged(items) == ARRANGED
+
+
+def test_other_currencies_of_a_price_are_not_taken_for_its_own() -> None:
+    """A subscription in euros on a price in dollars: its amount in euros stands in no event."""
+    assert arranged(items_of(1000), currency="eur") == ARRANGED
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [None, {}, [], "x", lines_of(1000), lines_of(1, 2) | {"has_more": True}, lines_of(*[1] * 101), {"data": [{}, {}]},
+     {"data": [{"amount": 1}, {"amount": "2"}]}, {"data": [{"amount": 1}, {"amount": 10**13}]}],
+)  # fmt: skip
+def test_lines_that_cannot_all_be_told_apart_keep_no_payment_out_of_the_books(lines: Any) -> None:
+    told = factories.event("invoice.paid", {**INVOICE, "status": "paid", "lines": lines})
+    assert read(told) == read(INVOICED)
 
 
 # ---- events that are not as their type promises
@@ -742,6 +866,33 @@ SAYS: list[tuple[Event, dict[str, Any], str]] = [
     (checkout_event(GIFT), {"currency": "EUR"}, "currency is not what it should be"),
     *((SUBSCRIBED, {"status": status}, "the subscription's status is not known") for status in ("Active", [], {}, 1)),
     (SUBSCRIBED, {"id": "sub 1"}, "id is not what it should be"),
+    *((SUBSCRIBED, asks(items), "items is not an object") for items in ([], "x", 1)),
+    *((SUBSCRIBED, asks({"data": wrong}), "data is not a list of objects") for wrong in ({"a": 1}, "x", [1], [None])),
+    (SUBSCRIBED, asks(items_of(1)) | {"currency": None}, "currency is not what it should be"),
+    (SUBSCRIBED, asks(items_of(1, currency="USD")), "currency is not what it should be"),
+    (SUBSCRIBED, asks(items_of(-1)), "unit_amount is below zero"),
+    *(
+        (SUBSCRIBED, asks(with_price(unit_amount=wrong)), "unit_amount is not a whole number in range")
+        for wrong in ("1000", 10.5, True, [], 10**13)
+    ),
+    *(
+        (SUBSCRIBED, asks(with_item(quantity=wrong)), "quantity is not a whole number in range")
+        for wrong in ("1", 1.5, True, {}, 10**13)
+    ),
+    (SUBSCRIBED, asks(with_item(quantity=-1)), "quantity is below zero"),
+    *((SUBSCRIBED, asks(with_item(price=wrong)), "price is not an object") for wrong in ("price_1", 1, [])),
+    (SUBSCRIBED, asks(with_price(recurring="month")), "recurring is not an object"),
+    *(
+        (SUBSCRIBED, asks(items_of(1, interval=wrong)), "the subscription's interval is not known")
+        for wrong in ("fortnight", None, [], {}, 1)
+    ),
+    *(
+        (SUBSCRIBED, asks(items_of(1, interval_count=wrong)), "the subscription's interval is not known")
+        for wrong in (0, 1201)
+    ),
+    (SUBSCRIBED, asks(items_of(1, interval_count="1")), "interval_count is not a whole number in range"),
+    (SUBSCRIBED, asks(items_of(10**12, quantity=2)), "what the subscription asks is not in range"),
+    (SUBSCRIBED, asks(items_of(10**12, 1)), "what the subscription asks is not in range"),
     (SUBSCRIBED, {"cancel_at": "soon"}, "cancel_at is not a time in range"),
     (SUBSCRIBED, {"ended_at": -1}, "ended_at is not a time in range"),
     (INVOICED, {"id": None}, "id is not what it should be"),
@@ -977,6 +1128,9 @@ def test_a_damaged_event_is_read_or_malformed_and_nothing_else(told: Event) -> N
         assert abs(amount) <= 10**12
         assert amount >= 0 or isinstance(found.fact, (TransactionSeen, PayoutChanged))
         assert type(found.fact) in FACTS.values()
+        amounts = getattr(found.fact, "amounts", ())
+        assert all(abs(each) <= 10**12 for each in amounts)
+        assert not isinstance(found.fact, RecurringChanged) or 0 <= sum(amounts) <= 10**12
     # The address of an invoice's page is the longest text that is kept.
     assert all(text.isprintable() and len(text) <= 1010 for text in texts)
 

@@ -71,7 +71,12 @@ class MonthlyCheckout:
 
 @dataclass(frozen=True, slots=True)
 class RecurringChanged:
-    """One sighting of a monthly arrangement, in the processor's own words for its `status`."""
+    """One sighting of a monthly arrangement, in the processor's own words for its `status`.
+
+    `amounts` is what each of its items asks each period, minor units of `currency`, before discounts and taxes;
+    `interval` how long a period is: "month", "year", "3 months". All three are empty where that is not told, or is no
+    fixed sum.
+    """
 
     recurring_gift: str
     subscription: str
@@ -79,6 +84,9 @@ class RecurringChanged:
     cancel_at: datetime | None
     ended_at: datetime | None
     occurred_at: datetime
+    amounts: tuple[int, ...] = ()
+    currency: str = ""
+    interval: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,8 @@ class InvoiceSeen:
     """What ties an invoice to a monthly gift.
 
     `trouble` is "failed" or "action_required", with the `page` to pay it on and, where it is told, what is due, minor
-    units of `currency`; else empty.
+    units of `currency`; else empty. A `draft` may still change. What each line of any other asks, signed, stands in
+    `amounts` where there are several and all are told.
     """
 
     invoice: str
@@ -97,6 +106,8 @@ class InvoiceSeen:
     occurred_at: datetime
     amount_due: int = 0
     currency: str = ""
+    draft: bool = False
+    amounts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +247,11 @@ FACTS: dict[str, type[Fact]] = {
     "adjustment": Adjusted,
 }
 KINDS = {shape: kind for kind, shape in FACTS.items()}
-LATER: dict[type[Fact], dict[str, Any]] = {InvoiceSeen: {"amount_due": 0, "currency": ""}}
-"""What facts that an earlier version stored lack. It is empty or told as a whole, and stored where it is told."""
+LATER: dict[type[Fact], tuple[dict[str, Any], ...]] = {
+    InvoiceSeen: ({"amount_due": 0, "currency": ""}, {"draft": False, "amounts": ()}),
+    RecurringChanged: ({"amounts": (), "currency": "", "interval": ""},),
+}
+"""What facts that an earlier version stored lack, a group a version. Of a group what is not empty is stored."""
 OPTIONAL_TIMES = ("cancel_at", "ended_at")
 TIMES = ("created", "occurred_at", "cancel_at", "ended_at", "available_on", "arrival")
 
@@ -245,17 +259,20 @@ TIMES = ("created", "occurred_at", "cancel_at", "ended_at", "available_on", "arr
 def fact_to_json(fact: Fact) -> dict[str, Any]:
     """A fact as JSON, with its kind and ISO times."""
     stored = {"kind": KINDS[type(fact)]} | _fields_of(fact)
-    for name, empty in LATER.get(type(fact), {}).items():
-        # Left out, so that what was told of an object before and after an upgrade is the same.
-        if stored[name] == empty:
-            del stored[name]
+    for group in LATER.get(type(fact), ()):
+        for name, empty in group.items():
+            # Left out, so that what was told of an object before and after an upgrade is the same.
+            if getattr(fact, name) == empty:
+                del stored[name]
     return stored
 
 
 def as_far_as_stored(fact: Fact, stored: dict[str, Any]) -> Fact:
-    """A fact without what only a later version reads, where none of it was stored: an earlier one wrote it then."""
-    later = LATER.get(type(fact), {})
-    return fact if later.keys() & stored.keys() else replace(fact, **later)
+    """A fact without what only a later version reads, where nothing of it was stored: an earlier one wrote it then."""
+    for group in LATER.get(type(fact), ()):
+        if not group.keys() & stored.keys():
+            fact = replace(fact, **group)
+    return fact
 
 
 def _fields_of(fact: Fact | Movement) -> dict[str, Any]:
@@ -266,7 +283,9 @@ def _fields_of(fact: Fact | Movement) -> dict[str, Any]:
 def _to_json(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    return [_fields_of(movement) for movement in value] if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [_fields_of(each) if isinstance(each, Movement) else each for each in value]
+    return value
 
 
 def fact_from_json(stored: dict[str, Any]) -> Fact:
@@ -274,6 +293,8 @@ def fact_from_json(stored: dict[str, Any]) -> Fact:
     fields = _with_times({name: value for name, value in stored.items() if name != "kind"})
     if "movements" in fields:
         fields["movements"] = tuple(Movement(**_with_times(dict(movement))) for movement in fields["movements"])
+    if "amounts" in fields:
+        fields["amounts"] = tuple(fields["amounts"])
     return FACTS[stored["kind"]](**fields)
 
 

@@ -52,6 +52,11 @@ ARRANGEMENT_STATUSES = {
     "incomplete_expired",
     "canceled",
 }
+INTERVALS = {"day", "week", "month", "year"}
+LONGEST_COUNT = 1200  # of intervals; Stripe itself stops at three years
+MOST_PARTS = 100  # items or lines: Stripe's own limit is 20 items
+Asked = tuple[tuple[int, ...], str, str]
+NOT_ASKED: Asked = ((), "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,7 @@ def _arrangement(told: Told) -> Interpretation:
     status = subscription.get("status")
     if not isinstance(status, str) or status not in ARRANGEMENT_STATUSES:
         raise Malformed("the subscription's status is not known")
+    amounts, currency, interval = _asked(subscription)
     fact = RecurringChanged(
         recurring_gift=recurring_gift,
         subscription=identity,
@@ -189,8 +195,67 @@ def _arrangement(told: Told) -> Interpretation:
         cancel_at=reading.optional_moment(subscription, "cancel_at"),
         ended_at=reading.optional_moment(subscription, "ended_at"),
         occurred_at=told.created,
+        amounts=amounts,
+        currency=currency,
+        interval=interval,
     )
     return told.means(identity, "", fact)
+
+
+def _asked(subscription: Json) -> Asked:
+    """What each item asks, in which currency, how often; nothing where all of it is not a fixed sum in one rhythm."""
+    items = _whole_list(subscription, "items")
+    if not items:
+        return NOT_ASKED
+    currency = reading.currency(subscription)
+    asked = [_asked_by(item, currency) for item in items]
+    amounts = tuple(amount for amount, _ in asked if amount is not None)
+    intervals = {interval for _, interval in asked}
+    if len(amounts) < len(asked) or len(intervals) > 1:
+        return NOT_ASKED
+    if sum(amounts) > reading.LARGEST_AMOUNT:
+        raise Malformed("what the subscription asks is not in range")
+    return amounts, currency, intervals.pop()
+
+
+def _asked_by(item: Json, currency: str) -> tuple[int | None, str]:
+    """What an item asks each period, and how long that is; None where its price is no fixed sum in this currency.
+
+    A price of tiers, or of parts of a minor unit, has no `unit_amount`; one that is by use, no `quantity`. One that
+    has other currencies as options tells the amount in its own.
+    """
+    price = _optional_object(item, "price")
+    rhythm = _optional_object(price, "recurring")
+    if not rhythm or price.get("unit_amount") is None or item.get("quantity") is None:
+        return None, ""
+    amount = reading.amount(price, "unit_amount") * reading.amount(item, "quantity")
+    is_fixed = rhythm.get("usage_type") != "metered" and price.get("transform_quantity") is None
+    return amount if is_fixed and reading.currency(price) == currency else None, _interval(rhythm)
+
+
+def _interval(rhythm: Json) -> str:
+    """How long a period is: "month", "3 months"."""
+    interval, count = rhythm.get("interval"), reading.amount(rhythm, "interval_count")
+    if not isinstance(interval, str) or interval not in INTERVALS or not 1 <= count <= LONGEST_COUNT:
+        raise Malformed("the subscription's interval is not known")
+    return interval if count == 1 else f"{count} {interval}s"
+
+
+def _optional_object(holder: Json, name: str) -> Json:
+    """An object in another; absent is one with nothing in it."""
+    found = holder.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise Malformed(f"{name} is not an object")
+    return found
+
+
+def _whole_list(holder: Json, name: str) -> list[Json]:
+    """The objects of a list that has no further page, and is not beyond measure; else none."""
+    listed = _optional_object(holder, name)
+    found = reading.objects(listed, "data")
+    return [] if listed.get("has_more") or len(found) > MOST_PARTS else found
 
 
 INVOICE_TROUBLE = {"invoice.payment_failed": "failed", "invoice.payment_action_required": "action_required"}
@@ -206,7 +271,7 @@ def _invoice(told: Told) -> Interpretation:
     if not recurring_gift:
         return told.foreign(invoice)
     trouble, page = INVOICE_TROUBLE.get(told.type, ""), told.subject.get("hosted_invoice_url")
-    due = _due(told.subject) if trouble else (0, "")
+    due, is_draft = _due(told.subject) if trouble else (0, ""), told.subject.get("status") == "draft"
     fact = InvoiceSeen(
         invoice=invoice,
         recurring_gift=recurring_gift,
@@ -216,8 +281,16 @@ def _invoice(told: Told) -> Interpretation:
         occurred_at=told.created,
         amount_due=due[0],
         currency=due[1],
+        draft=is_draft,
+        amounts=() if is_draft else reading.if_told(_lines, told.subject) or (),
     )
     return told.means(invoice, "", fact)
+
+
+def _lines(invoice: Json) -> tuple[int, ...]:
+    """What each line of an invoice asks, where there are several: of one alone its payment tells as much."""
+    lines = _whole_list(invoice, "lines")
+    return tuple(reading.signed(line, "amount") for line in lines) if len(lines) > 1 else ()
 
 
 def _due(invoice: Json) -> tuple[int, str]:
