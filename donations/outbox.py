@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from donations import bulk, money
 from donations.models import Alert, Donor, Follower, Gift, InboxEvent, OutboxMessage, RecurringGift
+from donations.models.recurring import MONTH
 
 log = logging.getLogger(__name__)
 State = OutboxMessage.State
@@ -168,7 +169,7 @@ def _receipt(message: OutboxMessage) -> EmailMessage:
     related = ("donor", "campaign", "state", "recurring_gift")
     gift = Gift.objects.select_related(*related).get(pk=message.subject_id)
     manage = manage_url(gift.recurring_gift) if gift.recurring_gift else ""
-    context = {"campaign": gift.campaign, "gift": gift, "manage": manage, **_paid(gift)}
+    context = {"campaign": gift.campaign, "gift": gift, "manage": manage, **_paid(gift), **_from_now_on(gift)}
     return _mail("receipt", [_address(gift.donor)], context)
 
 
@@ -177,6 +178,14 @@ def _paid(gift: Gift) -> dict[str, str]:
     charged, given = gift.state.charged, max(0, gift.state.charged - gift.fee_cover)
     parts = {"given": given, "cover": charged - given} if gift.fee_cover else {}
     return {name: money.format_minor(minor, gift.currency) for name, minor in {"paid": charged, **parts}.items()}
+
+
+def _from_now_on(gift: Gift) -> dict[str, str]:
+    """What the monthly gift asks by now, in words, where that is not the same again each month."""
+    terms = gift.recurring_gift.terms if gift.recurring_gift else None
+    if terms is None or (terms.total, terms.currency, terms.interval) == (gift.state.charged, gift.currency, MONTH):
+        return {}
+    return {"asks": money.format_minor(terms.total, terms.currency), "often": terms.often}
 
 
 def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
@@ -190,7 +199,8 @@ def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
         raise NothingToSend("its first payment is still open: the payment page tells the donor itself")
     facts = trouble.facts or {}
     # Who changed the amount at the processor is asked for another one than the gift began with.
-    due = facts.get("amount_due", recurring.total), facts.get("currency", recurring.currency)
+    terms = recurring.terms
+    due = facts.get("amount_due", terms.total), facts.get("currency", terms.currency)
     context = {
         "campaign": recurring.campaign,
         "asked": money.format_minor(*due),

@@ -10,6 +10,7 @@ from django.db import transaction
 
 from donations import bulk
 from donations.models import InboxEvent, RecurringGift
+from donations.models.recurring import Terms
 from donations.processors.facts import (
     MonthlyCheckout,
     RecurringChanged,
@@ -20,7 +21,18 @@ Status = RecurringGift.Status
 RANK = {status.value: rank for rank, status in enumerate(Status)}
 BEFORE_IT_BEGAN = {Status.PENDING.value, Status.EXPIRED.value}
 ENDS = {Status.CANCELED.value, Status.INCOMPLETE_EXPIRED.value}
-COLUMNS = ("reference", "status", "subscription", "heard_at", "cancel_at", "ended_at")
+COLUMNS = (
+    "reference",
+    "status",
+    "subscription",
+    "heard_at",
+    "cancel_at",
+    "ended_at",
+    "now_amount",
+    "now_fee_cover",
+    "now_currency",
+    "now_interval",
+)
 NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -34,22 +46,53 @@ class RecurringNews:
     heard_at: datetime | None = None
     cancel_at: datetime | None = None
     ended_at: datetime | None = None
+    terms: Terms | None = None
 
     @property
-    def weight(self) -> tuple[bool, bool, datetime, int, datetime]:
-        """An end outweighs all; then what is told later; within a second, what comes later in a subscription's life."""
+    def weight(self) -> tuple[bool, bool, datetime, int, datetime, tuple[int | str, ...]]:
+        """An end outweighs all; then what is told later; within a second, what comes later in a subscription's life.
+
+        Of two that are alike in all that, the one that tells what is asked; of two such, the one that asks more.
+        """
         begun = self.status not in BEFORE_IT_BEGAN
-        return (self.status in ENDS, begun, self.heard_at or NEVER, RANK[self.status], self.cancel_at or NEVER)
+        asks = _columns_of(self.terms) if self.terms else ()
+        return (self.status in ENDS, begun, self.heard_at or NEVER, RANK[self.status], self.cancel_at or NEVER, asks)
 
 
-def news_of(fact: RecurringChanged | MonthlyCheckout) -> RecurringNews:
-    """What a fact says of a monthly gift's state. A completed checkout says which subscription it began, no more."""
+def fee_cover_among(amounts: tuple[int, ...], currency: str, gift: RecurringGift) -> int:
+    """How much of what is asked in these parts is the monthly gift's fee cover: the part that is as its checkout was.
+
+    Where there is none, or nothing beside it, all is the gift. What a part is called is not told.
+    """
+    is_unchanged = currency == gift.currency and gift.fee_cover in amounts
+    return gift.fee_cover if is_unchanged and 0 < gift.fee_cover < sum(amounts) else 0
+
+
+def news_of(fact: RecurringChanged | MonthlyCheckout, gift: RecurringGift) -> RecurringNews:
+    """What a fact says of this monthly gift's state. A completed checkout says which subscription it began, no more."""
     if isinstance(fact, MonthlyCheckout):
         ended = fact.status in {"expired", "failed"}
         return RecurringNews(fact.recurring_gift, Status.EXPIRED if ended else Status.PENDING, fact.subscription)
     return RecurringNews(
-        fact.recurring_gift, fact.status, fact.subscription, fact.occurred_at, fact.cancel_at, fact.ended_at
+        fact.recurring_gift,
+        fact.status,
+        fact.subscription,
+        fact.occurred_at,
+        fact.cancel_at,
+        fact.ended_at,
+        _terms_of(fact, gift),
     )
+
+
+def _terms_of(fact: RecurringChanged, gift: RecurringGift) -> Terms | None:
+    if not fact.amounts:
+        return None
+    cover = fee_cover_among(fact.amounts, fact.currency, gift)
+    return Terms(sum(fact.amounts) - cover, cover, fact.currency, fact.interval)
+
+
+def _columns_of(terms: Terms) -> tuple[int, int, str, str]:
+    return terms.amount, terms.fee_cover, terms.currency, terms.interval
 
 
 def apply(recurring: Mapping[str, RecurringGift], news: Iterable[RecurringNews]) -> None:
@@ -72,11 +115,20 @@ def state_of(news: list[RecurringNews]) -> list[Any]:
         heaviest.heard_at,
         heaviest.cancel_at,
         heaviest.ended_at,
+        *(_columns_of(heaviest.terms) if heaviest.terms else (None, 0, "", "")),
     ]
 
 
 def _stored(gift: RecurringGift) -> RecurringNews:
-    return RecurringNews(gift.pk, gift.status, gift.subscription, gift.heard_at, gift.cancel_at, gift.ended_at)
+    return RecurringNews(
+        gift.pk,
+        gift.status,
+        gift.subscription,
+        gift.heard_at,
+        gift.cancel_at,
+        gift.ended_at,
+        gift.terms if gift.now_amount is not None else None,
+    )
 
 
 # ---- from nothing
@@ -86,7 +138,7 @@ def rebuild() -> None:
     """Make every state anew from the processed facts, in one transaction."""
     with transaction.atomic():
         locked = {gift.pk: gift for gift in RecurringGift.objects.order_by("pk").select_for_update(no_key=True)}
-        bulk.update(RecurringGift, COLUMNS, [state_of(_all_news(reference)) for reference in locked])
+        bulk.update(RecurringGift, COLUMNS, [state_of(_all_news(gift)) for gift in locked.values()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +157,14 @@ def drift() -> list[Drift]:
     """Where what is stored differs from what the facts say."""
     differing = []
     for gift in RecurringGift.objects.order_by("pk").iterator():
-        stored, rebuilt = state_of([_stored(gift)]), state_of(_all_news(gift.pk))
+        stored, rebuilt = state_of([_stored(gift)]), state_of(_all_news(gift))
         if stored != rebuilt:
             differing.append(Drift(gift.pk, stored, rebuilt))
     return differing
 
 
-def _all_news(reference: str) -> list[RecurringNews]:
-    events = InboxEvent.objects.filter(gift_reference=reference, state="processed", facts__isnull=False)
+def _all_news(gift: RecurringGift) -> list[RecurringNews]:
+    events = InboxEvent.objects.filter(gift_reference=gift.pk, state="processed", facts__isnull=False)
     facts = [fact_from_json(facts) for facts in events.values_list("facts", flat=True) if facts]
-    told = [news_of(fact) for fact in facts if isinstance(fact, (RecurringChanged, MonthlyCheckout))]
-    return [RecurringNews(reference, Status.PENDING, ""), *told]
+    told = [news_of(fact, gift) for fact in facts if isinstance(fact, (RecurringChanged, MonthlyCheckout))]
+    return [RecurringNews(gift.pk, Status.PENDING, ""), *told]

@@ -521,10 +521,25 @@ def test_a_gift_is_found_by_its_reference_payment_and_checkout(manager: Client, 
 # ---- monthly gifts
 
 
+def test_a_monthly_gift_shows_what_it_asks_now_beside_what_was_asked_for(
+    finance: Client, monthly: RecurringGift
+) -> None:
+    now = {"now_amount": 2000, "now_fee_cover": 61, "now_currency": "USD", "now_interval": "month"}
+    RecurringGift.objects.update(**now)
+    shown = words(finance.get(page(monthly)))
+    assert "20 $ each month, and 0.61 $ for the processor’s fee" in shown
+    assert "10 $ each month" in shown
+    listed = f"{ROOM}/recurringgift/"
+    assert "20.61 $ past due" in words(finance.get(listed))
+    RecurringGift.objects.update(now_interval="3 months")
+    assert "20.61 $ every 3 months past due" in words(finance.get(listed))
+
+
 def test_a_monthly_gift_shows_where_it_stands_its_gifts_and_what_failed(
     finance: Client, monthly: RecurringGift
 ) -> None:
     shown = words(finance.get(page(monthly)))
+    assert "not told as a fixed sum: what was asked for is shown" in shown
     for said in ("past due", "10 $ each month", "reader@example.org", "not paid in_2 queued not paid yet"):
         assert said in shown
     assert f"{monthly.gifts.get().pk} 10 $ confirmed 2024-11" in shown

@@ -16,7 +16,18 @@ from django.utils import timezone
 from djmoney.money import Money
 
 from donations import ledger, projections
-from donations.models import Campaign, CampaignMonth, Donor, Follower, Gift, GiftState, InboxEvent, RefundRequest, Tier
+from donations.models import (
+    Campaign,
+    CampaignMonth,
+    Donor,
+    Follower,
+    Gift,
+    GiftState,
+    InboxEvent,
+    RecurringGift,
+    RefundRequest,
+    Tier,
+)
 from donations.periods import Month
 from donations.selectors import dashboard
 from donations.views import staff
@@ -490,6 +501,14 @@ def test_monthly_gifts_are_summed_as_they_stand_now(campaign: Campaign, manager:
     make_recurring_gift(elsewhere, 100, status="past_due")
     page = read(manager)
     assert "Each month 35 $ 2 monthly gifts, as of now and 12 $ past due or unpaid (2)" in page
+    now = {"now_amount": 4000, "now_fee_cover": 59, "now_currency": "USD", "now_interval": "month"}
+    RecurringGift.objects.filter(campaign=campaign, amount=1000).update(**now)
+    RecurringGift.objects.filter(campaign=campaign, amount=500).update(**now)
+    assert "Each month 65 $ 2 monthly gifts, as of now and 47 $ past due or unpaid (2)" in read(manager)
+    for not_here in ({"now_currency": "EUR"}, {"now_interval": "year"}):
+        RecurringGift.objects.filter(campaign=campaign, amount=1000).update(**now | not_here)
+        assert "Each month 25 $ 1 monthly gift, as of now" in read(manager)
+    RecurringGift.objects.filter(amount=1000).update(**now)
     assert "Monthly gifts: 3 past due or unpaid, in all campaigns. Their donors are told by mail." in page
     assert "/admin/donations/recurringgift/?status=failing" not in manager.get(NOVEMBER).text
     assert (

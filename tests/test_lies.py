@@ -70,7 +70,7 @@ def gone(model: Any, **where: Any) -> Lie:
 
 def facts_changed(kind: str, **values: Any) -> Lie:
     def lie() -> None:
-        row = first(InboxEvent, state="processed", facts__kind=kind)
+        row = first(InboxEvent, state="processed", facts__kind=kind, body__isnull=False)
         InboxEvent.objects.filter(pk=row.pk).update(facts={**row.facts, **values})
 
     return lie
@@ -156,6 +156,16 @@ OF_EACH_KIND: dict[str, Lie] = {
     "whose an invoice is": facts_changed("invoice", recurring_gift="recurring_9"),
     "whose a paid invoice is": facts_changed("invoice_paid", payment="pi_other"),
     "what an arrangement became": facts_changed("recurring", status="unpaid"),
+    "what it asks by now": changed(RecurringGift, {}, now_amount=1),
+    "what it asks for the fee": changed(RecurringGift, {}, now_fee_cover=1),
+    "in which currency it asks": changed(RecurringGift, {}, now_currency="CHF"),
+    "how often it asks": changed(RecurringGift, {}, now_interval="year"),
+    "that it was ever told what it asks": changed(
+        RecurringGift, {}, now_amount=None, now_fee_cover=0, now_currency="", now_interval=""
+    ),
+    "what an arrangement was told to ask": facts_changed("recurring", amounts=[1]),
+    "what an invoice's lines ask": facts_changed("invoice", amounts=[1, 2]),
+    "that an invoice is a draft": facts_changed("invoice", draft=True),
     "what a charge told": facts_changed("charge", payment="pi_other"),
     "a transaction that is gone": gone(BalanceTransaction),
     "a transaction's gift": changed(BalanceTransaction, {"gift__isnull": False}, gift=None),

@@ -16,6 +16,7 @@ from tests.factories import make_campaign, make_recurring_gift
 from tests.sandbox import Sandboxed, sandbox
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.page]
+TWENTY = {"now_amount": 2000, "now_currency": "USD", "now_interval": "month"}
 DECEMBER = datetime(2024, 12, 18, 2, tzinfo=UTC)
 
 
@@ -49,6 +50,22 @@ def test_the_page_says_where_it_stands_and_names_nobody(client: Client, monthly:
     assert "Ada" not in answer.text + address(monthly)
     assert "no-store" in answer.headers["Cache-Control"]
     assert answer.cookies == {}
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (TWENTY, "20 $ each month"),
+        (TWENTY | {"now_fee_cover": 61}, "20.61 $ each month"),
+        (TWENTY | {"now_currency": "EUR", "now_interval": "year"}, "20 € each year"),
+        (TWENTY | {"now_amount": 0, "now_interval": "3 months"}, "0 $ every 3 months"),
+    ],
+)
+def test_the_page_says_what_is_asked_now(
+    client: Client, monthly: RecurringGift, now: dict[str, Any], words: str
+) -> None:
+    RecurringGift.objects.update(**now)
+    assert words in client.get(address(monthly)).text
 
 
 @pytest.mark.parametrize("status", RecurringGift.Status)

@@ -13,6 +13,7 @@ from donations.admin.people import donor_term, donors_of
 from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, moment, page_of
 from donations.charts import amount_text
 from donations.models import Gift, GiftState, InboxEvent, OutboxMessage, RecurringGift
+from donations.models.recurring import MONTH, Terms
 from donations.selectors.dashboard import tier_name
 
 MOST_GIFTS = 100
@@ -65,7 +66,9 @@ class RecurringGiftAdmin(ReadOnlyAdmin):
 
     @admin.display(description="each month")
     def amount_shown(self, recurring: RecurringGift) -> str:
-        return amount_text(recurring.total, recurring.currency)
+        terms = recurring.terms
+        amount = amount_text(terms.total, terms.currency)
+        return amount if terms.interval == MONTH else f"{amount} {terms.often}"
 
     @admin.display(description="shown as")
     def who(self, recurring: RecurringGift) -> str:
@@ -79,7 +82,7 @@ class RecurringGiftAdmin(ReadOnlyAdmin):
         who: tuple[str, ...] = ("donor_link", "public_name", "who", "message") if personal else ("who",)
         if not personal and obj is not None and not obj.anonymous:
             who += ("message",)
-        stands = ("status", "heard_at", "cancel_at", "ended_at", "subscription", "checkout_id", "refusal")
+        stands = ("status", "asks_now", "heard_at", "cancel_at", "ended_at", "subscription", "checkout_id", "refusal")
         asked = ("campaign_slug", "amount_asked", "tier_shown", "created_at", "source", "mode")
         return (
             ("Where it stands", {"fields": stands}),
@@ -89,12 +92,14 @@ class RecurringGiftAdmin(ReadOnlyAdmin):
 
     @admin.display(description="amount")
     def amount_asked(self, recurring: RecurringGift) -> str:
-        amount = amount_text(recurring.amount, recurring.currency)
-        if not recurring.fee_cover:
-            return f"{amount} each month"
-        return (
-            f"{amount} each month, and {amount_text(recurring.fee_cover, recurring.currency)} for the processor’s fee"
-        )
+        return _in_words(recurring.asked)
+
+    @admin.display(description="asks now")
+    def asks_now(self, recurring: RecurringGift) -> str:
+        """The processor's word, which may have been changed there since the checkout."""
+        if recurring.now_amount is None:
+            return "not told as a fixed sum: what was asked for is shown"
+        return _in_words(recurring.terms)
 
     @admin.display(description="tier")
     def tier_shown(self, recurring: RecurringGift) -> str:
@@ -120,6 +125,13 @@ class RecurringGiftAdmin(ReadOnlyAdmin):
         gifts = recurring.gifts.select_related("state").order_by("-created_at")[:MOST_GIFTS]
         context["gifts"] = [_gift_line(gift, request.user) for gift in gifts]
         return super().render_change_form(request, context, *args, **kwargs)
+
+
+def _in_words(terms: Terms) -> str:
+    amount = f"{amount_text(terms.amount, terms.currency)} {terms.often}"
+    if not terms.fee_cover:
+        return amount
+    return f"{amount}, and {amount_text(terms.fee_cover, terms.currency)} for the processor’s fee"
 
 
 def _events_of(recurring: RecurringGift) -> QuerySet[InboxEvent]:

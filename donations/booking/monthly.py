@@ -134,14 +134,15 @@ def gift_of_invoice(books: Books, item: Item, fact: InvoicePaid) -> Gift | Outco
 
 def heard(books: Books, item: Item, fact: InvoiceSeen | RecurringChanged | MonthlyCheckout) -> Outcome:
     """News of a monthly gift that move no money."""
-    if fact.recurring_gift not in books.recurring:
+    arrangement = books.recurring.get(fact.recurring_gift)
+    if arrangement is None:
         return Outcome(State.WAITING, "its monthly gift is not known here", fact.recurring_gift)
     if isinstance(fact, InvoiceSeen):
         books.invoices.add(fact.invoice)
         if fact.trouble:
             books.troubles.append((LETTERS[fact.trouble], fact.invoice))
     else:
-        books.recurring_news.append(news_of(fact))
+        books.recurring_news.append(news_of(fact, arrangement))
         if item.told.contact:
             books.contacts[fact.recurring_gift] = item.told.contact
     return Outcome(State.PROCESSED, gift=fact.recurring_gift)

@@ -27,6 +27,7 @@ CLAIM = 300
 MANY = 100  # as many as a page of a list has
 SETTLING = timedelta(hours=2)  # a transaction is older than the event that names it, but for less than this
 SILENT = timedelta(days=35)  # an arrangement that is alive is told of each month
+UNTOLD = timedelta(days=1)  # what it asks is no fixed sum, or an earlier version read events without it
 ALIVE = (Status.ACTIVE, Status.PAST_DUE, Status.PAUSED, Status.UNPAID, Status.INCOMPLETE, Status.TRIALING)
 
 
@@ -55,11 +56,14 @@ def fetch(
 def ask_after_silent(processor: str) -> None:
     """Have those monthly gifts asked for that should have been told of, and were not.
 
-    Of one whose checkout is completed, nothing may ever have been told: events are listed for a month alone.
+    Of one whose checkout is completed, nothing may ever have been told: events are listed for a month alone. And of
+    what it asks by now nothing is known where an earlier version read what was told.
     """
     fell_silent = Q(status__in=ALIVE, heard_at__lt=timezone.now() - SILENT)
     never_told = Q(status=Status.PENDING, heard_at=None)
-    silent = RecurringGift.objects.filter(fell_silent | never_told, processor=processor).exclude(subscription="")
+    asks_nobody_knows_what = Q(status__in=ALIVE, now_amount=None, heard_at__lt=timezone.now() - UNTOLD)
+    silent = RecurringGift.objects.filter(fell_silent | never_told | asks_nobody_knows_what, processor=processor)
+    silent = silent.exclude(subscription="")
     settlements.ask_again(processor, Kind.SUBSCRIPTION, silent.values_list("subscription", flat=True))
 
 

@@ -110,10 +110,23 @@ def _is_news(told: Interpretation | None, known: dict[str, list[Any]]) -> bool:
 
 
 def _tells_no_more(new: dict[str, Any], known: list[Any]) -> bool:
-    """Of a balance transaction, which payout carried it is told by that payout's list alone."""
+    """Of a balance transaction, which payout carried it is told by that payout's list alone.
+
+    An invoice's lines alone are no news: an earlier version did not read them. What a monthly gift's subscription is
+    now, is always news: it may have been otherwise since it was last told to be the same.
+    """
+    if new["kind"] == "recurring":
+        return False
+    if new["kind"] == "invoice":
+        new, known = _without_lines(new), [_without_lines(each) for each in known]
     if new["kind"] == "transaction" and not new["payout"]:
         known = [each | {"payout": ""} if isinstance(each, dict) else each for each in known]
     return new in known
+
+
+def _without_lines(facts: Any) -> Any:
+    """The facts of an invoice without what its lines ask; or a state, as it is."""
+    return {name: value for name, value in facts.items() if name != "amounts"} if isinstance(facts, dict) else facts
 
 
 def _essence(facts: dict[str, Any]) -> dict[str, Any]:

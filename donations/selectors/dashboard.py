@@ -11,8 +11,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from django.db import connection
-from django.db.models import BooleanField, Count, Exists, OuterRef, QuerySet, Sum
+from django.db.models import BooleanField, Count, Exists, OuterRef, Q, QuerySet, Sum
 from django.db.models.expressions import RawSQL
+from django.db.models.functions import Coalesce
 
 from donations import money, periods
 from donations.models import (
@@ -26,6 +27,7 @@ from donations.models import (
     RecurringGift,
     Tier,
 )
+from donations.models.recurring import MONTH
 from donations.periods import Month
 from donations.selectors.health import Health, health
 
@@ -219,14 +221,19 @@ ACTIVE = (RecurringGift.Status.ACTIVE, RecurringGift.Status.TRIALING)
 
 
 def _monthly(*, campaign: Campaign, livemode: bool) -> Monthly:
-    """Sums over the arrangements that stand, from an index that has all of it."""
+    """Sums over the arrangements that stand, from an index that has all of it: what each asks by now.
+
+    What is asked in another currency, or not each month, is not among them.
+    """
     rows = RecurringGift.objects.filter(
         campaign=campaign,
         livemode__in=[livemode],
         status__in=[*ACTIVE, *RecurringGift.FAILING],
-        currency=campaign.currency,
+        now_interval__in=["", MONTH],
     )
-    found = rows.order_by().values_list("status").annotate(number=Count("*"), amount=Sum("amount"))
+    rows = rows.filter(Q(now_currency="", currency=campaign.currency) | Q(now_currency=campaign.currency))
+    asked = Sum(Coalesce("now_amount", "amount"))
+    found = rows.order_by().values_list("status").annotate(number=Count("*"), amount=asked)
     active = [(number, amount) for status, number, amount in found if status in ACTIVE]
     failing = [(number, amount) for status, number, amount in found if status in RecurringGift.FAILING]
     return Monthly(

@@ -59,10 +59,11 @@ def _can_be_changed(recurring: RecurringGift) -> bool:
 
 
 def _page(request: HttpRequest, recurring: RecurringGift, trouble: str = "", status: int = 200) -> HttpResponse:
-    over = recurring.status in giving.OVER
+    over, terms = recurring.status in giving.OVER, recurring.terms
     context = {
         "campaign": recurring.campaign,
-        "amount": money.format_minor(recurring.total, recurring.currency),
+        "amount": money.format_minor(terms.total, terms.currency),
+        "often": terms.often,
         "status": recurring.get_status_display(),
         "meaning": MEANING[Status(recurring.status)],
         "since": _day(recurring, recurring.created_at),

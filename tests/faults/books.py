@@ -15,6 +15,8 @@ from tests.factories import (
     deliver,
     dispute_event,
     event,
+    items_of,
+    lines_of,
     make_campaign,
     make_gift,
     make_recurring_gift,
@@ -159,14 +161,23 @@ def _disputed(rng: random.Random, gift: Gift, at: datetime) -> list[Event]:
 
 
 def _monthly(rng: random.Random, campaign: Campaign, number: int) -> list[Event]:
-    """An arrangement that began at its checkout, paid an invoice, failed one, and goes on or ends."""
-    arrangement = make_recurring_gift(campaign, rng.randrange(500, 5000), reference=f"recurring_{number}")
+    """An arrangement that began at its checkout, paid an invoice, failed one, asks more then, and goes on or ends."""
+    cover = 59 if number else 0
+    arrangement = make_recurring_gift(
+        campaign, rng.randrange(500, 5000), fee_cover=cover, reference=f"recurring_{number}"
+    )
+    asks = [(arrangement.amount, cover), (arrangement.amount + 500, cover)]
+    currency = campaign.currency.lower()
     at, subscription, payment = _moment(rng), f"sub_{number}", f"pi_monthly{number}"
     ours = {"recurring_gift": arrangement.pk, "campaign": campaign.pk}
-    invoice = {"id": f"in_{number}", "hosted_invoice_url": "https://pay.example.org/in"}
+    invoice: Event = {
+        "id": f"in_{number}",
+        "lines": lines_of(*asks[0]),
+        "hosted_invoice_url": "https://pay.example.org/in",
+    }
     invoice |= {"parent": {"subscription_details": {"subscription": subscription, "metadata": ours}}}
     paid = {"id": f"inpay_{number}", "invoice": invoice["id"], "amount_paid": arrangement.total}
-    paid |= {"currency": campaign.currency.lower(), "payment": {"payment_intent": payment}}
+    paid |= {"currency": currency, "payment": {"payment_intent": payment}}
     session = {"id": f"cs_monthly{number}", "mode": "subscription", "subscription": subscription, "metadata": ours}
     _ask_for(arrangement, session["id"], at)
     return [
@@ -175,8 +186,21 @@ def _monthly(rng: random.Random, campaign: Campaign, number: int) -> list[Event]
         event("invoice.payment_failed", {**invoice, "id": f"in_failed{number}"}, at=at + timedelta(days=31)),
         event("invoice_payment.paid", paid, at=at),
         *(
-            event("customer.subscription.updated", {"id": subscription, "status": status, "metadata": ours}, at=then)
-            for status, then in [("active", at), (rng.choice(["past_due", "canceled"]), at + timedelta(days=31))]
+            event(
+                "customer.subscription.updated",
+                {
+                    "id": subscription,
+                    "status": status,
+                    "metadata": ours,
+                    "currency": currency,
+                    "items": items_of(*amounts, currency=currency),
+                },
+                at=then,
+            )
+            for status, then, amounts in [
+                ("active", at, asks[0]),
+                (rng.choice(["past_due", "canceled"]), at + timedelta(days=31), asks[1]),
+            ]
         ),
     ]
 

@@ -250,6 +250,11 @@ COLUMNS: dict[type[Model], dict[str, Change]] = {
         "subscription": text,
         "heard_at": moment,
         "ended_at": moment,
+        "fee_cover": amount,
+        "now_amount": amount,
+        "now_fee_cover": amount,
+        "now_currency": one_of(*CURRENCIES),
+        "now_interval": one_of("month", "year", "3 months"),
     },
     BalanceTransaction: {
         "currency": one_of(*CURRENCIES),
@@ -365,7 +370,8 @@ def _reads_the_same(one: Any, other: Any) -> bool:
 _UNREPEATED: defaultdict[str, tuple[str, ...]] = defaultdict(
     tuple,
     refund=("request_key", "transaction", "failure_transaction"),
-    invoice=("page", "amount_due", "currency"),
+    invoice=("page", "amount_due", "currency", "draft", "amounts"),
+    recurring=("amounts", "currency", "interval"),
     dispute=("status", "reason"),
 )
 
@@ -377,13 +383,19 @@ def _labels(row: InboxEvent, after: Any) -> set[str]:
         told.add("payment")
     if row.facts and "occurred_at" not in row.facts:
         told.add("created")
-    # Our own key of a refund and by which number its money moved, the page where an invoice is paid, and how far the
-    # bank is with a dispute, stand nowhere else, and no money depends on them.
-    if isinstance(after, dict) and row.facts:
+    # Our own key of a refund and by which number its money moved, the page where an invoice is paid, what its lines
+    # asked before its gift was booked, what a monthly gift asked before it was told of again, and how far the bank is
+    # with a dispute, stand nowhere else, and no money depends on them any more.
+    if isinstance(after, dict) and row.facts and not _makes_a_state(row):
         nowhere_else = dict.fromkeys(_UNREPEATED[row.facts["kind"]], "")
         if _reads_the_same(row.facts | nowhere_else, after | nowhere_else):
             told.add("facts")
     return told
+
+
+def _makes_a_state(row: InboxEvent) -> bool:
+    """Whether a monthly gift stands as this event told of it."""
+    return RecurringGift.objects.filter(pk=row.gift_reference, heard_at=row.created).exists()
 
 
 # ---- whether it is found

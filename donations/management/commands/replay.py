@@ -9,13 +9,13 @@ from donations.management.commands.reconcile import moment
 from donations.models import InboxEvent
 
 State = InboxEvent.State
-STATES = [State.NOTHING.value, State.FOREIGN.value, State.QUARANTINED.value]
+STATES = [State.NOTHING.value, State.FOREIGN.value, State.QUARANTINED.value, State.PROCESSED.value]
 
 
 class Command(BaseCommand):
     help = (
-        "Read again events that were kept as needing nothing (or as foreign, or quarantined), and book what can be. "
-        "After an upgrade that happens by itself; what is booked already stays as it is."
+        "Read again events that were kept as needing nothing (or as foreign, quarantined or processed), and book what "
+        "can be. After an upgrade that happens by itself; what is booked already stays as it is."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
