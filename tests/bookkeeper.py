@@ -84,11 +84,12 @@ class Charge:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The state of a monthly gift; `at` is None where its checkout told it."""
+    """The state of a monthly gift; `at` is None where its checkout told it. `asks` are its items' sums, if any."""
 
     name: str
     status: str
     at: datetime | None
+    asks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,19 +220,24 @@ def without_money(told: Iterable[News]) -> dict[str, NoMoney]:
     return found
 
 
-def arrangements(told: Iterable[News]) -> dict[str, str]:
-    """The status of each monthly gift: an end stands, else what was said last, else how its checkout ended."""
+def arrangements(told: Iterable[News]) -> dict[str, tuple[str, int | None]]:
+    """The status of each monthly gift, and all that it asks, if that is told.
+
+    An end stands, else what was said last, else how its checkout ended.
+    """
     found: dict[str, list[Arrangement]] = {}
     for news in told:
         if isinstance(news, Arrangement):
             found.setdefault(news.name, []).append(news)
-    return {name: max(all_of_one, key=_weight).status for name, all_of_one in found.items()}
+    last = {name: max(all_of_one, key=_weight) for name, all_of_one in found.items()}
+    return {name: (news.status, sum(news.asks) if news.asks else None) for name, news in last.items()}
 
 
-def _weight(news: Arrangement) -> tuple[bool, bool, float, int]:
+def _weight(news: Arrangement) -> tuple[bool, bool, float, int, int]:
     ended = news.at is not None and news.status in {"incomplete_expired", "canceled"}
     moment = news.at.timestamp() if news.at else 0
-    return ended, news.at is not None, moment, LIFE_OF_A_MONTHLY_GIFT.index(news.status)
+    asks = sum(news.asks) if news.asks else -1
+    return ended, news.at is not None, moment, LIFE_OF_A_MONTHLY_GIFT.index(news.status), asks
 
 
 def payouts(told: Iterable[News]) -> dict[str, str]:

@@ -45,6 +45,8 @@ from tests.factories import (
     dispute_event,
     invoice_event,
     invoice_paid_event,
+    items_of,
+    lines_of,
     make_campaign,
     make_gift,
     make_recurring_gift,
@@ -214,20 +216,42 @@ class Books(RuleBasedStateMachine):
         self.tell(monthly_checkout_event(made, kind), Arrangement(name, "pending" if begun else "expired", None))
         return name
 
-    @rule(name=monthly, status=st.sampled_from(bookkeeper.LIFE_OF_A_MONTHLY_GIFT[2:]), moment=moments)
-    def change_monthly(self, name: str, status: str, moment: str) -> None:
-        event = subscription_event(self.arrangements[name], status, at=time_of(moment))
-        self.tell(event, Arrangement(name, status, time_of(moment)))
+    @rule(
+        name=monthly,
+        status=st.sampled_from(bookkeeper.LIFE_OF_A_MONTHLY_GIFT[2:]),
+        moment=moments,
+        more=st.sampled_from([None, 0, 100]),
+    )
+    def change_monthly(self, name: str, status: str, moment: str, more: int | None) -> None:
+        of = self.arrangements[name]
+        asks = () if more is None else (of.amount + more, of.fee_cover)
+        items = items_of(*asks, currency=of.currency.lower())
+        event = subscription_event(of, status, at=time_of(moment), items=items)
+        self.tell(event, Arrangement(name, status, time_of(moment), asks))
 
-    @rule(target=payments, name=monthly, moment=moments, changed=st.sampled_from([0, 0, 100]), trouble=st.booleans())
-    def pay_an_invoice(self, name: str, moment: str, changed: int, trouble: bool) -> str:
+    @rule(
+        target=payments,
+        name=monthly,
+        moment=moments,
+        changed=st.sampled_from([0, 0, 100]),
+        of_lines=st.booleans(),
+        drafted=st.booleans(),
+        trouble=st.booleans(),
+    )
+    def pay_an_invoice(self, name: str, moment: str, changed: int, of_lines: bool, drafted: bool, trouble: bool) -> str:
+        """Of one over another sum its lines, where they are told once it is final, tell the fee cover."""
         of, invoice = self.arrangements[name], self.name("in")
-        payment = self._payment(name, of, moment, of.total + changed, 0 if changed else of.fee_cover)
+        is_told_apart = of_lines or not changed
+        payment = self._payment(name, of, moment, of.total + changed, of.fee_cover if is_told_apart else 0)
+        lines = {"status": "open", "lines": lines_of(of.amount + changed, of.fee_cover) if of_lines else None}
+        if drafted:
+            draft = {"status": "draft", "lines": lines_of(of.amount, of.fee_cover)}
+            self.tell(invoice_event(of, "invoice.created", invoice=invoice, **draft), Aside("processed"))
         told = {"invoice": invoice, "payment": payment, "at": time_of(moment), "amount_paid": of.total + changed}
         self.tell(invoice_paid_event(of, **told), Arrived(self.arrived[payment]))
         if trouble:
-            self.tell(invoice_event(of, "invoice.payment_failed", invoice=invoice), Aside("processed"))
-        self.tell(invoice_event(of, invoice=invoice), Aside("processed"))
+            self.tell(invoice_event(of, "invoice.payment_failed", invoice=invoice, **lines), Aside("processed"))
+        self.tell(invoice_event(of, invoice=invoice, **lines), Aside("processed"))
         return payment
 
     # ---- refunds and disputes
@@ -482,8 +506,9 @@ class Books(RuleBasedStateMachine):
         booked = set(LedgerEntry.objects.values_list("kind", "reference"))
         assert booked ^ bookkeeper.ledger(told).keys() == set() or refunds_dismissed
         assert dict(fetch("SELECT reference, status FROM donations_payout")) == bookkeeper.payouts(told)
-        monthly = dict.fromkeys(self.arrangements, "pending") | bookkeeper.arrangements(told)
-        assert dict(fetch("SELECT reference, status FROM donations_recurringgift")) == monthly
+        monthly = dict.fromkeys(self.arrangements, ("pending", None)) | bookkeeper.arrangements(told)
+        now = fetch("SELECT reference, status, now_amount + now_fee_cover FROM donations_recurringgift")
+        assert {reference: (status, asks) for reference, status, asks in now} == monthly
         assert projections.drift() == []
         assert recurring.drift() == []
         connection.check_constraints()

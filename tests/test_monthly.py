@@ -1,6 +1,7 @@
 """Monthly gifts: each paid invoice is a gift, in whatever order the processor tells of what belongs together."""
 
 import itertools
+import json
 import random
 import threading
 from collections import Counter
@@ -13,9 +14,9 @@ from django.core import mail
 from django.db import connection, transaction
 from django.utils import timezone
 
-from donations import inbox, outbox, projections, recurring
+from donations import inbox, invariants, outbox, projections, recurring
 from donations.invariants.events import check_events
-from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, MonthTotal, OutboxMessage, RecurringGift
+from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, Lookup, MonthTotal, OutboxMessage, RecurringGift
 from tests.factories import (
     NOON,
     Event,
@@ -23,9 +24,12 @@ from tests.factories import (
     event,
     invoice_event,
     invoice_paid_event,
+    items_of,
+    lines_of,
     make_campaign,
     make_gift,
     make_recurring_gift,
+    make_staff,
     monthly_checkout_event,
     refund_event,
     subscription_event,
@@ -148,6 +152,134 @@ def test_an_invoice_that_was_changed_at_the_processor_is_booked_as_it_was_paid(c
     monthly = make_recurring_gift(campaign, fee_cover=59)
     told(*first_month(monthly)[:3], invoice_paid_event(monthly, amount_paid=2000))
     assert (booked(), raised("2024-11")) == ([("gift", "pi_in_1", 2000, "2024-11")], 2000)
+
+
+# ---- a price that was changed at the processor
+
+
+def divided() -> list[tuple[int, int, int]]:
+    """Each gift with its fee cover, and what of it counts."""
+    entries = LedgerEntry.objects.order_by("pk").select_related("gift")
+    return [(entry.gift.amount, entry.gift.fee_cover, entry.goal_amount) for entry in entries if entry.gift]
+
+
+@pytest.fixture
+def covered(campaign: Campaign) -> RecurringGift:
+    """10 $ each month, and 0.59 $ for the fee."""
+    return make_recurring_gift(campaign, fee_cover=59)
+
+
+@pytest.mark.parametrize(
+    ("amount", "lines", "gift", "cover"),
+    [
+        (2059, lines_of(2000, 59), 2000, 59),
+        (2059, lines_of(59, 2000), 2000, 59),
+        (2559, lines_of(-500, 1000, 59, 2000), 2500, 59),  # the old price is given back for the rest of the month
+        (1159, lines_of(1000, 159), 1159, 0),  # the cover was changed: all is the gift
+        (1000, lines_of(1000), 1000, 0),
+        (1000, lines_of(1000, 0), 1000, 0),
+        (1800, lines_of(2000, 59), 1800, 0),  # a discount: which part it took is not told
+        (59, lines_of(0, 59), 59, 0),
+        (2059, lines_of(2000, 59) | {"has_more": True}, 2059, 0),
+        (2059, None, 2059, 0),
+        (1059, lines_of(1000, 59), 1000, 59),
+        (1059, lines_of(900, 159), 1000, 59),  # of the sum that was asked for it is known
+    ],
+)
+def test_of_a_changed_invoice_the_line_that_is_as_it_was_is_the_fee_cover(
+    covered: RecurringGift, amount: int, lines: Any, gift: int, cover: int
+) -> None:
+    told(invoice_event(covered, status="paid", lines=lines), invoice_paid_event(covered, amount_paid=amount))
+    assert divided() == [(gift, cover, gift)]
+    assert raised("2024-11") == gift, "the fee cover never counts"
+    assert LedgerEntry.objects.get().amount == amount, "nothing of what was paid is lost"
+    assert list(invariants.check()) == []
+
+
+def test_a_line_that_looks_like_the_cover_of_another_gift_is_none(monthly: RecurringGift) -> None:
+    told(invoice_event(monthly, status="paid", lines=lines_of(2000, 59)), invoice_paid_event(monthly, amount_paid=2059))
+    assert divided() == [(2059, 0, 2059)]
+
+
+@pytest.mark.slow
+def test_a_changed_price_ends_the_same_in_every_order(covered: RecurringGift) -> None:
+    """While the invoice is a draft it may still change, so its payment waits for the invoice as it was at last."""
+    asks = {"items": items_of(2000, 59)}
+    events = [
+        subscription_event(covered, items=items_of(1000, 59)),
+        subscription_event(covered, at=NOON + timedelta(hours=1), **asks),
+        invoice_event(covered, "invoice.created", status="draft", lines=lines_of(1000, 59)),
+        invoice_event(covered, "invoice.finalized", status="open", lines=lines_of(2000, 59)),
+        invoice_paid_event(covered, amount_paid=2059),
+    ]
+    outcomes = {json.dumps(changed_outcome(order), default=str) for order in itertools.permutations(events)}
+    outcomes |= {json.dumps(changed_outcome([one], rest), default=str) for one, rest in split_off_each(events)}
+    assert len(outcomes) == 1
+    [found] = outcomes
+    assert json.loads(found) == [[[2000, 59, 2000]], [[2000, 59, "USD", "month"]], ["processed"] * 5, []]
+
+
+def split_off_each(events: list[Event]) -> list[tuple[Event, list[Event]]]:
+    return [(one, [other for other in events if other is not one]) for one in events]
+
+
+def changed_outcome(*deliveries: Sequence[Event]) -> list[Any]:
+    with transaction.atomic():
+        for batch in deliveries:
+            for one in batch:
+                deliver(one)
+                inbox.drain()
+        try_again()
+        now = RecurringGift.objects.values_list("now_amount", "now_fee_cover", "now_currency", "now_interval")
+        states = list(InboxEvent.objects.values_list("state", flat=True))
+        found = [divided(), list(now), states, [str(each) for each in recurring.drift() + projections.drift()]]
+        transaction.set_rollback(True)
+    return found
+
+
+def test_a_payment_of_which_a_draft_alone_is_known_asks_for_its_invoice_and_staff_need_not_wait(
+    covered: RecurringGift,
+) -> None:
+    draft = invoice_event(covered, "invoice.created", status="draft", lines=lines_of(1000, 59))
+    states = told(draft, invoice_paid_event(covered, amount_paid=2059))
+    assert (states, Gift.objects.count(), Lookup.objects.count()) == (["processed", "waiting"], 0, 0)
+    assert "draft" in InboxEvent.objects.get(state="waiting").reason
+    for _ in range(3):
+        try_again()
+    assert list(Lookup.objects.values_list("kind", "object_id")) == [("invoice", "in_1")]
+    InboxEvent.objects.filter(state="waiting").update(waiting_since=timezone.now() - timedelta(hours=73))
+    try_again()
+    inbox.accept(InboxEvent.objects.get(state="quarantined"), user=make_staff(superuser=True))
+    assert divided() == [(2059, 0, 2059)]
+
+
+def test_a_draft_that_comes_late_does_not_hide_the_invoice_that_is_final(covered: RecurringGift) -> None:
+    told(invoice_event(covered, status="paid", lines=lines_of(2000, 59)))
+    draft = invoice_event(covered, "invoice.created", status="draft", lines=lines_of(1000, 59))
+    deliver(draft, invoice_paid_event(covered, amount_paid=2059))
+    inbox.drain()
+    assert divided() == [(2000, 59, 2000)]
+
+
+@pytest.mark.parametrize("amount", [1059, 1000])
+def test_no_payment_waits_for_the_lines_of_its_invoice_where_nothing_hangs_on_them(
+    campaign: Campaign, amount: int
+) -> None:
+    monthly = make_recurring_gift(campaign, fee_cover=59 if amount == 1059 else 0)
+    draft = invoice_event(monthly, "invoice.created", status="draft")
+    assert told(draft, invoice_paid_event(monthly, amount_paid=amount)) == ["processed", "processed"]
+
+
+def test_an_invoice_whose_lines_an_earlier_version_did_not_read_is_divided_as_that_version_did(
+    covered: RecurringGift,
+) -> None:
+    told(invoice_event(covered, status="paid", lines=lines_of(2000, 59)))
+    row = InboxEvent.objects.get()
+    assert row.facts is not None
+    InboxEvent.objects.update(facts={name: value for name, value in row.facts.items() if name != "amounts"})
+    assert told(invoice_paid_event(covered, amount_paid=2059)) == ["processed"]
+    assert divided() == [(2059, 0, 2059)]
+    assert list(invariants.check()) == []
 
 
 def test_a_payment_in_another_currency_is_quarantined(monthly: RecurringGift) -> None:
@@ -293,6 +425,24 @@ def test_a_receipt_of_a_monthly_gift_tells_the_fee_cover_apart(campaign: Campaig
     assert "your monthly gift of 10 $,\nand 0.61 $ that you added for the payment service's fee." in letter.body
 
 
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        (None, "The same amount is taken each month."),
+        (items_of(1000, 61), "The same amount is taken each month."),
+        (items_of(2000, 61), "As it stands now, 20.61 $ is taken each month."),
+        (items_of(1000, 61, interval="year"), "As it stands now, 10.61 $ is taken each year."),
+        (items_of(3000, interval_count=3), "As it stands now, 30 $ is taken every 3 months."),
+    ],
+)
+def test_a_receipt_of_a_monthly_gift_says_what_is_taken_from_now_on(campaign: Campaign, items: Any, words: str) -> None:
+    monthly = make_recurring_gift(campaign, fee_cover=61)
+    told(*first_month(monthly), subscription_event(monthly, at=NOON + timedelta(days=1), items=items))
+    letters()
+    [letter] = mail.outbox
+    assert f"{words} To change the card" in letter.body
+
+
 def renewal_fails(monthly: RecurringGift, kind: str, number: int = 1) -> Event:
     return invoice_event(monthly, f"invoice.payment_{kind}", invoice="in_2", at=DECEMBER + timedelta(days=number))
 
@@ -332,6 +482,15 @@ def test_where_an_invoice_does_not_tell_what_is_due_the_letter_says_the_arrangem
     told(invoice_event(monthly, "invoice.payment_failed", invoice="in_2", at=DECEMBER, **told_of_it))
     letters()
     assert "gift of 10 $ to" in mail.outbox[1].body
+
+
+def test_where_neither_the_invoice_nor_the_arrangement_is_as_it_began_the_letter_says_what_is_asked_now(
+    monthly: RecurringGift,
+) -> None:
+    told(*first_month(monthly), subscription_event(monthly, "past_due", at=DECEMBER, items=items_of(2000)))
+    told(renewal_fails(monthly, "failed"))
+    letters()
+    assert "gift of 20 $ to" in mail.outbox[1].body
 
 
 def test_an_invoice_that_an_earlier_version_stored_is_read_still_and_none_of_its_words_can_be_taken_away(

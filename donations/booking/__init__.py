@@ -87,9 +87,9 @@ def _decide(books: Books, item: Item) -> Outcome:
 
 def _open_books(processor: str, items: list[Item]) -> Books:
     """Lock every gift that these facts touch, in one order, and only then read what stands of them."""
-    owned = monthly.owners(processor, items)
-    arrangements = monthly.lock_recurring(items, owned)
-    monthly.make_gifts(processor, items, owned, arrangements)
+    invoices = monthly.told_invoices(processor, items)
+    arrangements = monthly.lock_recurring(items, invoices)
+    monthly.make_gifts(processor, items, invoices, arrangements)
     facts = [item.told.fact for item in items]
     named = {fact.gift for fact in facts if isinstance(fact, (Paid, CheckoutChanged, OfflineReceived, Adjusted))}
     named |= {monthly.gift_reference(fact.payment) for fact in facts if isinstance(fact, InvoicePaid)}
@@ -101,7 +101,7 @@ def _open_books(processor: str, items: list[Item]) -> Books:
         entries[str(entry.gift_id)][entry.kind, entry.reference] = entry.amount
         if entry.kind == Kind.GIFT:
             gift_of_payment[entry.reference] = str(entry.gift_id)
-    return Books(processor, gifts, gift_of_payment, entries, payments, recurring=arrangements, owners=owned)
+    return Books(processor, gifts, gift_of_payment, entries, payments, recurring=arrangements, told_invoices=invoices)
 
 
 def _paid_for(processor: str, payments: set[str]) -> dict[str, str]:

@@ -60,6 +60,18 @@ class Item:
         return self.row.decision == "accept"
 
 
+@dataclass(frozen=True, slots=True)
+class KnownInvoice:
+    """What was told of an invoice: the monthly gift that it is of, "" for what is not ours; and what its lines ask.
+
+    They are told once it is final. `amounts` is empty where they say no more than its payment does.
+    """
+
+    recurring_gift: str
+    is_final: bool = True
+    amounts: tuple[int, ...] = ()
+
+
 @dataclass
 class Books:
     """The books of one processor, open for one batch. What is planned here is written at the end, all at once."""
@@ -70,7 +82,7 @@ class Books:
     entries: dict[str, dict[tuple[str, str], int]]
     payments: set[str]
     recurring: dict[str, RecurringGift] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)
+    told_invoices: dict[str, KnownInvoice] = field(default_factory=dict)
     planned: list[NewEntry] = field(default_factory=list)
     news: list[projections.CheckoutNews] = field(default_factory=list)
     recurring_news: list[RecurringNews] = field(default_factory=list)

@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from donations import bulk, outbox
-from donations.booking.books import Books, Item, Outcome, State, lock, of_type, told_of
+from donations.booking.books import Books, Item, KnownInvoice, Outcome, State, lock, of_type, told_of
 from donations.models import Donor, Gift, Lookup, OutboxMessage, RecurringGift
 from donations.processors.facts import (
     InvoicePaid,
@@ -16,7 +16,7 @@ from donations.processors.facts import (
     MonthlyCheckout,
     RecurringChanged,
 )
-from donations.recurring import news_of
+from donations.recurring import fee_cover_among, news_of
 
 Numbered = Iterable[tuple[int, Item]]
 PATIENT_TRIES = 3  # an invoice is told of within seconds of its payment; then it is asked for
@@ -49,39 +49,76 @@ def gift_reference(payment: str) -> str:
     return "gift_" + hashlib.sha256(payment.encode()).hexdigest()[:26]
 
 
-def owners(processor: str, items: list[Item]) -> dict[str, str]:
-    """Whose the invoices are that these facts tell were paid: invoice to monthly gift, "" for what is not ours."""
+def told_invoices(processor: str, items: list[Item]) -> dict[str, KnownInvoice]:
+    """What was told of the invoices that these facts tell were paid, here or before."""
     wanted = {fact.invoice for _, _, fact in of_type(enumerate(items), InvoicePaid)}
-    found = {fact.invoice: fact.recurring_gift for _, _, fact in of_type(enumerate(items), InvoiceSeen)}
+    found: dict[str, KnownInvoice] = {}
+    for _, _, fact in of_type(enumerate(items), InvoiceSeen):
+        seen = KnownInvoice(fact.recurring_gift, not fact.draft, fact.amounts)
+        found[fact.invoice] = _more_of(found.get(fact.invoice), seen)
     settled = Q(state__in=[State.FOREIGN, State.PROCESSED])
-    for row in told_of(processor, "subject", wanted - found.keys(), among=settled):
+    unknown = {invoice for invoice in wanted if invoice not in found or not found[invoice].is_final}
+    for row in told_of(processor, "subject", unknown, among=settled):
         if row.facts is None:
-            found[row.subject] = ""
+            found.setdefault(row.subject, KnownInvoice(""))
         elif row.facts["kind"] == "invoice":
-            found[row.subject] = row.facts["recurring_gift"]
+            told = row.facts
+            seen = KnownInvoice(told["recurring_gift"], not told.get("draft"), tuple(told.get("amounts", ())))
+            found[row.subject] = _more_of(found.get(row.subject), seen)
     return found
 
 
-def lock_recurring(items: list[Item], owned: dict[str, str]) -> dict[str, RecurringGift]:
+def _more_of(one: KnownInvoice | None, other: KnownInvoice) -> KnownInvoice:
+    """Of two sightings the one that tells more: ours before another's, final before a draft, with its lines."""
+    if one is None:
+        return other
+    return max(one, other, key=lambda each: (each.recurring_gift != "", each.is_final, each.amounts))
+
+
+def lock_recurring(items: list[Item], invoices: dict[str, KnownInvoice]) -> dict[str, RecurringGift]:
     """The monthly gifts that these facts touch, locked in one order, each with its campaign."""
     facts = of_type(enumerate(items), InvoiceSeen, RecurringChanged, MonthlyCheckout)
-    return lock(RecurringGift, {fact.recurring_gift for _, _, fact in facts} | set(owned.values()) - {""})
+    owners = {invoice.recurring_gift for invoice in invoices.values()} - {""}
+    return lock(RecurringGift, {fact.recurring_gift for _, _, fact in facts} | owners)
 
 
-def make_gifts(processor: str, items: list[Item], owned: dict[str, str], recurring: dict[str, RecurringGift]) -> None:
+def make_gifts(
+    processor: str, items: list[Item], invoices: dict[str, KnownInvoice], recurring: dict[str, RecurringGift]
+) -> None:
     """A gift for each payment of an invoice of ours, unless it is there already."""
     rows: dict[str, tuple[Any, ...]] = {}
     for _, item, fact in of_type(enumerate(items), InvoicePaid):
-        arrangement = recurring.get(owned.get(fact.invoice, ""))
+        invoice = invoices.get(fact.invoice, KnownInvoice(""))
+        arrangement = recurring.get(invoice.recurring_gift)
         if arrangement and not _stands_in_the_way(arrangement, item, fact):
-            rows[gift_reference(fact.payment)] = _gift(processor, arrangement, fact)
+            if _is_divided_later(arrangement, item, fact, invoice):
+                continue
+            rows[gift_reference(fact.payment)] = _gift(processor, arrangement, fact, invoice)
     if rows:
         bulk.insert(Gift, GIFT, [rows[reference] for reference in sorted(rows)], then="ON CONFLICT DO NOTHING")
 
 
-def _gift(processor: str, arrangement: RecurringGift, fact: InvoicePaid) -> tuple[Any, ...]:
-    # An invoice over another amount was changed at the processor: what of it was meant as cover, nobody knows.
-    cover = arrangement.fee_cover if fact.amount == arrangement.total else 0
+def _is_divided_later(arrangement: RecurringGift, item: Item, fact: InvoicePaid, invoice: KnownInvoice) -> bool:
+    """Whether only the invoice as it was at last can tell what of this payment is fee cover. Staff may not wait."""
+    is_known = not arrangement.fee_cover or fact.amount == arrangement.total or invoice.is_final
+    return not is_known and not item.accepted
+
+
+def _fee_cover(arrangement: RecurringGift, fact: InvoicePaid, invoice: KnownInvoice) -> int:
+    """What of a payment is fee cover, minor units.
+
+    It follows from the payment and its own invoice alone, and not from what the monthly gift asks by now: in whatever
+    order news come, it is the same. Where the lines do not come to what was paid, as with a discount, all is the gift.
+    """
+    if fact.amount == arrangement.total:
+        return arrangement.fee_cover
+    if fact.amount != sum(invoice.amounts):
+        return 0
+    return fee_cover_among(invoice.amounts, fact.currency, arrangement)
+
+
+def _gift(processor: str, arrangement: RecurringGift, fact: InvoicePaid, invoice: KnownInvoice) -> tuple[Any, ...]:
+    cover = _fee_cover(arrangement, fact, invoice)
     return (
         gift_reference(fact.payment),
         arrangement.campaign_id,
@@ -115,21 +152,28 @@ def _stands_in_the_way(arrangement: RecurringGift, item: Item, fact: InvoicePaid
 
 def gift_of_invoice(books: Books, item: Item, fact: InvoicePaid) -> Gift | Outcome:
     """The gift that an invoice's payment makes; or what becomes of the event for which there is none (yet)."""
-    owner = books.owners.get(fact.invoice)
+    invoice = books.told_invoices.get(fact.invoice)
+    if invoice is None:
+        return _ask_for_invoice(books, item, fact, "its invoice is not known here")
+    owner = invoice.recurring_gift
     if owner == "":
         return Outcome(State.FOREIGN, "its invoice is of no monthly gift of ours")
-    if owner is None:
-        if item.row.attempts >= PATIENT_TRIES:
-            books.ask(Lookup.Kind.INVOICE, fact.invoice)
-        return Outcome(State.WAITING, "its invoice is not known here")
     arrangement = books.recurring.get(owner)
     if arrangement is None:
         return Outcome(State.WAITING, "its monthly gift is not known here", owner)
     refusal = _stands_in_the_way(arrangement, item, fact)
     if refusal:
         return Outcome(State.QUARANTINED, refusal, owner)
+    if _is_divided_later(arrangement, item, fact, invoice):
+        return _ask_for_invoice(books, item, fact, "its invoice is known here as a draft alone", owner)
     gift = books.gifts.get(gift_reference(fact.payment))
     return gift or Outcome(State.WAITING, "its gift is being booked", owner)
+
+
+def _ask_for_invoice(books: Books, item: Item, fact: InvoicePaid, reason: str, owner: str = "") -> Outcome:
+    if item.row.attempts >= PATIENT_TRIES:
+        books.ask(Lookup.Kind.INVOICE, fact.invoice)
+    return Outcome(State.WAITING, reason, owner)
 
 
 def heard(books: Books, item: Item, fact: InvoiceSeen | RecurringChanged | MonthlyCheckout) -> Outcome:
