@@ -212,6 +212,16 @@ def test_a_monthly_gift_that_went_silent_is_asked_after(box: Sandboxed, campaign
     assert arrangement.status == "canceled"
 
 
+def test_a_monthly_gift_that_is_as_it_was_is_not_asked_after_again_at_once(box: Sandboxed, campaign: Campaign) -> None:
+    subscribed(box, campaign)
+    run()
+    RecurringGift.objects.update(heard_at=timezone.now() - timedelta(days=36))
+    sightings = InboxEvent.objects.filter(facts__kind="recurring", origin="sweep")
+    for _ in range(3):
+        run()
+    assert sightings.count() == 1
+
+
 def test_a_monthly_gift_of_which_nothing_was_ever_told_is_asked_after(box: Sandboxed, campaign: Campaign) -> None:
     arrangement, subscription = subscribed(box, campaign)
     box.clock.ahead += timedelta(days=31).total_seconds()

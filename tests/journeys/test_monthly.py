@@ -80,6 +80,18 @@ def test_a_monthly_gift_from_its_first_month_to_its_end(home: House) -> None:
     assert "every stored total is what the ledger says" in home.manage("rebuild", "--check")
 
 
+def test_a_price_that_is_changed_at_the_processor_is_shown_and_then_taken(home: House) -> None:
+    subscription = begin(home)
+    home.control(f"subscriptions/{subscription}/price", amount=2000)
+    page = manage_page(home)
+    eventually(lambda: "20 $ each month" in home.client.get(page).text, lambda: home.client.get(page).text)
+    month_later(home)
+    first, second = await_gifts(home, 2)
+    assert (first["amount"], second["amount"]) == ("10.00", "20.00")
+    eventually(lambda: "gift of 20 $ to" in mails(home).replace("=\n", ""), "the receipt says what was taken")
+    assert "every stored total is what the ledger says" in home.manage("rebuild", "--check")
+
+
 def test_a_renewal_that_fails_is_told_and_saved_by_another_card(home: House) -> None:
     subscription = begin(home, card="4000000000000341")
     month_later(home)
