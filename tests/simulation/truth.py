@@ -65,7 +65,23 @@ def compare(world: World) -> Verdict:
         list_of = verdict.lost if abs(found) < abs(wanted) else verdict.counted_twice
         list_of.append(words)
     _compare_gifts(verdict)
+    _compare_covers(world, verdict)
     return verdict
+
+
+def _compare_covers(world: World, verdict: Verdict) -> None:
+    """Of each invoice its line of the fee cover counts toward no goal: here its name tells, which no event does."""
+    with world.store.transaction() as tx:
+        lines = {invoice["id"]: invoice["lines"]["data"] for invoice in all_of(tx, "invoice")}
+        paid = {
+            each["payment"]["payment_intent"]: lines[each["invoice"]]
+            for each in all_of(tx, "invoice_payment")
+            if each["status"] == "paid"
+        }
+    for entry in LedgerEntry.objects.filter(kind="gift", reference__in=paid).iterator():
+        named = [line["amount"] for line in paid[entry.reference] if line["description"].endswith("Fee cover")]
+        if entry.amount - entry.goal_amount != sum(named):
+            verdict.wrong.append(f"of {entry.reference}, {entry.goal_amount} count, and {sum(named)} are fee cover")
 
 
 def _compare_gifts(verdict: Verdict) -> None:

@@ -74,6 +74,7 @@ class World:
             (4, self.dispute),
             (5, self.dispute_ends),
             (2, self.cancel_monthly),
+            (2, self.change_price),
             (1, self.payout_fails),
         ]
         weights = [weight for weight, _ in actions]
@@ -98,7 +99,8 @@ class World:
 
     def give_monthly(self) -> None:
         campaign = self.rng.choice(self.campaigns)
-        arrangement = make_recurring_gift(campaign, self.rng.randint(300, 5_000))
+        cover = self.rng.choice([0, 59])
+        arrangement = make_recurring_gift(campaign, self.rng.randint(300, 5_000), fee_cover=cover)
         self.sessions.append(open_monthly_checkout(arrangement, campaign))
 
     def pay(self) -> None:
@@ -125,6 +127,11 @@ class World:
     def cancel_monthly(self) -> None:
         with self.store.transaction() as tx:
             subscriptions.cancel(tx, self._any(self.subscriptions))
+
+    def change_price(self) -> None:
+        """In the processor's dashboard; the fee cover stays as it is."""
+        with self.store.transaction() as tx:
+            subscriptions.reprice(tx, self._any(self.subscriptions), self.rng.randint(300, 5_000))
 
     # ---- banks, and staff
 
@@ -279,7 +286,7 @@ def open_monthly_checkout(arrangement: RecurringGift, campaign: Campaign) -> str
         campaign=campaign.pk,
         campaign_name=campaign.name,
         amount=arrangement.amount,
-        fee_cover=0,
+        fee_cover=arrangement.fee_cover,
         currency=arrangement.currency,
         success_url="http://testserver/thanks/",
         cancel_url="http://testserver/give/",
