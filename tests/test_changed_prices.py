@@ -42,13 +42,13 @@ def monthly(box: Sandboxed) -> RecurringGift:
         amount=1000,
         fee_cover=61,
         currency="USD",
-        email="reader@example.org",
         success_url="http://testserver/thanks/",
         cancel_url="http://testserver/give/",
         expires_at=timezone.now() + timedelta(hours=23),
     )
-    arrangement.checkout_parameters = processor.checkout_parameters(order)
-    arrangement.checkout_id = processor.create_checkout(arrangement.checkout_parameters, arrangement.pk).checkout_id
+    parameters = arrangement.checkout_parameters = processor.checkout_parameters(order)
+    opened = processor.create_checkout(parameters, arrangement.pk, email="reader@example.org", within=5)
+    arrangement.checkout_id = opened.checkout_id
     arrangement.save()
     box.control(f"sessions/{arrangement.checkout_id}/pay")
     hear(box)
