@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from donations.selectors.finance import FILES
 from tests.faults.__main__ import NAMES as FAULTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,6 +86,15 @@ def test_every_column_of_finances_files_is_documented() -> None:
     gifts += "disputed,counted,source,livemode"
     for column in f"{ledger},{gifts}".split(","):
         assert f"| `{column}` |" in text, column
+
+
+def test_finance_reads_of_each_column_what_the_documentation_says() -> None:
+    text = (ROOT / "docs/exports.md").read_text()
+    for file in FILES.values():
+        section = text.split(f"## {file.name}: ")[1].split("\n## ")[0].replace("`", "")
+        assert re.findall(r"^\| (\w+) \| (.+) \|$", section, re.MULTILINE)[1:] == [
+            (column.name, column.meaning) for column in file.columns
+        ]
 
 
 def test_every_field_of_the_meter_is_documented() -> None:

@@ -1,6 +1,7 @@
 """Finance's files: every byte of them, from both databases; and who may take them."""
 
 import csv
+import html
 import io
 from collections import Counter
 from dataclasses import replace
@@ -333,6 +334,14 @@ def test_a_download_is_the_file_and_is_recorded(campaign: Campaign) -> None:
     assert (record.file, record.campaign, str(record.period_start), str(record.period_end)) == (
         "ledger", "general", "2024-11-01", "2024-12-01",
     )  # fmt: skip
+
+
+def test_the_page_of_the_files_explains_their_columns_itself() -> None:
+    said = html.unescape(signed_in("add_exportrecord").get("/staff/exports/").content.decode())
+    for file in FILES.values():
+        for column in file.columns:
+            assert f'<th scope="row">{column.name}</th><td>{column.meaning}</td>' in said
+    assert "docs/" not in said
 
 
 def test_only_who_may_take_files_does() -> None:

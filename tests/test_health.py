@@ -228,6 +228,25 @@ def test_metrics_say_what_staff_see(settings: Any) -> None:
         assert line in lines
 
 
+# ---- what was found
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "other"),
+    [
+        ("books", "manage.py check_books prints all of them", "manage.py reconcile --check"),
+        ("reconcile", "manage.py reconcile --check prints all of them", "manage.py check_books"),
+    ],
+)
+def test_beside_what_was_found_stands_the_command_that_prints_it(kind: str, command: str, other: str) -> None:
+    health.keep(kind, Result(findings=1, words=("entry 1: wrong. Mend it.",)))
+    page = words_of(client_of().get("/staff/health/").content)
+    findings = page.partition("what was found first")[2].partition("What is watched")[0]
+    assert "entry 1: wrong. Mend it." in findings
+    assert command in findings
+    assert other not in findings
+
+
 # ---- readiness
 
 

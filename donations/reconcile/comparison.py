@@ -65,7 +65,8 @@ QUARANTINED = Cause("quarantined", "It is quarantined.", "Decide about it in the
 MISSING_HERE = Cause(
     "missing_here",
     "The processor has it, and nothing here tells of it.",
-    "It is asked for at the next run. If it stays, look at it in the processor's dashboard.",
+    "It is asked for at the next run; manage.py reconcile does so at once. If it stays, look at it in the processor's "
+    "dashboard.",
 )
 MISSING_THERE = Cause(
     "missing_there",

@@ -41,6 +41,8 @@ class Column:
     name: str
     sql: str
     form: Form = Form.PLAIN
+    meaning: str = ""
+    """For who reads the file; docs/exports.md says the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,22 +69,40 @@ class File:
 LEDGER = File(
     name="ledger",
     columns=(
-        Column("entry_id", "e.id"),
-        Column("effective_at", "e.effective_at", Form.INSTANT),
-        Column("local_date", "e.local_date"),
-        Column("campaign", "e.campaign"),
-        Column("campaign_month", "e.campaign_month"),
-        Column("kind", "e.kind"),
-        Column("processor", "e.processor"),
-        Column("reference", "e.reference"),
-        Column("gift", "e.gift", Form.OPTIONAL),
-        Column("tier", "e.tier"),
-        Column("currency", "e.currency"),
-        Column("amount", "e.amount", Form.AMOUNT),
-        Column("goal_amount", "e.goal_amount", Form.AMOUNT),
-        Column("settlement_currency", "e.settlement_currency"),
-        Column("settlement_amount", "e.settlement_amount", Form.SETTLEMENT),
-        Column("livemode", "e.livemode", Form.FLAG),
+        Column("entry_id", "e.id", meaning="the entry's number"),
+        Column("effective_at", "e.effective_at", Form.INSTANT, meaning="when the money moved, UTC"),
+        Column("local_date", "e.local_date", meaning="that day in the campaign's time zone"),
+        Column("campaign", "e.campaign", meaning="the campaign's name in addresses"),
+        Column("campaign_month", "e.campaign_month", meaning="the month of the gift, such as 2024-11"),
+        Column(
+            "kind",
+            "e.kind",
+            meaning="gift, offline_gift, refund, refund_reversal, "
+            "dispute_withdrawn, dispute_reinstated, fee, adjustment",
+        ),
+        Column("processor", "e.processor", meaning="who moved it: stripe, or offline for what staff entered"),
+        Column("reference", "e.reference", meaning="the processor's id of the movement; offline, campaign:reference"),
+        Column(
+            "gift", "e.gift", Form.OPTIONAL, meaning="our reference of the gift; empty for an adjustment of a campaign"
+        ),
+        Column("tier", "e.tier", meaning="the tier that was chosen, or custom"),
+        Column("currency", "e.currency", meaning="ISO code"),
+        Column("amount", "e.amount", Form.AMOUNT, meaning="signed: what came in is positive"),
+        Column("goal_amount", "e.goal_amount", Form.AMOUNT, meaning="what of it counts toward the goal"),
+        Column(
+            "settlement_currency",
+            "e.settlement_currency",
+            meaning="the currency of the processor's account; of fee, dispute_withdrawn and dispute_reinstated alone, "
+            "empty for all other kinds",
+        ),
+        Column(
+            "settlement_amount",
+            "e.settlement_amount",
+            Form.SETTLEMENT,
+            meaning="the amount in it, of the same kinds; "
+            "that of a gift or refund stands among the balance transactions of its payout",
+        ),
+        Column("livemode", "e.livemode", Form.FLAG, meaning="true for money, false for tests"),
     ),
     entries="TRUE",
     named="e.id = %s",
@@ -99,22 +119,32 @@ SELECT {{cells}} FROM page e JOIN sums ON sums.gift = e.gift JOIN {GIFTS} g ON g
 ALL_GIFTS = File(
     name="gifts",
     columns=(
-        Column("gift", "e.gift"),
-        Column("campaign", "e.campaign"),
-        Column("campaign_month", "e.campaign_month"),
-        Column("confirmed_at", "e.effective_at", Form.INSTANT),
-        Column("status", "'confirmed'"),
-        Column("tier", "e.tier"),
-        Column("frequency", "g.frequency", Form.TEXT),
-        Column("currency", "e.currency"),
-        Column("amount", "e.goal_amount", Form.AMOUNT),
-        Column("fee_cover", "e.amount - e.goal_amount", Form.AMOUNT),
-        Column("charged", "CAST(charged AS bigint)", Form.AMOUNT),
-        Column("refunded", "CAST(refunded AS bigint)", Form.AMOUNT),
-        Column("disputed", "CAST(disputed AS bigint)", Form.AMOUNT),
-        Column("counted", f"CAST({COUNTED} AS bigint)", Form.AMOUNT),
-        Column("source", "g.source", Form.TEXT),
-        Column("livemode", "e.livemode", Form.FLAG),
+        Column("gift", "e.gift", meaning="our reference"),
+        Column("campaign", "e.campaign", meaning="the campaign's name in addresses"),
+        Column("campaign_month", "e.campaign_month", meaning="the month in which it was paid"),
+        Column("confirmed_at", "e.effective_at", Form.INSTANT, meaning="when it was paid, UTC"),
+        Column("status", "'confirmed'", meaning="confirmed"),
+        Column("tier", "e.tier", meaning="the tier that was chosen, or custom"),
+        Column("frequency", "g.frequency", Form.TEXT, meaning="once or monthly"),
+        Column("currency", "e.currency", meaning="ISO code"),
+        Column("amount", "e.goal_amount", Form.AMOUNT, meaning="what was given, without the fee cover"),
+        Column(
+            "fee_cover",
+            "e.amount - e.goal_amount",
+            Form.AMOUNT,
+            meaning="what the donor added for the processor's fee; a part of charged, never of counted",
+        ),
+        Column("charged", "CAST(charged AS bigint)", Form.AMOUNT, meaning="what was paid"),
+        Column("refunded", "CAST(refunded AS bigint)", Form.AMOUNT, meaning="what was given back"),
+        Column("disputed", "CAST(disputed AS bigint)", Form.AMOUNT, meaning="what was taken back by disputes"),
+        Column(
+            "counted",
+            f"CAST({COUNTED} AS bigint)",
+            Form.AMOUNT,
+            meaning="what the bar counts; adjustments of the gift, which are rows of ledger, lower it too",
+        ),
+        Column("source", "g.source", Form.TEXT, meaning="where the reader came from"),
+        Column("livemode", "e.livemode", Form.FLAG, meaning="true for money, false for tests"),
     ),
     entries=f"e.kind IN {GIFT_KINDS}",
     named=f"e.gift = %s AND e.kind IN {GIFT_KINDS}",

@@ -123,6 +123,7 @@ def _page(request: HttpRequest, form: ExportForm, status: int = 200) -> HttpResp
             Period(str(year), date(year, 1, 1), date(year + 1, 1, 1)),
             Period(str(year - 1), date(year - 1, 1, 1), date(year, 1, 1)),
         ],
+        "files": FILES.values(),
         "latest": ExportRecord.objects.select_related("requested_by")[:LATEST],
     }
     return render(request, "donations/staff/exports.html", context, status=status)

@@ -1,6 +1,6 @@
 """The page of the site's own health: `/staff/health/`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from donations.views.context import banner
 from donations.views.staff import ago, answer_words, count_text, may_see_totals
 
 ALERTS_SHOWN = 20
+BOOKS, RECONCILE = "The books in themselves", "The books against the processor’s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,15 @@ class Line:
     name: str
     value: str
     is_well: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a check found first, each with its remedy, and the command that prints all of it."""
+
+    title: str
+    words: Sequence[str]
+    command: str
 
 
 @cache_control(no_store=True)
@@ -38,11 +48,18 @@ def page(request: HttpRequest) -> HttpResponse:
         "banner": banner(request.user, troubles(found)),
         "lines": [*_inbox_lines(found), *_mail_lines(found)],
         "checks": [_books(found), _reconcile(found)],
-        "findings": [*found.books.words, *found.reconcile.words],
+        "findings": [*_findings(found)],
         "unanswered": unanswered_refunds(found.now),
         "alerts": Alert.objects.order_by("-began_at")[:ALERTS_SHOWN],
     }
     return render(request, "donations/staff/health.html", context)
+
+
+def _findings(found: Health) -> Iterator[Findings]:
+    if found.books.words:
+        yield Findings(BOOKS, found.books.words, "manage.py check_books")
+    if found.reconcile.words:
+        yield Findings(RECONCILE, found.reconcile.words, "manage.py reconcile --check")
 
 
 def _inbox_lines(found: Health) -> Iterator[Line]:
@@ -72,7 +89,7 @@ def _mail_lines(found: Health) -> Iterator[Line]:
 
 
 def _reconcile(found: Health) -> Line:
-    line = _check("The books against the processor’s", found.reconcile, found.now)
+    line = _check(RECONCILE, found.reconcile, found.now)
     if not found.is_unreconciled():
         return line
     why = found.reconcile_error or "nobody goes on with it"
@@ -88,5 +105,5 @@ def _check(name: str, check: Check, now: datetime) -> Line:
 
 
 def _books(found: Health) -> Line:
-    line = _check("The books in themselves", found.books, found.now)
+    line = _check(BOOKS, found.books, found.now)
     return replace(line, is_well=False) if found.is_unchecked() else line
