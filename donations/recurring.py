@@ -65,7 +65,7 @@ def fee_cover_among(amounts: tuple[int, ...], currency: str, gift: RecurringGift
     Where there is none, or nothing beside it, all is the gift. What a part is called is not told.
     """
     is_unchanged = currency == gift.currency and gift.fee_cover in amounts
-    return gift.fee_cover if is_unchanged and 0 < gift.fee_cover < sum(amounts) else 0
+    return gift.fee_cover if is_unchanged and gift.fee_cover < sum(amounts) else 0
 
 
 def news_of(fact: RecurringChanged | MonthlyCheckout, gift: RecurringGift) -> RecurringNews:

@@ -243,7 +243,8 @@ def test_a_payment_of_which_a_draft_alone_is_known_asks_for_its_invoice_and_staf
     draft = invoice_event(covered, "invoice.created", status="draft", lines=lines_of(1000, 59))
     states = told(draft, invoice_paid_event(covered, amount_paid=2059))
     assert (states, Gift.objects.count(), Lookup.objects.count()) == (["processed", "waiting"], 0, 0)
-    assert "draft" in InboxEvent.objects.get(state="waiting").reason
+    waits = InboxEvent.objects.get(state="waiting")
+    assert (waits.reason, waits.gift_reference) == ("its invoice is known here as a draft alone", covered.pk)
     for _ in range(3):
         try_again()
     assert list(Lookup.objects.values_list("kind", "object_id")) == [("invoice", "in_1")]
@@ -251,6 +252,20 @@ def test_a_payment_of_which_a_draft_alone_is_known_asks_for_its_invoice_and_staf
     try_again()
     inbox.accept(InboxEvent.objects.get(state="quarantined"), user=make_staff(superuser=True))
     assert divided() == [(2059, 0, 2059)]
+
+
+def test_one_batch_that_tells_all_of_an_invoice_books_its_payment_at_once(covered: RecurringGift) -> None:
+    unknown = invoice_paid_event(covered, invoice="in_0")
+    final = invoice_event(covered, "invoice.finalized", status="open", lines=lines_of(2000, 59))
+    draft = invoice_event(covered, "invoice.created", status="draft", lines=lines_of(1000, 59))
+    deliver(unknown, final, draft, invoice_paid_event(covered, amount_paid=2059))
+    inbox.drain()
+    assert divided() == [(2000, 59, 2000)]
+    waits = InboxEvent.objects.get(state="waiting")
+    assert (waits.subject, waits.reason, waits.gift_reference) == ("in_0", "its invoice is not known here", "")
+    for _ in range(3):
+        try_again()
+    assert list(Lookup.objects.values_list("kind", "object_id")) == [("invoice", "in_0")]
 
 
 def test_a_draft_that_comes_late_does_not_hide_the_invoice_that_is_final(covered: RecurringGift) -> None:

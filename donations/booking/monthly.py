@@ -90,9 +90,9 @@ def make_gifts(
     for _, item, fact in of_type(enumerate(items), InvoicePaid):
         invoice = invoices.get(fact.invoice, KnownInvoice(""))
         arrangement = recurring.get(invoice.recurring_gift)
-        if arrangement and not _stands_in_the_way(arrangement, item, fact):
-            if _is_divided_later(arrangement, item, fact, invoice):
-                continue
+        if arrangement is None or _stands_in_the_way(arrangement, item, fact):
+            continue
+        if not _is_divided_later(arrangement, item, fact, invoice):
             rows[gift_reference(fact.payment)] = _gift(processor, arrangement, fact, invoice)
     if rows:
         bulk.insert(Gift, GIFT, [rows[reference] for reference in sorted(rows)], then="ON CONFLICT DO NOTHING")
