@@ -20,17 +20,17 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="recurringgift",
             name="now_fee_cover",
-            field=models.BigIntegerField(default=0, help_text="Minor units that it asks besides, for the fee."),
+            field=models.BigIntegerField(default=0, db_default=0, help_text="Minor units that it asks besides, for the fee."),
         ),
         migrations.AddField(
             model_name="recurringgift",
             name="now_currency",
-            field=models.CharField(blank=True, max_length=3),
+            field=models.CharField(blank=True, db_default="", default="", max_length=3),
         ),
         migrations.AddField(
             model_name="recurringgift",
             name="now_interval",
-            field=models.CharField(blank=True, help_text="How long a period is: month, 3 months.", max_length=20),
+            field=models.CharField(blank=True, db_default="", default="", help_text="How long a period is: month, 3 months.", max_length=20),
         ),
         migrations.AddIndex(
             model_name="recurringgift",

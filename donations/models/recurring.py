@@ -65,12 +65,17 @@ class RecurringGift(AskedGift):
     heard_at = models.DateTimeField(null=True, blank=True, help_text="When the processor said what stands here.")
     cancel_at = models.DateTimeField(null=True, blank=True, help_text="When it will end, as the donor asked.")
     ended_at = models.DateTimeField(null=True, blank=True)
+    # The database's own defaults let processes of the version before go on adding monthly gifts during an upgrade.
     now_amount = models.BigIntegerField(
         null=True, blank=True, help_text="Minor units that it asks each period now, without the cover. None: not told."
     )
-    now_fee_cover = models.BigIntegerField(default=0, help_text="Minor units that it asks besides, for the fee.")
-    now_currency = models.CharField(max_length=3, blank=True)
-    now_interval = models.CharField(max_length=20, blank=True, help_text="How long a period is: month, 3 months.")
+    now_fee_cover = models.BigIntegerField(
+        default=0, db_default=0, help_text="Minor units that it asks besides, for the fee."
+    )
+    now_currency = models.CharField(max_length=3, blank=True, default="", db_default="")
+    now_interval = models.CharField(
+        max_length=20, blank=True, default="", db_default="", help_text="How long a period is: month, 3 months."
+    )
 
     class Meta:
         verbose_name = "monthly gift"
