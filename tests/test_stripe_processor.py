@@ -831,6 +831,32 @@ def test_lines_that_cannot_all_be_told_apart_keep_no_payment_out_of_the_books(li
     assert read(told) == read(INVOICED)
 
 
+def test_two_lines_are_told_apart() -> None:
+    lines = {"data": [{"amount": 1000}, {"amount": 61}]}
+    assert invoiced("invoice.paid", status="paid", lines=lines).amounts == (1000, 61)
+    assert invoiced("invoice.paid", status="paid", lines={"data": lines["data"][:1]}).amounts == ()
+
+
+@pytest.mark.parametrize("kind", ["invoice.payment_failed", "invoice.payment_action_required"])
+def test_what_is_due_is_told_of_an_invoice_that_was_not_paid(kind: str) -> None:
+    def due(**told: Any) -> tuple[int, str]:
+        fact = invoiced(kind, **told)
+        return fact.amount_due, fact.currency
+
+    assert due(amount_due=1250, currency="eur") == (1250, "EUR")
+    # Both or neither, for a mail alone: what is missing or odd keeps nothing out.
+    odd: list[dict[str, Any]] = [{}, {"amount_due": 1250}, {"currency": "eur"}, {"amount_due": 0, "currency": "eur"}]
+    odd += [{"amount_due": "1250", "currency": "eur"}, {"amount_due": 1250, "currency": 978}]
+    assert {due(**told) for told in odd} == {(0, "")}
+    assert invoiced("invoice.paid", amount_due=1250, currency="eur").amount_due == 0
+
+
+def invoiced(kind: str, **told: Any) -> InvoiceSeen:
+    fact = read(factories.event(kind, {**INVOICE, **told})).fact
+    assert isinstance(fact, InvoiceSeen)
+    return fact
+
+
 # ---- events that are not as their type promises
 
 
