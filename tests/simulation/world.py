@@ -1,6 +1,7 @@
 """The world around the site: a processor (the sandbox, in this process, over real HTTP), readers, banks and a clock.
 
-What the processor emits is put on the way by hand: any order, 1 to 50 copies, days late, or never.
+What the processor emits is put on the way by hand: any order, 1 to 50 copies, days late, or never. There is one clock:
+the site, the processor and whoever signs read the same, and it stands still until the world moves it.
 """
 
 import heapq
@@ -12,13 +13,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import time_machine
 from django.utils import timezone
 
 from donations import giving, inbox, processors, reconcile, refunding
 from donations.models import Campaign, Gift, GiftState, InboxEvent, RecurringGift
 from donations.processors.base import CheckoutOrder
-from donations.sandbox import cards, checkout, clock, disputes, jobs, paying, payments, payouts, refunds, subscriptions
-from donations.sandbox.clock import Clock
+from donations.sandbox import cards, checkout, disputes, jobs, paying, payments, payouts, refunds, subscriptions
+from donations.sandbox.clock import Clock, Duration
 from donations.sandbox.deliveries import Target
 from donations.sandbox.errors import ApiError
 from donations.sandbox.payments import Payer
@@ -30,7 +32,9 @@ Json = dict[str, Any]
 MOST_COPIES = 50
 LATEST = 40  # turns: a turn moves the clock by up to three days
 NEVER_DELIVERED = 0.03
-BEFORE_ALL = datetime(2020, 1, 1, tzinfo=UTC)
+BEGINS = datetime(2025, 1, 27, 15, tzinfo=UTC)  # the same for every seed; months end and clocks change soon after
+LONGEST_BACKOFF = timedelta(minutes=6)  # what waits is looked at again within five
+PATIENCE = timedelta(hours=73)  # what still waits then is quarantined at its next look
 GOOD_CARDS = [card for card, does in cards.CARDS.items() if not does.decline and not does.authenticates]
 
 
@@ -39,6 +43,8 @@ class World:
 
     def __init__(self, folder: Path, port: int, seed: int) -> None:
         self.rng = random.Random(seed)
+        self.travel = time_machine.travel(BEGINS, tick=False)
+        self.time = self.travel.start()
         self.done: Counter[str] = Counter()
         self.running = serve(folder / "sandbox.sqlite3", Target("http://127.0.0.1:9/", "whsec_none", threads=0),
                              port=port, clock=Clock(), poll=0.05)  # fmt: skip
@@ -60,6 +66,7 @@ class World:
 
     def close(self) -> None:
         self.running.close()
+        self.travel.stop()
 
     def happen(self) -> None:
         """One thing that somebody does."""
@@ -144,7 +151,8 @@ class World:
     def staff_refund(self) -> None:
         """Our own staff: the real room. What it asks for may race what the processor's dashboard refunds."""
         states = GiftState.objects.filter(status="confirmed", payment__in=self.payments[-50:])
-        state = self._any(list(states.select_related("gift").order_by("pk")))
+        # In the world's order: names are made by chance, and would make another choice of the same number.
+        state = self._any(sorted(states.select_related("gift"), key=lambda each: self.payments.index(each.payment)))
         asked = refunding.request_refund(
             gift=state.gift, amount=self.rng.randint(1, state.charged), reason="", user=None
         )
@@ -189,10 +197,17 @@ class World:
     # ---- time, and what is on the way
 
     def pass_time(self) -> None:
-        """The processor's clock moves; what was due there happens, and is told."""
+        """A turn: hours or days, now and then weeks. What was due at the processor happens, and is told."""
         self.turn += 1
-        jobs.advance(self.store, clock.duration(f"{self.rng.randint(1, 72)}h"))
+        self.move_clock(timedelta(hours=self.rng.randint(1, 72) if self.rng.random() < 0.9 else 24 * 25))
         self._collect()
+
+    def move_clock(self, by: timedelta) -> None:
+        """Move the one clock. On the way the processor does what is due, each at its own time."""
+        jobs.advance(self.store, Duration(seconds=int(by.total_seconds())))
+        # The processor's reads ours, and how far it is ahead of it.
+        self.store.clock.ahead = 0.0
+        self.time.shift(by)
 
     def _collect(self) -> None:
         """Put what the processor has emitted on its way; a few events are lost for good."""
@@ -235,12 +250,31 @@ class World:
         inbox.process_batch(limit=self.rng.choice([1, 3, 20, 500]))
 
     def wait(self) -> None:
-        """Time passes on the site: what waits is due, and is looked at until nothing moves."""
-        waiting = InboxEvent.objects.filter(state=InboxEvent.State.WAITING)
+        """A few minutes, in which workers look at all that waits, until nothing moves."""
         before = -1
         inbox.drain()
-        while (still := waiting.update(next_try_at=timezone.now())) and still != before:
+        while (still := self._waiting()) and still != before:
             before = still
+            self.move_clock(LONGEST_BACKOFF)
+            inbox.drain()
+
+    def _waiting(self) -> int:
+        return InboxEvent.objects.filter(state=InboxEvent.State.WAITING).count()
+
+    def read_quarantined_again(self) -> None:
+        """Staff have what was quarantined for want of its payment read again, until it changes nothing."""
+        quarantined, before = InboxEvent.objects.filter(state=InboxEvent.State.QUARANTINED).order_by("pk"), -1
+        while (still := quarantined.count()) and still != before:
+            before = still
+            for event in quarantined:
+                inbox.replay(event)
+            self.wait()
+            self.outwait()
+
+    def outwait(self) -> None:
+        """Days, until the site's patience with what waits is at its end."""
+        if self._waiting():
+            self.move_clock(PATIENCE)
             inbox.drain()
 
     def replay_some(self) -> None:
@@ -260,12 +294,14 @@ class World:
         delivered = self.deliver_due(all_of_it=True)
         self.wait()
         self.reconcile()
+        self.read_quarantined_again()
+        self.reconciled = reconcile.run(since=BEGINS, rest=lambda _: None)
         return delivered
 
     def reconcile(self) -> None:
         """The real thing, over HTTP: whatever no delivery brought is found at the processor, fees and payouts too."""
         self.told_by_reconcile = InboxEvent.objects.count()
-        self.reconciled = reconcile.run(since=BEFORE_ALL, rest=lambda _: None)
+        reconcile.run(since=BEGINS, rest=lambda _: None)
         self.told_by_reconcile = InboxEvent.objects.count() - self.told_by_reconcile
         self.wait()
 
