@@ -1,14 +1,35 @@
-"""What the processor's own books say must stand in ours, worked out apart from the code that is tested."""
+"""What must stand in our books, worked out apart from the code that is tested.
+
+It reads the processor's own objects, and what the world remembers of what it did: what readers asked for, and added for
+the fee. Of our books it reads entries and totals as they stand, and asks no function of ours what they mean.
+"""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
 
-from django.db.models import Sum
+from django.db.models import F, Sum
 
-from donations.models import GiftState, LedgerEntry, MonthTotal
+from donations.models import Gift, GiftState, LedgerEntry, MonthTotal
 from tests.simulation.world import World, all_of
 
-Movement = tuple[str, str]  # what kind of movement, of what
+Json = dict[str, Any]
+Movement = tuple[str, str, str]  # what kind of movement, of what, in which currency
+Month = tuple[str, str, str]  # campaign, month, currency
+
+
+@dataclass(frozen=True)
+class Payment:
+    """What somebody gave, as the processor has it; `goal` is what of it was not meant for the fee. Minor units."""
+
+    name: str
+    campaign: str
+    month: str
+    currency: str
+    amount: int
+    goal: int
 
 
 @dataclass
@@ -25,22 +46,67 @@ class Verdict:
         return not (self.lost or self.counted_twice or self.wrong)
 
 
-def of_the_processor(world: World) -> Counter[Movement]:
-    """Minor units by movement. Of a refund its sum: one that never succeeded moved nothing in the end."""
-    with world.store.transaction() as tx:
-        moved, charges = all_of(tx, "balance_transaction"), {c["id"]: c for c in all_of(tx, "charge")}
-    sums: Counter[Movement] = Counter()
-    for each in moved:
-        source, amount = each["source"], each["amount"]
-        if each["fee"] and source and source.startswith(("ch_", "py_", "re_", "du_", "dp_")):
-            sums["fee", each["id"]] -= each["fee"]
-        if each["type"] in {"charge", "payment"}:
-            sums["gift", charges[source]["payment_intent"]] += amount
-        elif source and source.startswith("re_"):
-            sums["refund", source] += amount
-        elif each["type"] == "adjustment" and str(source).startswith(("du_", "dp_")):
-            sums["dispute", each["id"]] += amount
-    return sums
+class Theirs:
+    """The processor's objects, by kind and id, and what they come to."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        kinds = ("balance_transaction", "charge", "payment_intent", "invoice", "invoice_payment", "refund", "dispute")
+        with world.store.transaction() as tx:
+            self.of = {kind: {each["id"]: each for each in all_of(tx, kind)} for kind in kinds}
+        invoices = {each["payment"]["payment_intent"]: each["invoice"] for each in self.of["invoice_payment"].values()}
+        self.payments: dict[str, Payment] = {}
+        self.sums: Counter[Movement] = Counter()
+        self.held: Counter[str] = Counter()
+        self.uncovered: list[str] = []
+        moved = list(self.of["balance_transaction"].values())
+        for each in moved:
+            if each["type"] in {"charge", "payment"}:
+                self._arrived(each, invoices)
+        for each in moved:
+            self._moved(each)
+
+    def _arrived(self, moved: Json, invoices: dict[str, str]) -> None:
+        """By its metadata it is of a gift, or of the monthly gift whose invoice it pays."""
+        charge = self.of["charge"][moved["source"]]
+        intent = self.of["payment_intent"][charge["payment_intent"]]
+        told = intent["metadata"]
+        if invoice := invoices.get(intent["id"]):
+            told = self.of["invoice"][invoice]["parent"]["subscription_details"]["metadata"]
+        asked = self.world.asked[told.get("gift") or told["recurring_gift"]]
+        zone = self.world.zones[asked.campaign]
+        month = f"{datetime.fromtimestamp(moved['created'], UTC).astimezone(ZoneInfo(zone)):%Y-%m}"
+        goal = charge["amount"] - asked.cover
+        currency = charge["currency"].upper()
+        payment = Payment(intent["id"], asked.campaign, month, currency, charge["amount"], goal)
+        self.payments[payment.name] = payment
+        if asked.cover and payment.amount - moved["fee"] < asked.amount:
+            self.uncovered.append(f"of {payment} less than {asked.amount} arrived, in spite of its cover")
+
+    def _moved(self, moved: Json) -> None:
+        """Of a refund its sum: one that never succeeded moved nothing in the end."""
+        source, kind = str(moved["source"]), moved["type"]
+        if kind in {"charge", "payment"}:
+            payment = self.payments[self.of["charge"][source]["payment_intent"]]
+            self._add("gift", payment.name, payment, moved["amount"])
+        elif source.startswith("re_"):
+            payment = self.payments[self.of["refund"][source]["payment_intent"]]
+            self._add("refund", source, payment, moved["amount"])
+        elif source.startswith(("du_", "dp_")):
+            payment = self.payments[self.of["dispute"][source]["payment_intent"]]
+            self._add("dispute", moved["id"], payment, moved["amount"])
+        else:
+            return
+        if moved["fee"]:
+            self.sums["fee", moved["id"], moved["currency"].upper()] -= moved["fee"]
+
+    def _add(self, kind: str, reference: str, payment: Payment, amount: int) -> None:
+        self.sums[kind, reference, payment.currency] += amount
+        self.held[payment.name] += amount
+
+    def counted(self, payment: Payment) -> int:
+        """What we still hold of it, without what was meant for the fee."""
+        return max(0, min(payment.goal, self.held[payment.name]))
 
 
 def of_ours() -> Counter[Movement]:
@@ -48,43 +114,47 @@ def of_ours() -> Counter[Movement]:
     names = {"gift": "gift", "refund": "refund", "refund_reversal": "refund", "fee": "fee"}
     names |= {"dispute_withdrawn": "dispute", "dispute_reinstated": "dispute"}
     sums: Counter[Movement] = Counter()
-    for kind, reference, amount in LedgerEntry.objects.values_list("kind", "reference", "amount").iterator():
-        sums[names[kind], reference] += amount
+    for kind, *rest, amount in LedgerEntry.objects.values_list("kind", "reference", "currency", "amount").iterator():
+        reference, currency = rest
+        sums[names[kind], reference, currency] += amount
     return sums
 
 
 def compare(world: World) -> Verdict:
     """Both books side by side; then every gift, and every bar."""
-    verdict, theirs, ours = Verdict(), of_the_processor(world), of_ours()
-    verdict.movements = len(theirs)
-    for movement in sorted(theirs.keys() | ours.keys()):
-        wanted, found = theirs[movement], ours[movement]
+    verdict, theirs, ours = Verdict(), Theirs(world), of_ours()
+    verdict.movements, verdict.wrong = len(theirs.sums), theirs.uncovered
+    for movement in sorted(theirs.sums.keys() | ours.keys()):
+        wanted, found = theirs.sums[movement], ours[movement]
         if wanted == found:
             continue
-        words = f"{movement}: the processor has {wanted}, we have {found}"
+        words = f"{movement}: there should be {wanted}, and we have {found}"
         list_of = verdict.lost if abs(found) < abs(wanted) else verdict.counted_twice
         list_of.append(words)
-    _compare_gifts(verdict)
+    _compare_gifts(verdict, theirs)
+    _compare_bars(verdict, theirs)
     return verdict
 
 
-def _compare_gifts(verdict: Verdict) -> None:
-    goal: defaultdict[str, int] = defaultdict(int)
-    held: defaultdict[str, int] = defaultdict(int)
-    months: dict[str, tuple[str, str, str]] = {}
-    for entry in LedgerEntry.objects.exclude(kind="fee").iterator():
-        goal[str(entry.gift_id)] += entry.goal_amount
-        held[str(entry.gift_id)] += entry.amount
-        if entry.kind == "gift":
-            months[str(entry.gift_id)] = (entry.campaign_id, entry.campaign_month, entry.currency)
-    bars: Counter[tuple[str, str, str]] = Counter()
-    for gift, month in months.items():
-        bars[month] += max(0, min(goal[gift], held[gift]))
-    totals = MonthTotal.objects.values("campaign_id", "month", "currency").annotate(raised=Sum("raised"))
-    shown = {(row["campaign_id"], row["month"], row["currency"]): row["raised"] for row in totals if row["raised"]}
-    wanted = {month: raised for month, raised in bars.items() if raised}
-    if shown != wanted:
-        verdict.wrong.append(f"the bars show {shown}, and the entries make {wanted}")
-    over = GiftState.objects.extra(where=["refund_requested > charged"]).count()
+def _compare_gifts(verdict: Verdict, theirs: Theirs) -> None:
+    """Each gift counts what it should, in the month and with the cover that it should."""
+    state = {"counted": F("state__counted"), "paid_as": F("state__payment")}
+    gifts = Gift.objects.filter(state__status="confirmed").annotate(**state)
+    for gift in gifts.iterator():
+        payment = theirs.payments.get(gift.paid_as)
+        if payment and gift.counted != theirs.counted(payment):
+            verdict.wrong.append(f"{gift.pk} should count {theirs.counted(payment)}, and counts {gift.counted}")
+    over = GiftState.objects.filter(refund_requested__gt=F("charged")).count()
     if over:
         verdict.wrong.append(f"of {over} gifts more was asked back than was charged")
+
+
+def _compare_bars(verdict: Verdict, theirs: Theirs) -> None:
+    bars: defaultdict[Month, int] = defaultdict(int)
+    for payment in theirs.payments.values():
+        bars[payment.campaign, payment.month, payment.currency] += theirs.counted(payment)
+    totals = MonthTotal.objects.values("campaign_id", "month", "currency").annotate(sum=Sum("raised"))
+    shown = {(row["campaign_id"], row["month"], row["currency"]): row["sum"] for row in totals}
+    for bar in sorted(bars.keys() | shown.keys()):
+        if bars.get(bar, 0) != shown.get(bar, 0):
+            verdict.wrong.append(f"the bar of {bar} should show {bars.get(bar, 0)}, and shows {shown.get(bar, 0)}")

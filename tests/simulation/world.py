@@ -9,16 +9,15 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import time_machine
-from django.utils import timezone
 
-from donations import giving, inbox, processors, reconcile, refunding
-from donations.models import Campaign, Gift, GiftState, InboxEvent, RecurringGift
-from donations.processors.base import CheckoutOrder
+from donations import fees, giving, inbox, reconcile, refunding
+from donations.models import GiftState, InboxEvent
 from donations.sandbox import cards, checkout, disputes, jobs, paying, payments, payouts, refunds, subscriptions
 from donations.sandbox.clock import Clock, Duration
 from donations.sandbox.deliveries import Target
@@ -26,7 +25,7 @@ from donations.sandbox.errors import ApiError
 from donations.sandbox.payments import Payer
 from donations.sandbox.server import serve
 from donations.sandbox.store import Tx
-from tests.factories import make_campaign, make_recurring_gift, signature_of
+from tests.factories import make_campaign, signature_of
 
 Json = dict[str, Any]
 MOST_COPIES = 50
@@ -35,7 +34,17 @@ NEVER_DELIVERED = 0.03
 BEGINS = datetime(2025, 1, 27, 15, tzinfo=UTC)  # the same for every seed; months end and clocks change soon after
 LONGEST_BACKOFF = timedelta(minutes=6)  # what waits is looked at again within five
 PATIENCE = timedelta(hours=73)  # what still waits then is quarantined at its next look
+FEE = fees.Formula(29_000, 30)  # what the sandbox keeps
 GOOD_CARDS = [card for card, does in cards.CARDS.items() if not does.decline and not does.authenticates]
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """What a reader typed into the form, minor units: a gift, or one of each month, and what was added for the fee."""
+
+    campaign: str
+    amount: int
+    cover: int
 
 
 class World:
@@ -53,6 +62,8 @@ class World:
             make_campaign("general", goal=5000, currency="USD", time_zone="America/New_York"),
             make_campaign("berlin", goal=3000, currency="EUR", time_zone="Europe/Berlin"),
         ]
+        self.zones = {campaign.pk: campaign.time_zone for campaign in self.campaigns}
+        self.asked: dict[str, AskedFor] = {}
         self.turn = 0
         self.seen = 0
         self.on_the_way: list[tuple[int, int, bytes]] = []
@@ -96,21 +107,28 @@ class World:
 
     def give(self) -> None:
         """A reader fills in the form: the real room, its call to the processor over HTTP."""
-        campaign, number = self.rng.choice(self.campaigns), self.rng.randrange(10**9)
-        email = f"reader{number % 500}@example.org" if self.rng.random() < 0.7 else ""
-        intent = giving.Intent(campaign=campaign, amount=self.rng.randint(100, 500_000), tier="custom", email=email,
-                               name="", message="", anonymous=False, source="", page=f"page{number}")  # fmt: skip
-        giving.start_gift(intent)
-        self.sessions.append(str(Gift.objects.get(page=f"page{number}").checkout_id))
+        self._fill_in(self.rng.randint(100, 500_000), monthly=False)
 
     def give_monthly(self) -> None:
-        campaign = self.rng.choice(self.campaigns)
-        arrangement = make_recurring_gift(campaign, self.rng.randint(300, 5_000))
-        self.sessions.append(open_monthly_checkout(arrangement, campaign))
+        self._fill_in(self.rng.randint(300, 5_000), monthly=True)
+
+    def _fill_in(self, amount: int, *, monthly: bool) -> None:
+        """Half of them add what the processor will keep."""
+        campaign, number = self.rng.choice(self.campaigns), self.rng.randrange(10**9)
+        email = f"reader{number % 500}@example.org" if self.rng.random() < 0.7 else ""
+        cover = fees.cover(amount, str(campaign.currency), FEE) if self.rng.random() < 0.5 else 0
+        intent = giving.Intent(
+            campaign=campaign, amount=amount, fee_cover=cover, monthly=monthly, page=f"page{number}", email=email,
+            tier="custom", name="", message="", anonymous=False, source="",
+        )  # fmt: skip
+        giving.start_gift(intent)
+        asked = intent.kind.objects.get(page=intent.page)
+        self.asked[asked.pk] = AskedFor(campaign.pk, amount, cover)
+        self.sessions.append(str(asked.checkout_id))
 
     def pay(self) -> None:
-        """A reader on the payment page: by card or by debit; declined, or gone away."""
-        session = self._take(self.sessions)
+        """A reader on the payment page: by card or by debit; declined, or gone away, or there too late."""
+        session = self.sessions.pop() if self.rng.random() < 0.7 else self._take(self.sessions)
         payer, how = Payer(f"payer{self.rng.randrange(500)}@example.org", "A Payer"), self.rng.random()
         with self.store.transaction() as tx:
             if how < 0.1:
@@ -304,25 +322,6 @@ class World:
         reconcile.run(since=BEGINS, rest=lambda _: None)
         self.told_by_reconcile = InboxEvent.objects.count() - self.told_by_reconcile
         self.wait()
-
-
-def open_monthly_checkout(arrangement: RecurringGift, campaign: Campaign) -> str:
-    """The checkout of a monthly gift, by the adapter; its id."""
-    processor = processors.default()
-    order = CheckoutOrder(
-        reference=arrangement.pk,
-        monthly=True,
-        campaign=campaign.pk,
-        campaign_name=campaign.name,
-        amount=arrangement.amount,
-        fee_cover=0,
-        currency=arrangement.currency,
-        email="",
-        success_url="http://testserver/thanks/",
-        cancel_url="http://testserver/give/",
-        expires_at=timezone.now() + timedelta(hours=23),
-    )
-    return processor.create_checkout(processor.checkout_parameters(order), f"{arrangement.pk}-checkout").checkout_id
 
 
 def all_of(tx: Tx, kind: str) -> list[Json]:
