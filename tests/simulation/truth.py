@@ -7,6 +7,7 @@ the fee. Of our books it reads entries and totals as they stand, and asks no fun
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -80,33 +81,51 @@ class Theirs:
         currency = charge["currency"].upper()
         payment = Payment(intent["id"], asked.campaign, month, currency, charge["amount"], goal)
         self.payments[payment.name] = payment
-        if asked.cover and payment.amount - moved["fee"] < asked.amount:
+        same = moved["currency"] == charge["currency"]
+        if asked.cover and same and payment.amount - moved["fee"] < asked.amount:
             self.uncovered.append(f"of {payment} less than {asked.amount} arrived, in spite of its cover")
 
     def _moved(self, moved: Json) -> None:
-        """Of a refund its sum: one that never succeeded moved nothing in the end."""
+        """In the currency of the gift, whatever it was exchanged to. What is the account's own is not in our ledger.
+
+        Of a refund its sum: one that never succeeded moved nothing in the end.
+        """
         source, kind = str(moved["source"]), moved["type"]
         if kind in {"charge", "payment"}:
-            payment = self.payments[self.of["charge"][source]["payment_intent"]]
-            self._add("gift", payment.name, payment, moved["amount"])
+            charge = self.of["charge"][source]
+            self._add("gift", charge["payment_intent"], charge["payment_intent"], charge["amount"])
         elif source.startswith("re_"):
-            payment = self.payments[self.of["refund"][source]["payment_intent"]]
-            self._add("refund", source, payment, moved["amount"])
-        elif source.startswith(("du_", "dp_")):
-            payment = self.payments[self.of["dispute"][source]["payment_intent"]]
-            self._add("dispute", moved["id"], payment, moved["amount"])
+            refund = self.of["refund"][source]
+            amount = refund["amount"] if moved["amount"] > 0 else -refund["amount"]
+            self._add("refund", source, refund["payment_intent"], amount)
+        elif source.startswith("du_"):
+            dispute = self.of["dispute"][source]
+            self._add("dispute", moved["id"], dispute["payment_intent"], of_dispute(dispute, moved))
         else:
             return
         if moved["fee"]:
             self.sums["fee", moved["id"], moved["currency"].upper()] -= moved["fee"]
 
-    def _add(self, kind: str, reference: str, payment: Payment, amount: int) -> None:
-        self.sums[kind, reference, payment.currency] += amount
-        self.held[payment.name] += amount
+    def _add(self, kind: str, reference: str, of: str, amount: int) -> None:
+        if amount:
+            self.sums[kind, reference, self.payments[of].currency] += amount
+            self.held[of] += amount
 
     def counted(self, payment: Payment) -> int:
         """What we still hold of it, without what was meant for the fee."""
         return max(0, min(payment.goal, self.held[payment.name]))
+
+
+def of_dispute(dispute: Json, moved: Json) -> int:
+    """What a movement of a dispute is in the gift's currency: of the disputed amount, the part of what was withdrawn.
+
+    The processor tells its movements in the settlement's currency alone, each at the rate of its day.
+    """
+    if moved["currency"] == dispute["currency"]:
+        return int(moved["amount"])
+    withdrawn = -dispute["balance_transactions"][0]["amount"]
+    part = int(Fraction(dispute["amount"] * abs(moved["amount"]), withdrawn) + Fraction(1, 2))
+    return part if moved["amount"] > 0 else -part
 
 
 def of_ours() -> Counter[Movement]:

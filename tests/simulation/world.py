@@ -18,7 +18,18 @@ import time_machine
 
 from donations import fees, giving, inbox, reconcile, refunding
 from donations.models import GiftState, InboxEvent
-from donations.sandbox import cards, checkout, disputes, jobs, paying, payments, payouts, refunds, subscriptions
+from donations.sandbox import (
+    account,
+    cards,
+    checkout,
+    disputes,
+    jobs,
+    paying,
+    payments,
+    payouts,
+    refunds,
+    subscriptions,
+)
 from donations.sandbox.clock import Clock, Duration
 from donations.sandbox.deliveries import Target
 from donations.sandbox.errors import ApiError
@@ -34,6 +45,7 @@ NEVER_DELIVERED = 0.03
 BEGINS = datetime(2025, 1, 27, 15, tzinfo=UTC)  # the same for every seed; months end and clocks change soon after
 LONGEST_BACKOFF = timedelta(minutes=6)  # what waits is looked at again within five
 PATIENCE = timedelta(hours=73)  # what still waits then is quarantined at its next look
+SETTLED_IN = "usd"  # all of the balance: gifts in euros are exchanged, each day at another rate
 FEE = fees.Formula(29_000, 30)  # what the sandbox keeps
 GOOD_CARDS = [card for card, does in cards.CARDS.items() if not does.decline and not does.authenticates]
 
@@ -62,6 +74,8 @@ class World:
             make_campaign("general", goal=5000, currency="USD", time_zone="America/New_York"),
             make_campaign("berlin", goal=3000, currency="EUR", time_zone="Europe/Berlin"),
         ]
+        with self.store.transaction() as tx:
+            account.change(tx, {"settlement_currency": SETTLED_IN, "exchange_rate": "1.08"})
         self.zones = {campaign.pk: campaign.time_zone for campaign in self.campaigns}
         self.asked: dict[str, AskedFor] = {}
         self.turn = 0
@@ -218,6 +232,8 @@ class World:
         """A turn: hours or days, now and then weeks. What was due at the processor happens, and is told."""
         self.turn += 1
         self.move_clock(timedelta(hours=self.rng.randint(1, 72) if self.rng.random() < 0.9 else 24 * 25))
+        with self.store.transaction() as tx:
+            account.change(tx, {"exchange_rate": f"1.{self.rng.randint(20, 1999):04}"})
         self._collect()
 
     def move_clock(self, by: timedelta) -> None:
