@@ -93,6 +93,8 @@ def play(world: "World", wanted: int) -> int:  # type: ignore[name-defined]  # n
     while delivered + len(world.on_the_way) < wanted:
         for _ in range(world.rng.randint(2, 20)):
             world.happen()
+        for _ in range(world.rng.randint(0, 4)):
+            world.staff_act()
         world.pass_time()
         delivered += world.deliver_due()
         world.work()

@@ -1,7 +1,8 @@
 """What must stand in our books, worked out apart from the code that is tested.
 
-It reads the processor's own objects, and what the world remembers of what it did: what readers asked for, and added for
-the fee. Of our books it reads entries and totals as they stand, and asks no function of ours what they mean.
+It reads the processor's own objects, and what the world remembers of what it did: what readers asked for and added for
+the fee, what staff entered and approved. Of our books it reads entries and totals as they stand, and asks no function
+of ours what they mean.
 """
 
 from collections import Counter, defaultdict
@@ -14,6 +15,7 @@ from zoneinfo import ZoneInfo
 from django.db.models import F, Sum
 
 from donations.models import Gift, GiftState, LedgerEntry, MonthTotal
+from tests.simulation.staff import Entered
 from tests.simulation.world import World, all_of
 
 Json = dict[str, Any]
@@ -23,7 +25,7 @@ Month = tuple[str, str, str]  # campaign, month, currency
 
 @dataclass(frozen=True)
 class Payment:
-    """What somebody gave, as the processor has it; `goal` is what of it was not meant for the fee. Minor units."""
+    """What somebody gave, by the processor or by hand; `goal` is what was not meant for the fee. Minor units."""
 
     name: str
     campaign: str
@@ -66,6 +68,8 @@ class Theirs:
                 self._arrived(each, invoices)
         for each in moved:
             self._moved(each)
+        for entered in world.staff.booked:
+            self._entered(entered)
 
     def _arrived(self, moved: Json, invoices: dict[str, str]) -> None:
         """By its metadata it is of a gift, or of the monthly gift whose invoice it pays."""
@@ -106,6 +110,16 @@ class Theirs:
         if moved["fee"]:
             self.sums["fee", moved["id"], moved["currency"].upper()] -= moved["fee"]
 
+    def _entered(self, told: Entered) -> None:
+        """What staff entered: the day decides the month; an adjustment is of a gift, or of its campaign alone."""
+        if told.kind == "offline_gift":
+            month = f"{told.day:%Y-%m}"
+            self.payments[told.reference] = Payment(
+                told.reference, told.campaign, month, told.currency, told.amount, told.amount
+            )
+        self.sums[told.kind, told.reference, told.currency] += told.amount
+        self.held[told.reference if told.kind == "offline_gift" else told.of] += told.amount
+
     def _add(self, kind: str, reference: str, of: str, amount: int) -> None:
         if amount:
             self.sums[kind, reference, self.payments[of].currency] += amount
@@ -132,6 +146,7 @@ def of_ours() -> Counter[Movement]:
     """The same of our ledger."""
     names = {"gift": "gift", "refund": "refund", "refund_reversal": "refund", "fee": "fee"}
     names |= {"dispute_withdrawn": "dispute", "dispute_reinstated": "dispute"}
+    names |= {"offline_gift": "offline_gift", "adjustment": "adjustment"}
     sums: Counter[Movement] = Counter()
     for kind, *rest, amount in LedgerEntry.objects.values_list("kind", "reference", "currency", "amount").iterator():
         reference, currency = rest
@@ -163,6 +178,9 @@ def _compare_gifts(verdict: Verdict, theirs: Theirs) -> None:
         payment = theirs.payments.get(gift.paid_as)
         if payment and gift.counted != theirs.counted(payment):
             verdict.wrong.append(f"{gift.pk} should count {theirs.counted(payment)}, and counts {gift.counted}")
+    for each in theirs.payments.values():
+        if ":" in each.name and not 0 <= theirs.held[each.name] <= each.amount:
+            verdict.wrong.append(f"of {each} staff could take back more than it was, or give more again")
     over = GiftState.objects.filter(refund_requested__gt=F("charged")).count()
     if over:
         verdict.wrong.append(f"of {over} gifts more was asked back than was charged")

@@ -16,7 +16,7 @@ from typing import Any
 
 import time_machine
 
-from donations import fees, giving, inbox, reconcile, refunding
+from donations import fees, giving, inbox, offline, reconcile, refunding
 from donations.models import GiftState, InboxEvent
 from donations.sandbox import (
     account,
@@ -37,6 +37,7 @@ from donations.sandbox.payments import Payer
 from donations.sandbox.server import serve
 from donations.sandbox.store import Tx
 from tests.factories import make_campaign, signature_of
+from tests.simulation.staff import Staff
 
 Json = dict[str, Any]
 MOST_COPIES = 50
@@ -47,6 +48,7 @@ LONGEST_BACKOFF = timedelta(minutes=6)  # what waits is looked at again within f
 PATIENCE = timedelta(hours=73)  # what still waits then is quarantined at its next look
 SETTLED_IN = "usd"  # all of the balance: gifts in euros are exchanged, each day at another rate
 FEE = fees.Formula(29_000, 30)  # what the sandbox keeps
+REFUSALS = (ApiError, refunding.RefundRefused, paying.NotPayable, offline.OfflineRefused)
 GOOD_CARDS = [card for card, does in cards.CARDS.items() if not does.decline and not does.authenticates]
 
 
@@ -77,6 +79,7 @@ class World:
         with self.store.transaction() as tx:
             account.change(tx, {"settlement_currency": SETTLED_IN, "exchange_rate": "1.08"})
         self.zones = {campaign.pk: campaign.time_zone for campaign in self.campaigns}
+        self.staff = Staff(self.rng, self.campaigns)
         self.asked: dict[str, AskedFor] = {}
         self.turn = 0
         self.seen = 0
@@ -94,26 +97,44 @@ class World:
         self.travel.stop()
 
     def happen(self) -> None:
-        """One thing that somebody does."""
-        actions: list[tuple[int, Callable[[], None]]] = [
-            (30, self.give),
-            (6, self.give_monthly),
-            (40, self.pay),
-            (6, self.debit_ends),
-            (8, self.refund_at_the_processor),
-            (6, self.staff_refund),
-            (6, self.refund_ends),
-            (4, self.dispute),
-            (5, self.dispute_ends),
-            (2, self.cancel_monthly),
-            (1, self.payout_fails),
-        ]
+        """One thing that a reader, a bank or the processor does."""
+        self._one_of(
+            [
+                (30, self.give),
+                (6, self.give_monthly),
+                (40, self.pay),
+                (6, self.debit_ends),
+                (8, self.refund_at_the_processor),
+                (6, self.refund_ends),
+                (4, self.dispute),
+                (5, self.dispute_ends),
+                (2, self.cancel_monthly),
+                (1, self.payout_fails),
+            ]
+        )
+
+    def staff_act(self) -> None:
+        """One thing that the publisher's staff do."""
+        self._one_of(
+            [
+                (6, self.staff_refund),
+                (6, self.staff.enter_offline_gift),
+                (5, self.staff.reverse_offline_gift),
+                (4, self.adjust_gift),
+                (2, self.staff.adjust_campaign),
+                (5, self.staff.decide_about_offline),
+            ]
+        )
+
+    def _one_of(self, actions: list[tuple[int, Callable[[], None]]]) -> None:
         weights = [weight for weight, _ in actions]
         action = self.rng.choices([do for _, do in actions], weights)[0]
         try:
             action()
-        except (ApiError, refunding.RefundRefused, paying.NotPayable, IndexError) as refusal:
+        except REFUSALS as refusal:
             self.done[f"refused: {type(refusal).__name__}"] += 1
+        except IndexError:
+            self.done["nothing to do it with"] += 1
         else:
             self.done[action.__name__] += 1
 
@@ -191,6 +212,9 @@ class World:
         asked.refresh_from_db()
         if asked.refund_id:
             self.refunds.append(asked.refund_id)
+
+    def adjust_gift(self) -> None:
+        self.staff.adjust_gift(self._any(self.payments))
 
     def refund_ends(self) -> None:
         end = self.rng.choice([refunds.succeed, refunds.fail, refunds.cancel])
