@@ -1,12 +1,12 @@
-"""The publisher's staff: what they enter by hand and approve, each with a memory of what the books must say for it."""
+"""The publisher's staff: what they enter, approve, accept and dismiss, and what the books must therefore say."""
 
 import random
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from donations import offline
-from donations.models import Campaign, Gift, GiftState, OfflineRequest
+from donations import inbox, offline
+from donations.models import Campaign, Gift, GiftState, InboxEvent, OfflineRequest
 from tests.factories import make_staff
 
 LIMIT = 1_000_000  # minor units: what one person may enter alone, as the settings have it unless told otherwise
@@ -34,6 +34,7 @@ class Staff:
         self.people = [make_staff(superuser=True) for _ in range(2)]
         self.entered = 0
         self.booked: list[Entered] = []
+        self.accepted: set[str] = set()  # payments
         self.waiting: list[tuple[OfflineRequest, Entered]] = []
 
     def enter_offline_gift(self) -> None:
@@ -93,6 +94,31 @@ class Staff:
             offline.reject(request, user=others, reason="never seen at the bank")
             del self.waiting[number]
 
+    # ---- what stands aside
+
+    def decide_about(self, event: InboxEvent) -> None:
+        """Accept, dismiss, or have it read again. What is not a payment is never dismissed: its payment decides."""
+        how, is_payment = self.rng.random(), tells_of_payment(event)
+        if how < 0.5:
+            self._accept(event)
+        elif how < 0.8 and is_payment:
+            self._dismiss(event)
+        else:
+            inbox.replay(event)
+
+    def decide_at_last(self, event: InboxEvent) -> None:
+        """About payments alone: what else stands aside follows them."""
+        if tells_of_payment(event):
+            (self._accept if self.rng.random() < 0.5 else self._dismiss)(event)
+
+    def _accept(self, event: InboxEvent) -> None:
+        inbox.accept(event, user=self.rng.choice(self.people))
+        if tells_of_payment(event):
+            self.accepted.add(event.payment)
+
+    def _dismiss(self, event: InboxEvent) -> None:
+        inbox.dismiss(event, user=self.rng.choice(self.people), reason="given back by hand")
+
     def _keep(self, request: OfflineRequest, entered: Entered) -> None:
         if abs(entered.amount) > LIMIT:
             self.waiting.append((request, entered))
@@ -114,3 +140,8 @@ class Staff:
 
     def _today(self, campaign: Campaign) -> date:
         return datetime.now(UTC).astimezone(ZoneInfo(campaign.time_zone)).date()
+
+
+def tells_of_payment(event: InboxEvent) -> bool:
+    """Whether it tells that money came."""
+    return (event.facts or {}).get("kind") in {"paid", "invoice_paid"}

@@ -1,8 +1,8 @@
 """What must stand in our books, worked out apart from the code that is tested.
 
 It reads the processor's own objects, and what the world remembers of what it did: what readers asked for and added for
-the fee, what staff entered and approved. Of our books it reads entries and totals as they stand, and asks no function
-of ours what they mean.
+the fee, what staff entered, approved and accepted. Of our books it reads entries and totals as they stand, and asks no
+function of ours what they mean.
 """
 
 from collections import Counter, defaultdict
@@ -12,11 +12,11 @@ from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.db.models import F, Sum
+from django.db.models import F, Q, Sum
 
-from donations.models import Gift, GiftState, LedgerEntry, MonthTotal
+from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, MonthTotal
 from tests.simulation.staff import Entered
-from tests.simulation.world import World, all_of
+from tests.simulation.world import AskedFor, World, all_of
 
 Json = dict[str, Any]
 Movement = tuple[str, str, str]  # what kind of movement, of what, in which currency
@@ -28,6 +28,8 @@ class Payment:
     """What somebody gave, by the processor or by hand; `goal` is what was not meant for the fee. Minor units."""
 
     name: str
+    gift: str
+    is_as_asked: bool
     campaign: str
     month: str
     currency: str
@@ -66,28 +68,57 @@ class Theirs:
         for each in moved:
             if each["type"] in {"charge", "payment"}:
                 self._arrived(each, invoices)
+        self._leave_out_what_is_not_booked()
         for each in moved:
             self._moved(each)
         for entered in world.staff.booked:
             self._entered(entered)
 
     def _arrived(self, moved: Json, invoices: dict[str, str]) -> None:
-        """By its metadata it is of a gift, or of the monthly gift whose invoice it pays."""
+        """By its metadata it is of a gift, or of the monthly gift whose invoice it pays; else it is another shop's."""
         charge = self.of["charge"][moved["source"]]
         intent = self.of["payment_intent"][charge["payment_intent"]]
         told = intent["metadata"]
         if invoice := invoices.get(intent["id"]):
             told = self.of["invoice"][invoice]["parent"]["subscription_details"]["metadata"]
-        asked = self.world.asked[told.get("gift") or told["recurring_gift"]]
-        zone = self.world.zones[asked.campaign]
-        month = f"{datetime.fromtimestamp(moved['created'], UTC).astimezone(ZoneInfo(zone)):%Y-%m}"
-        goal = charge["amount"] - asked.cover
+        if not told:
+            return
+        asked = self.world.asked.get(told.get("gift") or told["recurring_gift"]) or AskedFor(told["campaign"], 0, 0)
+        zone = ZoneInfo(self.world.zones[asked.campaign])
         currency = charge["currency"].upper()
-        payment = Payment(intent["id"], asked.campaign, month, currency, charge["amount"], goal)
+        payment = Payment(
+            name=intent["id"],
+            gift=told.get("gift") or intent["id"],
+            is_as_asked=charge["amount"] == asked.amount + asked.cover,
+            campaign=asked.campaign,
+            month=f"{datetime.fromtimestamp(moved['created'], UTC).astimezone(zone):%Y-%m}",
+            currency=currency,
+            amount=charge["amount"],
+            goal=charge["amount"] - asked.cover,
+        )
         self.payments[payment.name] = payment
         same = moved["currency"] == charge["currency"]
         if asked.cover and same and payment.amount - moved["fee"] < asked.amount:
             self.uncovered.append(f"of {payment} less than {asked.amount} arrived, in spite of its cover")
+
+    def _leave_out_what_is_not_booked(self) -> None:
+        """Of a gift's payments one that is as asked is booked by itself, unless another was; and what staff accepted.
+
+        Which of several that is, their news decide, whose order is chance: there our own ledger is asked.
+        """
+        gifts: defaultdict[str, list[Payment]] = defaultdict(list)
+        for payment in self.payments.values():
+            gifts[payment.gift].append(payment)
+        ours = set(LedgerEntry.objects.filter(kind="gift").values_list("reference", flat=True))
+        for rivals in gifts.values():
+            chosen = {each.name for each in rivals} & self.world.staff.accepted
+            as_asked = sorted((each.name for each in rivals if each.is_as_asked), key=lambda name: name not in ours)
+            one = [name for name in as_asked if name not in chosen][:1]
+            if one and (one[0] in ours or not chosen):
+                chosen.add(one[0])
+            for each in rivals:
+                if each.name not in chosen:
+                    del self.payments[each.name]
 
     def _moved(self, moved: Json) -> None:
         """In the currency of the gift, whatever it was exchanged to. What is the account's own is not in our ledger.
@@ -97,17 +128,20 @@ class Theirs:
         source, kind = str(moved["source"]), moved["type"]
         if kind in {"charge", "payment"}:
             charge = self.of["charge"][source]
-            self._add("gift", charge["payment_intent"], charge["payment_intent"], charge["amount"])
+            what, of, amount = ("gift", charge["payment_intent"]), charge, charge["amount"]
         elif source.startswith("re_"):
             refund = self.of["refund"][source]
-            amount = refund["amount"] if moved["amount"] > 0 else -refund["amount"]
-            self._add("refund", source, refund["payment_intent"], amount)
+            what, of, amount = ("refund", source), refund, refund["amount"] * (1 if moved["amount"] > 0 else -1)
         elif source.startswith("du_"):
             dispute = self.of["dispute"][source]
-            self._add("dispute", moved["id"], dispute["payment_intent"], of_dispute(dispute, moved))
+            what, of, amount = ("dispute", moved["id"]), dispute, of_dispute(dispute, moved)
         else:
             return
-        if moved["fee"]:
+        payment = self.payments.get(of["payment_intent"])
+        if payment and amount:
+            self.sums[*what, payment.currency] += amount
+            self.held[payment.name] += amount
+        if payment and moved["fee"]:
             self.sums["fee", moved["id"], moved["currency"].upper()] -= moved["fee"]
 
     def _entered(self, told: Entered) -> None:
@@ -115,15 +149,17 @@ class Theirs:
         if told.kind == "offline_gift":
             month = f"{told.day:%Y-%m}"
             self.payments[told.reference] = Payment(
-                told.reference, told.campaign, month, told.currency, told.amount, told.amount
+                name=told.reference,
+                gift=told.reference,
+                is_as_asked=True,
+                campaign=told.campaign,
+                month=month,
+                currency=told.currency,
+                amount=told.amount,
+                goal=told.amount,
             )
         self.sums[told.kind, told.reference, told.currency] += told.amount
         self.held[told.reference if told.kind == "offline_gift" else told.of] += told.amount
-
-    def _add(self, kind: str, reference: str, of: str, amount: int) -> None:
-        if amount:
-            self.sums[kind, reference, self.payments[of].currency] += amount
-            self.held[of] += amount
 
     def counted(self, payment: Payment) -> int:
         """What we still hold of it, without what was meant for the fee."""
@@ -167,6 +203,9 @@ def compare(world: World) -> Verdict:
         list_of.append(words)
     _compare_gifts(verdict, theirs)
     _compare_bars(verdict, theirs)
+    aside = InboxEvent.objects.filter(state__in=["quarantined", "foreign"])
+    for row in aside.filter(Q(state="quarantined") | Q(payment__in=theirs.payments)):
+        verdict.wrong.append(f"{row} stands aside in the end: {row.reason}")
     return verdict
 
 

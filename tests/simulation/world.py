@@ -4,9 +4,11 @@ What the processor emits is put on the way by hand: any order, 1 to 50 copies, d
 the site, the processor and whoever signs read the same, and it stands still until the world moves it.
 """
 
+import copy
 import heapq
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +18,8 @@ from typing import Any
 
 import time_machine
 
-from donations import fees, giving, inbox, offline, reconcile, refunding
-from donations.models import GiftState, InboxEvent
+from donations import fees, giving, inbox, offline, processors, reconcile, refunding
+from donations.models import Gift, GiftState, InboxEvent
 from donations.sandbox import (
     account,
     cards,
@@ -44,11 +46,12 @@ MOST_COPIES = 50
 LATEST = 40  # turns: a turn moves the clock by up to three days
 NEVER_DELIVERED = 0.03
 BEGINS = datetime(2025, 1, 27, 15, tzinfo=UTC)  # the same for every seed; months end and clocks change soon after
+MOST_ROUNDS = 10
 LONGEST_BACKOFF = timedelta(minutes=6)  # what waits is looked at again within five
 PATIENCE = timedelta(hours=73)  # what still waits then is quarantined at its next look
 SETTLED_IN = "usd"  # all of the balance: gifts in euros are exchanged, each day at another rate
 FEE = fees.Formula(29_000, 30)  # what the sandbox keeps
-REFUSALS = (ApiError, refunding.RefundRefused, paying.NotPayable, offline.OfflineRefused)
+REFUSALS = (ApiError, refunding.RefundRefused, paying.NotPayable, offline.OfflineRefused, inbox.CannotDecide)
 GOOD_CARDS = [card for card, does in cards.CARDS.items() if not does.decline and not does.authenticates]
 
 
@@ -80,6 +83,7 @@ class World:
             account.change(tx, {"settlement_currency": SETTLED_IN, "exchange_rate": "1.08"})
         self.zones = {campaign.pk: campaign.time_zone for campaign in self.campaigns}
         self.staff = Staff(self.rng, self.campaigns)
+        self.asked_once: list[str] = []
         self.asked: dict[str, AskedFor] = {}
         self.turn = 0
         self.seen = 0
@@ -110,6 +114,7 @@ class World:
                 (5, self.dispute_ends),
                 (2, self.cancel_monthly),
                 (1, self.payout_fails),
+                (4, self.pay_astray),
             ]
         )
 
@@ -123,6 +128,7 @@ class World:
                 (4, self.adjust_gift),
                 (2, self.staff.adjust_campaign),
                 (5, self.staff.decide_about_offline),
+                (8, self.decide_about_quarantined),
             ]
         )
 
@@ -160,6 +166,8 @@ class World:
         asked = intent.kind.objects.get(page=intent.page)
         self.asked[asked.pk] = AskedFor(campaign.pk, amount, cover)
         self.sessions.append(str(asked.checkout_id))
+        if not monthly:
+            self.asked_once.append(asked.pk)
 
     def pay(self) -> None:
         """A reader on the payment page: by card or by debit; declined, or gone away, or there too late."""
@@ -181,6 +189,23 @@ class World:
             self.payments.append(session["payment_intent"])
         if session.get("subscription"):
             self.subscriptions.append(session["subscription"])
+
+    def pay_astray(self) -> None:
+        """A payment that surprises us: a second one, another sum, for a gift that nobody knows, another shop's."""
+        gift, number = Gift.objects.get(pk=self._any(self.asked_once)), self.rng.randrange(10**9)
+        order = copy.deepcopy(gift.checkout_parameters) | {"expires_at": int(time.time()) + 3600}
+        how = self.rng.choice(["twice", "another sum", "unknown", "stranger"])
+        if how == "another sum":
+            order["line_items"][0]["price_data"]["unit_amount"] += self.rng.randint(1, 500)
+        if how == "unknown":
+            order["metadata"]["gift"] = order["client_reference_id"] = f"gift_{number:026}"
+        if how == "stranger":
+            order |= {"metadata": {}, "client_reference_id": f"order-{number}"}
+        order["payment_intent_data"]["metadata"] = order["metadata"]
+        session = processors.default().create_checkout(order, f"astray{number}").checkout_id
+        with self.store.transaction() as tx:
+            paying.pay_by_card(tx, session, self.rng.choice(GOOD_CARDS), Payer("astray@example.org", "A Payer"))
+            self._remember(checkout.find(tx, session))
 
     def cancel_monthly(self) -> None:
         with self.store.transaction() as tx:
@@ -215,6 +240,18 @@ class World:
 
     def adjust_gift(self) -> None:
         self.staff.adjust_gift(self._any(self.payments))
+
+    def decide_about_quarantined(self) -> None:
+        """Staff look at one of what stands aside: they accept it, dismiss it, or have it read again."""
+        self.staff.decide_about(self._any(self._quarantined()))
+
+    def _quarantined(self) -> list[InboxEvent]:
+        """In an order that is the same in every run of a seed: names are made by chance."""
+        place = {payment: number for number, payment in enumerate(self.payments)}
+        rows = list(InboxEvent.objects.filter(state=InboxEvent.State.QUARANTINED))
+        return sorted(
+            rows, key=lambda row: (place.get(row.payment, -1), row.created, row.type, str(amount_of(row)), row.pk)
+        )
 
     def refund_ends(self) -> None:
         end = self.rng.choice([refunds.succeed, refunds.fail, refunds.cancel])
@@ -319,15 +356,20 @@ class World:
     def _waiting(self) -> int:
         return InboxEvent.objects.filter(state=InboxEvent.State.WAITING).count()
 
-    def read_quarantined_again(self) -> None:
-        """Staff have what was quarantined for want of its payment read again, until it changes nothing."""
-        quarantined, before = InboxEvent.objects.filter(state=InboxEvent.State.QUARANTINED).order_by("pk"), -1
-        while (still := quarantined.count()) and still != before:
-            before = still
-            for event in quarantined:
+    def settle_quarantined(self) -> None:
+        """Staff see to all that stands aside: read again, accepted or dismissed, until nothing is left there."""
+        for _ in range(MOST_ROUNDS):
+            for event in self._quarantined():
                 inbox.replay(event)
             self.wait()
             self.outwait()
+            left = self._quarantined()
+            if not left:
+                break
+            for event in left:
+                if event.state == InboxEvent.State.QUARANTINED:
+                    self.staff.decide_at_last(event)
+            self.wait()
 
     def outwait(self) -> None:
         """Days, until the site's patience with what waits is at its end."""
@@ -338,7 +380,8 @@ class World:
     def replay_some(self) -> None:
         """Staff have something read again that was read long ago."""
         newest = InboxEvent.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-        event = InboxEvent.objects.filter(pk__gte=self.rng.randint(0, newest)).exclude(state="ready").first()
+        told = InboxEvent.objects.filter(pk__gte=self.rng.randint(0, newest)).exclude(origin="sweep")
+        event = told.exclude(state="ready").order_by("pk").first()
         if event:
             inbox.replay(event)
 
@@ -352,7 +395,7 @@ class World:
         delivered = self.deliver_due(all_of_it=True)
         self.wait()
         self.reconcile()
-        self.read_quarantined_again()
+        self.settle_quarantined()
         self.reconciled = reconcile.run(since=BEGINS, rest=lambda _: None)
         return delivered
 
@@ -362,6 +405,11 @@ class World:
         reconcile.run(since=BEGINS, rest=lambda _: None)
         self.told_by_reconcile = InboxEvent.objects.count() - self.told_by_reconcile
         self.wait()
+
+
+def amount_of(row: InboxEvent) -> int:
+    """What an event moved, minor units; 0 where it tells of no money."""
+    return int((row.facts or {}).get("amount", 0))
 
 
 def all_of(tx: Tx, kind: str) -> list[Json]:
