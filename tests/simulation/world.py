@@ -19,7 +19,7 @@ from typing import Any
 import time_machine
 
 from donations import fees, giving, inbox, offline, processors, reconcile, refunding
-from donations.models import Gift, GiftState, InboxEvent
+from donations.models import Gift, GiftState, InboxEvent, Reconciliation
 from donations.sandbox import (
     account,
     cards,
@@ -46,6 +46,7 @@ MOST_COPIES = 50
 LATEST = 40  # turns: a turn moves the clock by up to three days
 NEVER_DELIVERED = 0.03
 BEGINS = datetime(2025, 1, 27, 15, tzinfo=UTC)  # the same for every seed; months end and clocks change soon after
+LEASE_AND_MORE = timedelta(minutes=2)
 MOST_ROUNDS = 10
 LONGEST_BACKOFF = timedelta(minutes=6)  # what waits is looked at again within five
 PATIENCE = timedelta(hours=73)  # what still waits then is quarantined at its next look
@@ -53,6 +54,10 @@ SETTLED_IN = "usd"  # all of the balance: gifts in euros are exchanged, each day
 FEE = fees.Formula(29_000, 30)  # what the sandbox keeps
 REFUSALS = (ApiError, refunding.RefundRefused, paying.NotPayable, offline.OfflineRefused, inbox.CannotDecide)
 GOOD_CARDS = [card for card, does in cards.CARDS.items() if not does.decline and not does.authenticates]
+
+
+class Killed(Exception):
+    """The process that reconciles is gone."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,9 @@ class World:
         self.asked: dict[str, AskedFor] = {}
         self.turn = 0
         self.seen = 0
+        self.delivered = 0
         self.on_the_way: list[tuple[int, int, bytes]] = []
-        self.missed: list[bytes] = []
+        self.unexplained: list[str] = []  # what a reconciliation in the middle could not explain
         self.sessions: list[str] = []
         self.debits: list[str] = []
         self.payments: list[str] = []
@@ -308,35 +314,32 @@ class World:
         """Put what the processor has emitted on its way; a few events are lost for good."""
         with self.store.transaction() as tx:
             rows = tx.db.execute(
-                "SELECT seq, body FROM objects WHERE kind = 'event' AND seq > ? ORDER BY seq", (self.seen,)
+                "SELECT seq, body, id FROM objects WHERE kind = 'event' AND seq > ? ORDER BY seq", (self.seen,)
             ).fetchall()
-        for seq, body in rows:
+            lost = {row[2] for row in rows if self.rng.random() < NEVER_DELIVERED}
+            for _, _, event in rows:
+                # Of every second one that is lost, the processor believes that it arrived: its list leaves it out.
+                if event not in lost or self.rng.random() < 0.5:
+                    tx.found_by(event, delivery_success="true")
+        for seq, body, event in rows:
             self.seen = seq
-            told = body if isinstance(body, bytes) else str(body).encode()
-            if self.rng.random() < NEVER_DELIVERED:
-                self.missed.append(told)
+            if event in lost:
+                self.done["lost on the way"] += 1
                 continue
+            told = body if isinstance(body, bytes) else str(body).encode()
             for _ in range(self.rng.randint(1, MOST_COPIES)):
                 moment = self.turn + min(int(self.rng.expovariate(0.2)), LATEST)
                 heapq.heappush(self.on_the_way, (moment, self.rng.randrange(2**60), told))
 
-    def deliver_due(self, *, all_of_it: bool = False) -> int:
-        """Deliver what has arrived by now, shuffled by its random numbers; how many deliveries."""
-        count = 0
-        while self.on_the_way and (all_of_it or self.on_the_way[0][0] <= self.turn):
+    def deliver_due(self, *, all_of_it: bool = False, at_most: int = 10**9) -> None:
+        """Deliver what has arrived by now, shuffled by its random numbers; a worker works in between."""
+        until, enough = self.turn + LATEST if all_of_it else self.turn, self.delivered + at_most
+        while self.delivered < enough and self.on_the_way and self.on_the_way[0][0] <= until:
             _, _, body = heapq.heappop(self.on_the_way)
             inbox.receive(processor="stripe", body=body, signature=signature_of(body))
-            count += 1
+            self.delivered += 1
             if self.rng.random() < 0.01:
                 self.work()
-        return count
-
-    def recover_missed(self) -> None:
-        """What no delivery brought is found in the processor's list of events."""
-        told, self.missed = self.missed, []
-        for body in told:
-            event = json.loads(body)
-            inbox.put(processor="stripe", origin="events_api", event_id=event["id"], type=event["type"], body=body)
 
     # ---- the site's own clockwork
 
@@ -355,6 +358,10 @@ class World:
 
     def _waiting(self) -> int:
         return InboxEvent.objects.filter(state=InboxEvent.State.WAITING).count()
+
+    def look_up(self) -> None:
+        """What events named and did not tell is asked for at the processor."""
+        reconcile.look_up()
 
     def settle_quarantined(self) -> None:
         """Staff see to all that stands aside: read again, accepted or dismissed, until nothing is left there."""
@@ -385,26 +392,60 @@ class World:
         if event:
             inbox.replay(event)
 
-    def finish(self) -> int:
-        """Let everything end that is under way, and all news arrive; how many deliveries that took."""
+    def finish(self) -> None:
+        """Let everything end that is under way, and all news arrive."""
         with self.store.transaction() as tx:
             pending = [refund for refund in self.refunds if refunds.find(tx, refund)["status"] == "pending"]
             for refund in pending:
                 self.rng.choice([refunds.succeed, refunds.fail, refunds.cancel])(tx, refund)
         self.pass_time()
-        delivered = self.deliver_due(all_of_it=True)
+        self.deliver_due(all_of_it=True)
         self.wait()
-        self.reconcile()
+        reconcile.run(since=BEGINS, rest=lambda _: None)
+        self.wait()
         self.settle_quarantined()
         self.reconciled = reconcile.run(since=BEGINS, rest=lambda _: None)
-        return delivered
 
-    def reconcile(self) -> None:
-        """The real thing, over HTTP: whatever no delivery brought is found at the processor, fees and payouts too."""
-        self.told_by_reconcile = InboxEvent.objects.count()
-        reconcile.run(since=BEGINS, rest=lambda _: None)
-        self.told_by_reconcile = InboxEvent.objects.count() - self.told_by_reconcile
-        self.wait()
+    def reconcile_now(self) -> None:
+        """An hourly run, in the middle of it all: over HTTP, and with whatever else happens between two of its pages.
+
+        It may be killed, and is then gone on with by the next; or taken for dead, and be overtaken by another.
+        """
+        try:
+            row = reconcile.run(rest=lambda _: None, tell=self._meanwhile)
+        except Killed:
+            self.done["reconcile killed"] += 1
+        except reconcile.LostLease:
+            self.done["reconcile overtaken"] += 1
+        else:
+            self._heed(row)
+
+    def _heed(self, row: Reconciliation) -> None:
+        self.done["reconcile"] += 1
+        self.unexplained += [str(each) for each in row.differences if not each["explained"]]
+
+    def _meanwhile(self, run: reconcile.Run) -> None:
+        how = self.rng.random()
+        if how < 0.2:
+            self.deliver_due(at_most=self.rng.randint(1, 50))
+            self.work()
+        elif how < 0.25:
+            self.staff_act()
+        elif how < 0.28:
+            raise Killed
+        elif how < 0.3:
+            self._start_a_second_run()
+        elif how < 0.32:
+            self.move_clock(LEASE_AND_MORE)
+            self._heed(reconcile.run(rest=lambda _: None))
+
+    def _start_a_second_run(self) -> None:
+        try:
+            reconcile.run(rest=lambda _: None)
+        except reconcile.Busy:
+            self.done["reconcile busy"] += 1
+        else:
+            self.unexplained.append("two reconciliations ran at once")
 
 
 def amount_of(row: InboxEvent) -> int:
