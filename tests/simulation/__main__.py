@@ -81,7 +81,7 @@ def run(folder: Path, port: int, given: argparse.Namespace) -> int:
     print("the inbox: " + ", ".join(f"{state} {count:,}" for state, count in states.items() if count))
     print(f"{verdict.movements:,} movements of money: {len(verdict.lost)} lost, "
           f"{len(verdict.counted_twice)} counted twice; {len(findings)} findings in the books")  # fmt: skip
-    wrong = [*verdict.wrong, *world.unexplained]
+    wrong = [*verdict.wrong, *world.reconciliation.wrong]
     for problem in [*verdict.lost, *verdict.counted_twice, *wrong, *map(str, findings)][:20]:
         print(f"  {problem}")
     unsettled = states["ready"] + states["waiting"]
@@ -103,8 +103,8 @@ def play(world: "World", wanted: int) -> None:  # type: ignore[name-defined]  # 
         world.work()
         for often, do in (
             (0.2, world.replay_some),
-            (0.3, world.look_up),
-            (0.15, world.reconcile_now),
+            (0.3, world.reconciliation.look_up),
+            (0.15, world.reconciliation.run_in_the_middle),
             (0.3, world.wait),
         ):
             if world.rng.random() < often:

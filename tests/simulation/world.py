@@ -18,8 +18,8 @@ from typing import Any
 
 import time_machine
 
-from donations import fees, giving, inbox, offline, processors, reconcile, refunding
-from donations.models import Gift, GiftState, InboxEvent, Reconciliation
+from donations import fees, giving, inbox, offline, processors, refunding
+from donations.models import Gift, GiftState, InboxEvent
 from donations.sandbox import (
     account,
     cards,
@@ -39,6 +39,7 @@ from donations.sandbox.payments import Payer
 from donations.sandbox.server import serve
 from donations.sandbox.store import Tx
 from tests.factories import make_campaign, signature_of
+from tests.simulation.reconciling import Reconciliations
 from tests.simulation.staff import Staff
 
 Json = dict[str, Any]
@@ -46,7 +47,6 @@ MOST_COPIES = 50
 LATEST = 40  # turns: a turn moves the clock by up to three days
 NEVER_DELIVERED = 0.03
 BEGINS = datetime(2025, 1, 27, 15, tzinfo=UTC)  # the same for every seed; months end and clocks change soon after
-LEASE_AND_MORE = timedelta(minutes=2)
 MOST_ROUNDS = 10
 LONGEST_BACKOFF = timedelta(minutes=6)  # what waits is looked at again within five
 PATIENCE = timedelta(hours=73)  # what still waits then is quarantined at its next look
@@ -54,10 +54,6 @@ SETTLED_IN = "usd"  # all of the balance: gifts in euros are exchanged, each day
 FEE = fees.Formula(29_000, 30)  # what the sandbox keeps
 REFUSALS = (ApiError, refunding.RefundRefused, paying.NotPayable, offline.OfflineRefused, inbox.CannotDecide)
 GOOD_CARDS = [card for card, does in cards.CARDS.items() if not does.decline and not does.authenticates]
-
-
-class Killed(Exception):
-    """The process that reconciles is gone."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +84,14 @@ class World:
             account.change(tx, {"settlement_currency": SETTLED_IN, "exchange_rate": "1.08"})
         self.zones = {campaign.pk: campaign.time_zone for campaign in self.campaigns}
         self.staff = Staff(self.rng, self.campaigns)
+        self.reconciliation = Reconciliations(self)
         self.asked_once: list[str] = []
         self.asked: dict[str, AskedFor] = {}
         self.turn = 0
         self.seen = 0
         self.delivered = 0
         self.on_the_way: list[tuple[int, int, bytes]] = []
-        self.unexplained: list[str] = []  # what a reconciliation in the middle could not explain
+        self.lost: dict[str, float] = {}  # events that the processor knows were not delivered, and when they were made
         self.sessions: list[str] = []
         self.debits: list[str] = []
         self.payments: list[str] = []
@@ -317,9 +314,11 @@ class World:
                 "SELECT seq, body, id FROM objects WHERE kind = 'event' AND seq > ? ORDER BY seq", (self.seen,)
             ).fetchall()
             lost = {row[2] for row in rows if self.rng.random() < NEVER_DELIVERED}
-            for _, _, event in rows:
+            for _, body, event in rows:
                 # Of every second one that is lost, the processor believes that it arrived: its list leaves it out.
-                if event not in lost or self.rng.random() < 0.5:
+                if event in lost and self.rng.random() < 0.5:
+                    self.lost[event] = json.loads(body)["created"]
+                else:
                     tx.found_by(event, delivery_success="true")
         for seq, body, event in rows:
             self.seen = seq
@@ -359,10 +358,6 @@ class World:
     def _waiting(self) -> int:
         return InboxEvent.objects.filter(state=InboxEvent.State.WAITING).count()
 
-    def look_up(self) -> None:
-        """What events named and did not tell is asked for at the processor."""
-        reconcile.look_up()
-
     def settle_quarantined(self) -> None:
         """Staff see to all that stands aside: read again, accepted or dismissed, until nothing is left there."""
         for _ in range(MOST_ROUNDS):
@@ -401,51 +396,10 @@ class World:
         self.pass_time()
         self.deliver_due(all_of_it=True)
         self.wait()
-        reconcile.run(since=BEGINS, rest=lambda _: None)
+        self.reconciliation.run(since=BEGINS)
         self.wait()
         self.settle_quarantined()
-        self.reconciled = reconcile.run(since=BEGINS, rest=lambda _: None)
-
-    def reconcile_now(self) -> None:
-        """An hourly run, in the middle of it all: over HTTP, and with whatever else happens between two of its pages.
-
-        It may be killed, and is then gone on with by the next; or taken for dead, and be overtaken by another.
-        """
-        try:
-            row = reconcile.run(rest=lambda _: None, tell=self._meanwhile)
-        except Killed:
-            self.done["reconcile killed"] += 1
-        except reconcile.LostLease:
-            self.done["reconcile overtaken"] += 1
-        else:
-            self._heed(row)
-
-    def _heed(self, row: Reconciliation) -> None:
-        self.done["reconcile"] += 1
-        self.unexplained += [str(each) for each in row.differences if not each["explained"]]
-
-    def _meanwhile(self, run: reconcile.Run) -> None:
-        how = self.rng.random()
-        if how < 0.2:
-            self.deliver_due(at_most=self.rng.randint(1, 50))
-            self.work()
-        elif how < 0.25:
-            self.staff_act()
-        elif how < 0.28:
-            raise Killed
-        elif how < 0.3:
-            self._start_a_second_run()
-        elif how < 0.32:
-            self.move_clock(LEASE_AND_MORE)
-            self._heed(reconcile.run(rest=lambda _: None))
-
-    def _start_a_second_run(self) -> None:
-        try:
-            reconcile.run(rest=lambda _: None)
-        except reconcile.Busy:
-            self.done["reconcile busy"] += 1
-        else:
-            self.unexplained.append("two reconciliations ran at once")
+        self.reconciled = self.reconciliation.run(since=BEGINS)
 
 
 def amount_of(row: InboxEvent) -> int:
