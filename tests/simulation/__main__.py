@@ -65,6 +65,7 @@ def run(folder: Path, port: int, given: argparse.Namespace) -> int:
     from donations import invariants
     from donations.models import InboxEvent
     from tests.simulation import truth
+    from tests.simulation.crew import WORKERS
     from tests.simulation.world import World
 
     print(f"seed {given.seed}: ./dev simulate --seed {given.seed} --deliveries {given.deliveries}", flush=True)
@@ -77,6 +78,8 @@ def run(folder: Path, port: int, given: argparse.Namespace) -> int:
     books = "equal" if world.reconciled.equal else f"{len(world.reconciled.differences)} differences"
     asked = InboxEvent.objects.filter(origin__in=["events_api", "sweep"]).count()
     print(f"asking the processor told {asked:,} things that no delivery had told by then, and both books: {books}")
+    if world.crew.rounds:
+        print(f"{WORKERS} workers at once, in {world.crew.rounds:,} rounds")
     print("what happened: " + ", ".join(f"{name} {count:,}" for name, count in sorted(world.done.items())))
     print("the inbox: " + ", ".join(f"{state} {count:,}" for state, count in states.items() if count))
     print(f"{verdict.movements:,} movements of money: {len(verdict.lost)} lost, "
@@ -96,11 +99,12 @@ def play(world: "World", wanted: int) -> None:  # type: ignore[name-defined]  # 
     while world.delivered + len(world.on_the_way) < wanted:
         for _ in range(world.rng.randint(2, 20)):
             world.happen()
-        for _ in range(world.rng.randint(0, 4)):
-            world.staff_act()
         world.pass_time()
-        world.deliver_due()
-        world.work()
+        with world.crew.at_work():
+            world.deliver_due()
+            for _ in range(world.rng.randint(0, 4)):
+                world.staff_act()
+        world.crew.work()
         for often, do in (
             (0.2, world.replay_some),
             (0.3, world.reconciliation.look_up),

@@ -36,7 +36,8 @@ class Reconciliations:
         """It may be killed, and is then gone on with by the next; or taken for dead, and be overtaken by another."""
         self.overtaken = False
         try:
-            row = reconcile.run(rest=lambda _: None, tell=self._meanwhile)
+            with self.world.crew.at_work(batches=20):
+                row = reconcile.run(rest=lambda _: None, tell=self._meanwhile)
         except Killed:
             self.world.done["reconcile killed"] += 1
         except reconcile.LostLease:
@@ -61,7 +62,7 @@ class Reconciliations:
             return
         if how < 0.2:
             self.world.deliver_due(at_most=self.world.rng.randint(1, 50))
-            self.world.work()
+            self.world.crew.work()
         elif how < 0.25:
             self.world.staff_act()
         elif how < 0.28:

@@ -39,6 +39,7 @@ from donations.sandbox.payments import Payer
 from donations.sandbox.server import serve
 from donations.sandbox.store import Tx
 from tests.factories import make_campaign, signature_of
+from tests.simulation.crew import Crew
 from tests.simulation.reconciling import Reconciliations
 from tests.simulation.staff import Staff
 
@@ -84,6 +85,7 @@ class World:
             account.change(tx, {"settlement_currency": SETTLED_IN, "exchange_rate": "1.08"})
         self.zones = {campaign.pk: campaign.time_zone for campaign in self.campaigns}
         self.staff = Staff(self.rng, self.campaigns)
+        self.crew = Crew(self.rng)
         self.reconciliation = Reconciliations(self)
         self.asked_once: list[str] = []
         self.asked: dict[str, AskedFor] = {}
@@ -100,6 +102,7 @@ class World:
         self.subscriptions: list[str] = []
 
     def close(self) -> None:
+        self.crew.close()
         self.running.close()
         self.travel.stop()
 
@@ -338,13 +341,9 @@ class World:
             inbox.receive(processor="stripe", body=body, signature=signature_of(body))
             self.delivered += 1
             if self.rng.random() < 0.01:
-                self.work()
+                self.crew.work()
 
     # ---- the site's own clockwork
-
-    def work(self) -> None:
-        """A worker takes a batch of some size."""
-        inbox.process_batch(limit=self.rng.choice([1, 3, 20, 500]))
 
     def wait(self) -> None:
         """A few minutes, in which workers look at all that waits, until nothing moves."""
