@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from donations import inbox, offline
 from donations.models import Campaign, Gift, GiftState, InboxEvent, OfflineRequest
 from tests.factories import make_staff
+from tests.simulation.months import Months
 
 LIMIT = 1_000_000  # minor units: what one person may enter alone, as the settings have it unless told otherwise
 HOW = ["bank_transfer", "cash", "cheque"]
@@ -35,6 +36,7 @@ class Staff:
         self.entered = 0
         self.booked: list[Entered] = []
         self.accepted: set[str] = set()  # payments
+        self.months = Months(rng, campaigns, self._is_waiting)
         self.waiting: list[tuple[OfflineRequest, Entered]] = []
 
     def enter_offline_gift(self) -> None:
@@ -93,6 +95,12 @@ class Staff:
         else:
             offline.reject(request, user=others, reason="never seen at the bank")
             del self.waiting[number]
+
+    def close_month(self) -> None:
+        self.months.close(self.rng.choice(self.people))
+
+    def _is_waiting(self, campaign: str, until: date) -> bool:
+        return any(each.campaign == campaign and each.day <= until for _, each in self.waiting)
 
     # ---- what stands aside
 

@@ -226,6 +226,7 @@ def _compare_gifts(verdict: Verdict, theirs: Theirs) -> None:
 
 
 def _compare_bars(verdict: Verdict, theirs: Theirs) -> None:
+    """Each bar, and what the statements of closed months say beside it."""
     bars: defaultdict[Month, int] = defaultdict(int)
     for payment in theirs.payments.values():
         bars[payment.campaign, payment.month, payment.currency] += theirs.counted(payment)
@@ -234,3 +235,5 @@ def _compare_bars(verdict: Verdict, theirs: Theirs) -> None:
     for bar in sorted(bars.keys() | shown.keys()):
         if bars.get(bar, 0) != shown.get(bar, 0):
             verdict.wrong.append(f"the bar of {bar} should show {bars.get(bar, 0)}, and shows {shown.get(bar, 0)}")
+    theirs.world.staff.months.look_back(bars)
+    verdict.wrong += theirs.world.staff.months.wrong

@@ -18,7 +18,7 @@ from typing import Any
 
 import time_machine
 
-from donations import fees, giving, inbox, offline, processors, refunding
+from donations import closing, fees, giving, inbox, offline, processors, refunding
 from donations.models import Gift, GiftState, InboxEvent
 from donations.sandbox import (
     account,
@@ -53,7 +53,14 @@ LONGEST_BACKOFF = timedelta(minutes=6)  # what waits is looked at again within f
 PATIENCE = timedelta(hours=73)  # what still waits then is quarantined at its next look
 SETTLED_IN = "usd"  # all of the balance: gifts in euros are exchanged, each day at another rate
 FEE = fees.Formula(29_000, 30)  # what the sandbox keeps
-REFUSALS = (ApiError, refunding.RefundRefused, paying.NotPayable, offline.OfflineRefused, inbox.CannotDecide)
+REFUSALS = (
+    ApiError,
+    refunding.RefundRefused,
+    paying.NotPayable,
+    offline.OfflineRefused,
+    inbox.CannotDecide,
+    closing.CannotClose,
+)
 GOOD_CARDS = [card for card, does in cards.CARDS.items() if not does.decline and not does.authenticates]
 
 
@@ -135,6 +142,7 @@ class World:
                 (2, self.staff.adjust_campaign),
                 (5, self.staff.decide_about_offline),
                 (8, self.decide_about_quarantined),
+                (5, self.staff.close_month),
             ]
         )
 
