@@ -142,7 +142,7 @@ class World:
                 (2, self.staff.adjust_campaign),
                 (5, self.staff.decide_about_offline),
                 (8, self.decide_about_quarantined),
-                (5, self.staff.close_month),
+                (8, self.staff.close_month),
             ]
         )
 
