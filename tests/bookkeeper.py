@@ -19,7 +19,10 @@ LIFE_OF_A_PAYOUT = ["pending", "in_transit", "paid", "canceled", "failed"]
 
 @dataclass(frozen=True)
 class Payment:
-    """Money that a donor gave: for what was asked, in the month that it arrived in. `cover` is part of the amount."""
+    """Money that a donor gave: for what was asked, in the month that it arrived in. `cover` is part of the amount.
+
+    `kind` is the ledger's: of a gift that came by hand another one.
+    """
 
     name: str
     asked_for: str
@@ -28,6 +31,7 @@ class Payment:
     currency: str
     amount: int
     cover: int
+    kind: str = "gift"
 
 
 # ---- what an event says
@@ -99,18 +103,29 @@ class Payout:
 
 
 @dataclass(frozen=True)
+class Adjustment:
+    """What staff put right, signed: of a payment, or of a campaign alone, in the month of its day."""
+
+    name: str
+    payment: str
+    month: str
+    currency: str
+    amount: int
+
+
+@dataclass(frozen=True)
 class Aside:
     """Nothing to be booked: an invoice, a stranger's payment, an event of the other mode. `state` is its end."""
 
     state: str
 
 
-News = Arrived | NoMoney | Refund | Moved | Fee | Charge | Arrangement | Payout | Aside
+News = Arrived | NoMoney | Refund | Moved | Fee | Charge | Arrangement | Payout | Adjustment | Aside
 
 
 def about(news: News) -> str:
     """The payment without which it cannot be booked; empty where it needs none."""
-    return news.payment if isinstance(news, (Refund, Moved, Fee, Charge)) else ""
+    return news.payment if isinstance(news, (Refund, Moved, Fee, Charge, Adjustment)) else ""
 
 
 # ---- what the books must say
@@ -135,10 +150,14 @@ def ledger(told: Iterable[News]) -> Ledger:
     made: Ledger = {}
     for each in payments.values():
         goal = max(0, each.amount - each.cover)
-        made["gift", each.name] = Entry(each.name, each.amount, each.currency, goal, each.month)
+        made[each.kind, each.name] = Entry(each.name, each.amount, each.currency, goal, each.month)
     for payment, kind, reference, amount in [*_refunds(told), *_moves(told)]:
         of = payments[payment]
         made[kind, reference] = Entry(payment, amount, "USD" if kind == "fee" else of.currency, 0, of.month)
+    for news in told:
+        if isinstance(news, Adjustment):
+            month = payments[news.payment].month if news.payment else news.month
+            made["adjustment", news.name] = Entry(news.payment, news.amount, news.currency, 0, month)
     return made
 
 
@@ -175,6 +194,7 @@ class Held:
     """What became of one payment."""
 
     charged: int
+    adjusted: int
     refunded: int
     disputed: int
     counted: int
@@ -187,8 +207,9 @@ def held(entries: Ledger, payment: str) -> Held:
         if entry.payment == payment:
             sums[kind.split("_")[0]] += entry.amount
             sums["goal"] += entry.goal
-    still = sums["gift"] + sums["refund"] + sums["dispute"]
-    return Held(sums["gift"], -sums["refund"], -sums["dispute"], max(0, min(sums["goal"], still)))
+    charged = sums["gift"] + sums["offline"]
+    still = charged + sums["refund"] + sums["dispute"] + sums["adjustment"]
+    return Held(charged, sums["adjustment"], -sums["refund"], -sums["dispute"], max(0, min(sums["goal"], still)))
 
 
 Month = tuple[str, str, str]  # campaign, month, currency

@@ -8,12 +8,14 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from fractions import Fraction
 from itertools import count
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+import time_machine
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
@@ -21,10 +23,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, precondition, rule, run_state_machine_as_test
 
-from donations import inbox, projections, recurring
-from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, RecurringGift
+from donations import closing, inbox, offline, projections, recurring
+from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, OfflineRequest, RecurringGift
+from donations.periods import Month
 from tests import bookkeeper
 from tests.bookkeeper import (
+    Adjustment,
     Arrangement,
     Arrived,
     Aside,
@@ -59,10 +63,14 @@ from tests.factories import (
     subscription_event,
     transaction_event,
 )
+from tests.simulation import months
 
 pytestmark = pytest.mark.django_db
 STORIES, STEPS = {"sqlite": 400, "postgresql": 100}, 50  # 20,000 steps on SQLite
-LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+BEGINS = "2025-01-08T12:00:00Z"  # after every moment below; from here on the clock is moved by rules alone
+A_FEW_MINUTES, DAYS = timedelta(minutes=6), timedelta(hours=73)
+MOST_BY_HAND, MOST_CLOSED = 3, 2  # in one story: each costs as much as a dozen events
+LIMIT = 1_000_000  # minor units: what one person may enter alone
 
 # Moments, and the month that each of the campaigns' calendars shows: New York's and Berlin's.
 MOMENTS = {
@@ -124,7 +132,7 @@ class Books(RuleBasedStateMachine):
 
     asked, delayed, paid = Bundle("asked"), Bundle("delayed"), Bundle("paid")
     payments, refunds, disputes = Bundle("payments"), Bundle("refunds"), Bundle("disputes")
-    monthly, payouts = Bundle("monthly"), Bundle("payouts")
+    monthly, payouts, by_hand = Bundle("monthly"), Bundle("payouts"), Bundle("by_hand")
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,10 +144,15 @@ class Books(RuleBasedStateMachine):
         self.given: dict[str, Given] = {}
         self.taken: dict[str, Taken] = {}
         self.states: dict[str, str] = {}
+        self.entered: list[News] = []
+        self.to_approve: dict[str, tuple[OfflineRequest, News]] = {}
+        self.closed: dict[tuple[str, str], months.Closed] = {}
+        self.travel = time_machine.travel(BEGINS, tick=False)
+        self.time = self.travel.start()
         self.story = transaction.atomic()
         self.story.__enter__()
         self.campaigns = Campaign.objects.in_bulk()
-        self.staff = User.objects.get()
+        self.staff, self.colleague = User.objects.order_by("pk")
 
     def name(self, prefix: str) -> str:
         return f"{prefix}_{next(self.numbers)}"
@@ -367,16 +380,11 @@ class Books(RuleBasedStateMachine):
         if inbox.process_batch(limit=size):
             self.compare()
 
-    @rule()
-    def let_time_pass(self) -> None:
-        """What waits is due."""
-        if InboxEvent.objects.filter(state="waiting").update(next_try_at=timezone.now()):
-            inbox.drain()
-            self.compare()
-
-    @rule()
-    def let_patience_end(self) -> None:
-        if InboxEvent.objects.filter(state="waiting").update(next_try_at=timezone.now(), waiting_since=LONG_AGO):
+    @rule(long=st.booleans())
+    def let_time_pass(self, long: bool) -> None:
+        """Minutes, and what waits is due; or days, and nobody waits for it any more."""
+        self.time.shift(DAYS if long else A_FEW_MINUTES)
+        if "waiting" in self.states.values():
             inbox.drain()
             self.compare()
 
@@ -411,18 +419,122 @@ class Books(RuleBasedStateMachine):
             return False
         return True
 
+    # ---- money by hand, and months that are over
+
+    @precondition(lambda self: len(self.entered) < MOST_BY_HAND)
+    @rule(target=by_hand, campaign=campaigns, amount=amounts, large=st.booleans(), moment=moments)
+    def enter_an_offline_gift(self, campaign: str, amount: int, large: bool, moment: str) -> str:
+        """A large one waits for the colleague."""
+        amount, of = amount + (LIMIT if large else 0), self.campaigns[campaign]
+        day, reference = time_of(moment).astimezone(ZoneInfo(of.time_zone)).date(), self.name("slip")
+        told = {"reason": "it came", "method": "cash", "user": self.staff}
+        request = offline.record_gift(campaign=of, amount=amount, day=day, reference=reference, **told)
+        name, month = f"{campaign}:{reference}", f"{day:%Y-%m}"
+        payment = Payment(name, str(request.gift_id), campaign, month, str(of.currency), amount, 0, "offline_gift")
+        self.arrived[name] = payment
+        self._entered(name, request, Arrived(payment), waits=large)
+        return name
+
+    def _entered(self, name: str, request: OfflineRequest, news: News, *, waits: bool) -> None:
+        if waits:
+            self.to_approve[name] = (request, news)
+        else:
+            self.entered.append(news)
+        self.compare()
+
+    @precondition(lambda self: len(self.entered) < MOST_BY_HAND)
+    @rule(payment=st.one_of(payments, by_hand), percent=percents, gives=st.booleans())
+    def adjust(self, payment: str, percent: int, gives: bool) -> None:
+        """Of what is booked as much as is left may be taken, and as much as was taken be given again."""
+        of, reference = self.arrived[payment], self.name("note")
+        amount = max(1, of.amount * percent // 100) * (1 if gives else -1)
+        entry = LedgerEntry.objects.filter(reference=payment, kind=of.kind).select_related("gift", "campaign").first()
+        if entry is None:
+            self._adjust_campaign(of, amount)
+            return
+        allowed = self._may_adjust(payment, amount)
+        name = f"{of.campaign}:{reference}"
+        news = Adjustment(name, payment, "", of.currency, amount)
+        told = {"reason": "it bounced", "user": self.staff, "reference": reference, "gift": entry.gift}
+        try:
+            request = offline.record_adjustment(campaign=entry.campaign, amount=amount, day=self._today(of), **told)
+        except offline.OfflineRefused:
+            assert not allowed
+        else:
+            assert allowed
+            self._entered(name, request, news, waits=abs(amount) > LIMIT)
+
+    def _adjust_campaign(self, of: Payment, amount: int) -> None:
+        """Of no gift: it moves no bar, and has no limit but the colleague's."""
+        day, reference = self._today(of), self.name("note")
+        told = {"reason": "rounding", "user": self.staff, "reference": reference, "day": day}
+        request = offline.record_adjustment(campaign=self.campaigns[of.campaign], amount=amount, **told)
+        name = f"{of.campaign}:{reference}"
+        news = Adjustment(name, "", f"{day:%Y-%m}", of.currency, amount)
+        self._entered(name, request, news, waits=abs(amount) > LIMIT)
+
+    def _today(self, of: Payment) -> Any:
+        return timezone.now().astimezone(ZoneInfo(CAMPAIGNS[of.campaign][1])).date()
+
+    def _may_adjust(self, payment: str, amount: int) -> bool:
+        sums = bookkeeper.held(bookkeeper.ledger(self._told()), payment)
+        left = max(0, sums.charged + sums.adjusted - sums.refunded - max(0, sums.disputed))
+        return -left <= amount <= max(0, -sums.adjusted)
+
+    @precondition(lambda self: self.to_approve)
+    @rule(position=positions, alone=st.booleans())
+    def approve(self, position: int, alone: bool) -> None:
+        """By the colleague; who entered it is refused, and so is what is not left any more."""
+        name = list(self.to_approve)[position % len(self.to_approve)]
+        request, news = self.to_approve[name]
+        allowed = not alone and (isinstance(news, Arrived) or self._may_adjust(news.payment, news.amount))
+        try:
+            offline.approve(request, user=self.staff if alone else self.colleague)
+        except offline.OfflineRefused:
+            assert not allowed
+        else:
+            assert allowed
+            del self.to_approve[name]
+            self.entered.append(news)
+            self.compare()
+
+    @precondition(lambda self: self.to_approve)
+    @rule(position=positions)
+    def reject(self, position: int) -> None:
+        name = list(self.to_approve)[position % len(self.to_approve)]
+        offline.reject(self.to_approve.pop(name)[0], user=self.colleague, reason="never seen at the bank")
+
+    @precondition(lambda self: len(self.closed) < MOST_CLOSED)
+    @rule(campaign=campaigns, month=st.sampled_from(["2024-11", "2024-12", "2025-01"]))
+    def close_a_month(self, campaign: str, month: str) -> None:
+        """Once, and when it is over."""
+        is_over = f"{timezone.now().astimezone(ZoneInfo(CAMPAIGNS[campaign][1])):%Y-%m}" > month
+        told = {"user": self.staff, "in_spite_because": "the auditor waits"}
+        try:
+            made = closing.close(campaign=self.campaigns[campaign], month=Month.parse(month), **told)
+        except closing.CannotClose:
+            assert not is_over or (campaign, month) in self.closed
+        else:
+            assert is_over
+            assert (campaign, month) not in self.closed
+            self.closed[campaign, month] = months.closed(made)
+
     # ---- the books
+
+    def _told(self) -> list[News]:
+        """What is to be in the books: the news that were processed, and what staff entered and need not wait for."""
+        return [said.news for said in self.said if self.states.get(said.identity) == "processed"] + self.entered
 
     def compare(self) -> None:
         """What stands in the books is what the bookkeeper makes of all that was processed."""
         self.states = dict(fetch("SELECT event_id, state FROM donations_inboxevent"))
-        told = [said.news for said in self.said if self.states.get(said.identity) == "processed"]
+        told = self._told()
         entries = bookkeeper.ledger(told)
         rows = fetch(
             "SELECT kind, reference, amount, currency, goal_amount, campaign_month, gift FROM donations_ledgerentry"
         )
-        owner = {reference: gift for kind, reference, *_, gift in rows if kind == "gift"}
-        payment_of = {gift: payment for payment, gift in owner.items()}
+        owner = {reference: gift for kind, reference, *_, gift in rows if kind in {"gift", "offline_gift"}}
+        payment_of = {None: ""} | {gift: payment for payment, gift in owner.items()}
         booked = {(k, r): bookkeeper.Entry(payment_of[gift], *rest) for k, r, *rest, gift in rows}
         assert booked == entries
         self._compare_gifts(told, entries, owner)
@@ -430,9 +542,9 @@ class Books(RuleBasedStateMachine):
     def _compare_gifts(self, told: list[News], entries: bookkeeper.Ledger, owner: dict[str, str]) -> None:
         held = {payment: bookkeeper.held(entries, payment) for payment in owner}
         states = {gift: (status, *sums) for gift, status, *sums in fetch(STATES)}
-        wanted = {gift: ("confirmed", h.charged, h.refunded, h.disputed, h.counted)
+        wanted = {gift: ("confirmed", h.charged, h.adjusted, h.refunded, h.disputed, h.counted)
                   for payment, gift in owner.items() if (h := held[payment])}  # fmt: skip
-        without = {gift: (of.status, 0, 0, 0, 0) for gift, of in bookkeeper.without_money(told).items()}
+        without = {gift: (of.status, 0, 0, 0, 0, 0) for gift, of in bookkeeper.without_money(told).items()}
         assert states == without | wanted
         found = {tuple(row[:3]): dict(zip(bookkeeper.SUMS, row[3:], strict=True)) for row in fetch(MONTHS)}
         shown = {key: sums for key, sums in found.items() if any(sums.values())}
@@ -446,6 +558,7 @@ class Books(RuleBasedStateMachine):
         finally:
             transaction.set_rollback(True)
             self.story.__exit__(None, None, None)
+            self.travel.stop()
 
     def settle_everything(self) -> None:
         """All is delivered; what still stands aside has its reason; staff accept what they can, and all is booked."""
@@ -465,8 +578,9 @@ class Books(RuleBasedStateMachine):
         """Until nothing moves."""
         inbox.drain()
         waiting, before = InboxEvent.objects.filter(state="waiting"), -1
-        while (still := waiting.update(next_try_at=timezone.now())) and still != before:
+        while (still := waiting.count()) and still != before:
             before = still
+            self.time.shift(A_FEW_MINUTES)
             inbox.drain()
         self.compare()
 
@@ -499,7 +613,7 @@ class Books(RuleBasedStateMachine):
     def _expect_all_booked(self) -> None:
         """All is booked but what staff dismissed, and what belongs to it; and the whole is without drift."""
         dismissed = {said.identity for said in self._all("dismissed")}
-        kept = [said.news for said in self.said if said.identity not in dismissed]
+        kept = [said.news for said in self.said if said.identity not in dismissed] + self.entered
         payments = {news.payment.name for news in kept if isinstance(news, Arrived)}
         told = [news for news in kept if bookkeeper.about(news) in payments | {""}]
         refunds_dismissed = {news.payment for said in self._all("dismissed") if isinstance(news := said.news, Refund)}
@@ -509,13 +623,14 @@ class Books(RuleBasedStateMachine):
         monthly = dict.fromkeys(self.arrangements, ("pending", None)) | bookkeeper.arrangements(told)
         now = fetch("SELECT reference, status, now_amount + now_fee_cover FROM donations_recurringgift")
         assert {reference: (status, asks) for reference, status, asks in now} == monthly
+        assert [words for made in self.closed.values() for words in months.differences(made)] == []
         assert projections.drift() == []
         assert recurring.drift() == []
         connection.check_constraints()
 
 
 NEXT = {("pending", "succeeded"), ("pending", "failed"), ("pending", "canceled"), ("succeeded", "failed")}
-STATES = "SELECT gift_id, status, charged, refunded, disputed, counted FROM donations_giftstate"
+STATES = "SELECT gift_id, status, charged, adjusted, refunded, disputed, counted FROM donations_giftstate"
 MONTHS = f"SELECT campaign_id, month, currency, {', '.join(bookkeeper.SUMS)} FROM donations_monthtotal"
 
 
@@ -539,7 +654,8 @@ def house() -> Iterator[None]:
     log.setLevel(logging.CRITICAL)
     for slug, (currency, zone) in CAMPAIGNS.items():
         make_campaign(slug, currency=currency, time_zone=zone)
-    make_staff()
+    for _ in range(2):
+        make_staff()
     yield
     log.setLevel(logging.NOTSET)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.models import Count, Sum
@@ -42,7 +43,16 @@ from donations.processors.facts import TransactionSeen
 from donations.reconcile import comparison, lookups, runs
 from donations.reconcile.comparison import CORRECTED, MISSING_HERE, Verdict, corrected
 from donations.selectors import health
-from tests.factories import NOON, event, make_campaign, make_gift, make_payout, make_recurring_gift, make_staff
+from tests.factories import (
+    NOON,
+    confirm,
+    event,
+    make_campaign,
+    make_gift,
+    make_payout,
+    make_recurring_gift,
+    make_staff,
+)
 from tests.sandbox import Sandboxed, sandbox, session_form, subscription_form
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(180)]
@@ -601,7 +611,8 @@ def test_more_differences_than_are_kept_are_counted(box: Sandboxed, campaign: Ca
     made = seeded(box, campaign, 6)
     run()
     _edit("UPDATE donations_ledgerentry SET amount = amount - 1, goal_amount = 0 WHERE kind = 'gift'")
-    compared = reconcile.Comparison("stripe", timezone.now() - LONG_AGO, differences=[{"explained": True}] * 998)
+    now = timezone.now()
+    compared = reconcile.Comparison("stripe", now - LONG_AGO, now, differences=[{"explained": True}] * 998)
     page = processors.get("stripe").sweep("transactions", since=compared.since)
     compared.page(page)
     compared.conclude(lambda seconds: None)
@@ -612,6 +623,24 @@ def test_an_entry_that_the_processor_knows_nothing_of_is_found(box: Sandboxed, g
     old = timezone.now() - timedelta(days=5)
     fields = _fields(LedgerEntry.objects.get(kind="gift")) | {"reference": "pi_forged", "effective_at": old}
     LedgerEntry.objects.create(**(fields | {"gift": make_gift(gift.campaign)}))
+    assert causes(run()) == {"missing_there": 1}
+
+
+def test_what_was_paid_while_a_run_stood_still_for_days_is_not_missed_by_it(box: Sandboxed, campaign: Campaign) -> None:
+    """Its list of movements was read before: the next run's has them."""
+
+    def die(held: reconcile.Run) -> None:
+        if held.row.step == "lookups":
+            raise SystemExit
+
+    begun = timezone.now() - timedelta(days=9)
+    with time_machine.travel(begun), pytest.raises(SystemExit):
+        run(tell=die)
+    with time_machine.travel(begun + timedelta(days=1)):
+        confirm(make_gift(campaign), payment="pi_of_the_day_after", at=timezone.now())
+    row = run()
+    assert row.started_at < begun + timedelta(hours=1)
+    assert (row.equal, row.unexplained) == (True, 0)
     assert causes(run()) == {"missing_there": 1}
 
 

@@ -91,7 +91,7 @@ def _sweep(held: Run, step: str, tell: Tell) -> None:
 
 
 def _comparison(row: Reconciliation) -> Comparison:
-    return Comparison(row.processor, row.since, dict(row.books), list(row.differences))
+    return Comparison(row.processor, row.since, row.started_at, dict(row.books), list(row.differences))
 
 
 def _look_up(held: Run) -> None:
@@ -136,7 +136,8 @@ def _tell_health(held: Run, compared: Comparison) -> None:
 def check(*, processor: str = "", since: datetime | None = None) -> Comparison:
     """Compare both books and change nothing. Raises as `run` does."""
     name = processor or processors.default().name
-    compared = Comparison(name, since or runs.window(name, timezone.now()), asks=False)
+    now = timezone.now()
+    compared = Comparison(name, since or runs.window(name, now), now, asks=False)
     after = ""
     while True:
         ask = partial(compared.source.sweep, "transactions", since=compared.since, after=after)

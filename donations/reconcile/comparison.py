@@ -381,8 +381,11 @@ def not_listed(
     return extra, Place(oldest, frozenset(carried))
 
 
-def without_movement(processor: str, *, since: datetime, livemode: bool) -> list[Verdict]:
-    """Entries of this time that no movement of the processor's is known for: young ones are looked at later."""
+def without_movement(processor: str, *, since: datetime, until: datetime, livemode: bool) -> list[Verdict]:
+    """Entries since then that no movement of the processor's is known for: those that were young are looked at later.
+
+    They were young at `until`, when the processor's list began to be read, though the run may have stood still since.
+    """
     entries = LedgerEntry.objects.filter(processor=processor, livemode=livemode, effective_at__gte=since + EDGE)
     moved = BalanceTransaction.objects.filter(processor=processor)
     by_payment = moved.filter(payment=OuterRef("reference"), type__in=PAYMENTS).exclude(payment="")
@@ -395,11 +398,11 @@ def without_movement(processor: str, *, since: datetime, livemode: bool) -> list
         entries.filter(~Exists(of_gift.filter(type__in=RETURNS)), kind=Kind.REFUND_REVERSAL),
         entries.filter(~Exists(by_itself), kind__in=[Kind.FEE, Kind.DISPUTE_WITHDRAWN, Kind.DISPUTE_REINSTATED]),
     ]
-    return [_alone(entry) for rows in alone for entry in rows.order_by("-effective_at")[:MOST_DIFFERENCES]]
+    return [_alone(entry, until) for rows in alone for entry in rows.order_by("-effective_at")[:MOST_DIFFERENCES]]
 
 
-def _alone(entry: LedgerEntry) -> Verdict:
-    cause = RECENT if entry.effective_at > timezone.now() - SETTLES_WITHIN else MISSING_THERE
+def _alone(entry: LedgerEntry, until: datetime) -> Verdict:
+    cause = RECENT if entry.effective_at > until - SETTLES_WITHIN else MISSING_THERE
     payment = entry.reference if entry.kind == Kind.GIFT else ""
     detail = f"entry {entry.pk}, {entry.get_kind_display()} {entry.reference}"
     return Verdict(entry.kind, entry.currency, entry.reference, payment, 0, 0, entry.amount, 0, cause, detail)

@@ -30,12 +30,13 @@ AT_ONCE = 100
 class Comparison:
     """Where a comparison stands. `state` is JSON: stored after each page, it is gone on with after a kill.
 
-    What differs stays open until the end: it may be explained by what is fetched yet. `asks`: whether what nobody told
-    us is queued to be asked for.
+    The processor's list is read from `since` on; `until` is when that began. What differs stays open until the end: it
+    may be explained by what is fetched yet. `asks`: whether what nobody told us is queued to be asked for.
     """
 
     processor: str
     since: datetime
+    until: datetime
     state: Json = field(default_factory=dict)
     differences: list[Json] = field(default_factory=list)
     asks: bool = True
@@ -76,7 +77,9 @@ class Comparison:
         """The last word on what was open, and on what only our side has."""
         facts = [fact for fact in map(fact_from_json, self.state.pop("open", [])) if isinstance(fact, TransactionSeen)]
         self._settle(self._judged(facts))
-        alone = comparison.without_movement(self.processor, since=self.since, livemode=self.source.livemode)
+        alone = comparison.without_movement(
+            self.processor, since=self.since, until=self.until, livemode=self.source.livemode
+        )
         extra = self._unknown_there(self.state.pop("extra", []), rest)
         alone += [comparison.kept_alone(self.processor, reference) for reference in extra]
         self._keep(alone)

@@ -1,37 +1,76 @@
 """The world around the site: a processor (the sandbox, in this process, over real HTTP), readers, banks and a clock.
 
-What the processor emits is put on the way by hand: any order, 1 to 50 copies, days late, or never.
+What the processor emits is put on the way by hand: any order, 1 to 50 copies, days late, or never. There is one clock:
+the site, the processor and whoever signs read the same, and it stands still until the world moves it.
 """
 
+import copy
 import heapq
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from django.utils import timezone
+import time_machine
 
-from donations import giving, inbox, processors, reconcile, refunding
-from donations.models import Campaign, Gift, GiftState, InboxEvent, RecurringGift
-from donations.processors.base import CheckoutOrder
-from donations.sandbox import cards, checkout, clock, disputes, jobs, paying, payments, payouts, refunds, subscriptions
-from donations.sandbox.clock import Clock
+from donations import closing, fees, giving, inbox, offline, processors, refunding
+from donations.models import Gift, GiftState, InboxEvent
+from donations.sandbox import (
+    account,
+    cards,
+    checkout,
+    disputes,
+    jobs,
+    paying,
+    payments,
+    payouts,
+    refunds,
+    subscriptions,
+)
+from donations.sandbox.clock import Clock, Duration
 from donations.sandbox.deliveries import Target
 from donations.sandbox.errors import ApiError
 from donations.sandbox.payments import Payer
 from donations.sandbox.server import serve
 from donations.sandbox.store import Tx
-from tests.factories import make_campaign, make_recurring_gift, signature_of
+from tests.factories import make_campaign, signature_of
+from tests.simulation.crew import Crew
+from tests.simulation.reconciling import Reconciliations
+from tests.simulation.staff import Staff
 
 Json = dict[str, Any]
 MOST_COPIES = 50
 LATEST = 40  # turns: a turn moves the clock by up to three days
 NEVER_DELIVERED = 0.03
-BEFORE_ALL = datetime(2020, 1, 1, tzinfo=UTC)
+BEGINS = datetime(2025, 1, 27, 15, tzinfo=UTC)  # the same for every seed; months end and clocks change soon after
+MOST_ROUNDS = 10
+LONGEST_BACKOFF = timedelta(minutes=6)  # what waits is looked at again within five
+PATIENCE = timedelta(hours=73)  # what still waits then is quarantined at its next look
+SETTLED_IN = "usd"  # all of the balance: gifts in euros are exchanged, each day at another rate
+FEE = fees.Formula(29_000, 30)  # what the sandbox keeps
+REFUSALS = (
+    ApiError,
+    refunding.RefundRefused,
+    paying.NotPayable,
+    offline.OfflineRefused,
+    inbox.CannotDecide,
+    closing.CannotClose,
+)
 GOOD_CARDS = [card for card, does in cards.CARDS.items() if not does.decline and not does.authenticates]
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """What a reader typed into the form, minor units: a gift, or one of each month, and what was added for the fee."""
+
+    campaign: str
+    amount: int
+    cover: int
 
 
 class World:
@@ -39,6 +78,8 @@ class World:
 
     def __init__(self, folder: Path, port: int, seed: int) -> None:
         self.rng = random.Random(seed)
+        self.travel = time_machine.travel(BEGINS, tick=False)
+        self.time = self.travel.start()
         self.done: Counter[str] = Counter()
         self.running = serve(folder / "sandbox.sqlite3", Target("http://127.0.0.1:9/", "whsec_none", threads=0),
                              port=port, clock=Clock(), poll=0.05)  # fmt: skip
@@ -47,10 +88,19 @@ class World:
             make_campaign("general", goal=5000, currency="USD", time_zone="America/New_York"),
             make_campaign("berlin", goal=3000, currency="EUR", time_zone="Europe/Berlin"),
         ]
+        with self.store.transaction() as tx:
+            account.change(tx, {"settlement_currency": SETTLED_IN, "exchange_rate": "1.08"})
+        self.zones = {campaign.pk: campaign.time_zone for campaign in self.campaigns}
+        self.staff = Staff(self.rng, self.campaigns)
+        self.crew = Crew(self.rng)
+        self.reconciliation = Reconciliations(self)
+        self.asked_once: list[str] = []
+        self.asked: dict[str, AskedFor] = {}
         self.turn = 0
         self.seen = 0
+        self.delivered = 0
         self.on_the_way: list[tuple[int, int, bytes]] = []
-        self.missed: list[bytes] = []
+        self.lost: dict[str, float] = {}  # events that the processor knows were not delivered, and when they were made
         self.sessions: list[str] = []
         self.debits: list[str] = []
         self.payments: list[str] = []
@@ -59,30 +109,53 @@ class World:
         self.subscriptions: list[str] = []
 
     def close(self) -> None:
+        self.crew.close()
         self.running.close()
+        self.travel.stop()
 
     def happen(self) -> None:
-        """One thing that somebody does."""
-        actions: list[tuple[int, Callable[[], None]]] = [
-            (30, self.give),
-            (6, self.give_monthly),
-            (40, self.pay),
-            (6, self.debit_ends),
-            (8, self.refund_at_the_processor),
-            (6, self.staff_refund),
-            (6, self.refund_ends),
-            (4, self.dispute),
-            (5, self.dispute_ends),
-            (2, self.cancel_monthly),
-            (2, self.change_price),
-            (1, self.payout_fails),
-        ]
+        """One thing that a reader, a bank or the processor does."""
+        self._one_of(
+            [
+                (30, self.give),
+                (6, self.give_monthly),
+                (40, self.pay),
+                (6, self.debit_ends),
+                (8, self.refund_at_the_processor),
+                (6, self.refund_ends),
+                (4, self.dispute),
+                (5, self.dispute_ends),
+                (2, self.cancel_monthly),
+                (6, self.change_price),
+                (1, self.payout_fails),
+                (4, self.pay_astray),
+            ]
+        )
+
+    def staff_act(self) -> None:
+        """One thing that the publisher's staff do."""
+        self._one_of(
+            [
+                (6, self.staff_refund),
+                (6, self.staff.enter_offline_gift),
+                (5, self.staff.reverse_offline_gift),
+                (4, self.adjust_gift),
+                (2, self.staff.adjust_campaign),
+                (5, self.staff.decide_about_offline),
+                (8, self.decide_about_quarantined),
+                (8, self.staff.close_month),
+            ]
+        )
+
+    def _one_of(self, actions: list[tuple[int, Callable[[], None]]]) -> None:
         weights = [weight for weight, _ in actions]
         action = self.rng.choices([do for _, do in actions], weights)[0]
         try:
             action()
-        except (ApiError, refunding.RefundRefused, paying.NotPayable, IndexError) as refusal:
+        except REFUSALS as refusal:
             self.done[f"refused: {type(refusal).__name__}"] += 1
+        except IndexError:
+            self.done["nothing to do it with"] += 1
         else:
             self.done[action.__name__] += 1
 
@@ -90,22 +163,30 @@ class World:
 
     def give(self) -> None:
         """A reader fills in the form: the real room, its call to the processor over HTTP."""
-        campaign, number = self.rng.choice(self.campaigns), self.rng.randrange(10**9)
-        email = f"reader{number % 500}@example.org" if self.rng.random() < 0.7 else ""
-        intent = giving.Intent(campaign=campaign, amount=self.rng.randint(100, 500_000), tier="custom", email=email,
-                               name="", message="", anonymous=False, source="", page=f"page{number}")  # fmt: skip
-        giving.start_gift(intent)
-        self.sessions.append(str(Gift.objects.get(page=f"page{number}").checkout_id))
+        self._fill_in(self.rng.randint(100, 500_000), monthly=False)
 
     def give_monthly(self) -> None:
-        campaign = self.rng.choice(self.campaigns)
-        cover = self.rng.choice([0, 59])
-        arrangement = make_recurring_gift(campaign, self.rng.randint(300, 5_000), fee_cover=cover)
-        self.sessions.append(open_monthly_checkout(arrangement, campaign))
+        self._fill_in(self.rng.randint(300, 5_000), monthly=True)
+
+    def _fill_in(self, amount: int, *, monthly: bool) -> None:
+        """Half of them add what the processor will keep."""
+        campaign, number = self.rng.choice(self.campaigns), self.rng.randrange(10**9)
+        email = f"reader{number % 500}@example.org" if self.rng.random() < 0.7 else ""
+        cover = fees.cover(amount, str(campaign.currency), FEE) if self.rng.random() < 0.5 else 0
+        intent = giving.Intent(
+            campaign=campaign, amount=amount, fee_cover=cover, monthly=monthly, page=f"page{number}", email=email,
+            tier="custom", name="", message="", anonymous=False, source="",
+        )  # fmt: skip
+        giving.start_gift(intent)
+        asked = intent.kind.objects.get(page=intent.page)
+        self.asked[asked.pk] = AskedFor(campaign.pk, amount, cover)
+        self.sessions.append(str(asked.checkout_id))
+        if not monthly:
+            self.asked_once.append(asked.pk)
 
     def pay(self) -> None:
-        """A reader on the payment page: by card or by debit; declined, or gone away."""
-        session = self._take(self.sessions)
+        """A reader on the payment page: by card or by debit; declined, or gone away, or there too late."""
+        session = self.sessions.pop() if self.rng.random() < 0.7 else self._take(self.sessions)
         payer, how = Payer(f"payer{self.rng.randrange(500)}@example.org", "A Payer"), self.rng.random()
         with self.store.transaction() as tx:
             if how < 0.1:
@@ -123,6 +204,23 @@ class World:
             self.payments.append(session["payment_intent"])
         if session.get("subscription"):
             self.subscriptions.append(session["subscription"])
+
+    def pay_astray(self) -> None:
+        """A payment that surprises us: a second one, another sum, for a gift that nobody knows, another shop's."""
+        gift, number = Gift.objects.get(pk=self._any(self.asked_once)), self.rng.randrange(10**9)
+        order = copy.deepcopy(gift.checkout_parameters) | {"expires_at": int(time.time()) + 3600}
+        how = self.rng.choice(["twice", "another sum", "unknown", "stranger"])
+        if how == "another sum":
+            order["line_items"][0]["price_data"]["unit_amount"] += self.rng.randint(1, 500)
+        if how == "unknown":
+            order["metadata"]["gift"] = order["client_reference_id"] = f"gift_{number:026}"
+        if how == "stranger":
+            order |= {"metadata": {}, "client_reference_id": f"order-{number}"}
+        order["payment_intent_data"]["metadata"] = order["metadata"]
+        session = processors.default().create_checkout(order, f"astray{number}", email="", within=5).checkout_id
+        with self.store.transaction() as tx:
+            paying.pay_by_card(tx, session, self.rng.choice(GOOD_CARDS), Payer("astray@example.org", "A Payer"))
+            self._remember(checkout.find(tx, session))
 
     def cancel_monthly(self) -> None:
         with self.store.transaction() as tx:
@@ -151,13 +249,29 @@ class World:
     def staff_refund(self) -> None:
         """Our own staff: the real room. What it asks for may race what the processor's dashboard refunds."""
         states = GiftState.objects.filter(status="confirmed", payment__in=self.payments[-50:])
-        state = self._any(list(states.select_related("gift").order_by("pk")))
+        # In the world's order: names are made by chance, and would make another choice of the same number.
+        state = self._any(sorted(states.select_related("gift"), key=lambda each: self.payments.index(each.payment)))
         asked = refunding.request_refund(
             gift=state.gift, amount=self.rng.randint(1, state.charged), reason="", user=None
         )
         asked.refresh_from_db()
         if asked.refund_id:
             self.refunds.append(asked.refund_id)
+
+    def adjust_gift(self) -> None:
+        self.staff.adjust_gift(self._any(self.payments))
+
+    def decide_about_quarantined(self) -> None:
+        """Staff look at one of what stands aside: they accept it, dismiss it, or have it read again."""
+        self.staff.decide_about(self._any(self._quarantined()))
+
+    def _quarantined(self) -> list[InboxEvent]:
+        """In an order that is the same in every run of a seed: names are made by chance."""
+        place = {payment: number for number, payment in enumerate(self.payments)}
+        rows = list(InboxEvent.objects.filter(state=InboxEvent.State.QUARANTINED))
+        return sorted(
+            rows, key=lambda row: (place.get(row.payment, -1), row.created, row.type, str(amount_of(row)), row.pk)
+        )
 
     def refund_ends(self) -> None:
         end = self.rng.choice([refunds.succeed, refunds.fail, refunds.cancel])
@@ -196,104 +310,114 @@ class World:
     # ---- time, and what is on the way
 
     def pass_time(self) -> None:
-        """The processor's clock moves; what was due there happens, and is told."""
+        """A turn: hours or days, now and then weeks. What was due at the processor happens, and is told."""
         self.turn += 1
-        jobs.advance(self.store, clock.duration(f"{self.rng.randint(1, 72)}h"))
+        self.move_clock(timedelta(hours=self.rng.randint(1, 72) if self.rng.random() < 0.9 else 24 * 25))
+        with self.store.transaction() as tx:
+            account.change(tx, {"exchange_rate": f"1.{self.rng.randint(20, 1999):04}"})
         self._collect()
+
+    def move_clock(self, by: timedelta) -> None:
+        """Move the one clock. On the way the processor does what is due, each at its own time."""
+        jobs.advance(self.store, Duration(seconds=int(by.total_seconds())))
+        # The processor's reads ours, and how far it is ahead of it.
+        self.store.clock.ahead = 0.0
+        self.time.shift(by)
 
     def _collect(self) -> None:
         """Put what the processor has emitted on its way; a few events are lost for good."""
         with self.store.transaction() as tx:
             rows = tx.db.execute(
-                "SELECT seq, body FROM objects WHERE kind = 'event' AND seq > ? ORDER BY seq", (self.seen,)
+                "SELECT seq, body, id FROM objects WHERE kind = 'event' AND seq > ? ORDER BY seq", (self.seen,)
             ).fetchall()
-        for seq, body in rows:
+            lost = {row[2] for row in rows if self.rng.random() < NEVER_DELIVERED}
+            for _, body, event in rows:
+                # Of every second one that is lost, the processor believes that it arrived: its list leaves it out.
+                if event in lost and self.rng.random() < 0.5:
+                    self.lost[event] = json.loads(body)["created"]
+                else:
+                    tx.found_by(event, delivery_success="true")
+        for seq, body, event in rows:
             self.seen = seq
-            told = body if isinstance(body, bytes) else str(body).encode()
-            if self.rng.random() < NEVER_DELIVERED:
-                self.missed.append(told)
+            if event in lost:
+                self.done["lost on the way"] += 1
                 continue
+            told = body if isinstance(body, bytes) else str(body).encode()
             for _ in range(self.rng.randint(1, MOST_COPIES)):
                 moment = self.turn + min(int(self.rng.expovariate(0.2)), LATEST)
                 heapq.heappush(self.on_the_way, (moment, self.rng.randrange(2**60), told))
 
-    def deliver_due(self, *, all_of_it: bool = False) -> int:
-        """Deliver what has arrived by now, shuffled by its random numbers; how many deliveries."""
-        count = 0
-        while self.on_the_way and (all_of_it or self.on_the_way[0][0] <= self.turn):
+    def deliver_due(self, *, all_of_it: bool = False, at_most: int = 10**9) -> None:
+        """Deliver what has arrived by now, shuffled by its random numbers; a worker works in between."""
+        until, enough = self.turn + LATEST if all_of_it else self.turn, self.delivered + at_most
+        while self.delivered < enough and self.on_the_way and self.on_the_way[0][0] <= until:
             _, _, body = heapq.heappop(self.on_the_way)
             inbox.receive(processor="stripe", body=body, signature=signature_of(body))
-            count += 1
+            self.delivered += 1
             if self.rng.random() < 0.01:
-                self.work()
-        return count
-
-    def recover_missed(self) -> None:
-        """What no delivery brought is found in the processor's list of events."""
-        told, self.missed = self.missed, []
-        for body in told:
-            event = json.loads(body)
-            inbox.put(processor="stripe", origin="events_api", event_id=event["id"], type=event["type"], body=body)
+                self.crew.work()
 
     # ---- the site's own clockwork
 
-    def work(self) -> None:
-        """A worker takes a batch of some size."""
-        inbox.process_batch(limit=self.rng.choice([1, 3, 20, 500]))
-
     def wait(self) -> None:
-        """Time passes on the site: what waits is due, and is looked at until nothing moves."""
-        waiting = InboxEvent.objects.filter(state=InboxEvent.State.WAITING)
+        """A few minutes, in which workers look at all that waits, until nothing moves."""
         before = -1
         inbox.drain()
-        while (still := waiting.update(next_try_at=timezone.now())) and still != before:
+        while (still := self._waiting()) and still != before:
             before = still
+            self.move_clock(LONGEST_BACKOFF)
+            inbox.drain()
+
+    def _waiting(self) -> int:
+        return InboxEvent.objects.filter(state=InboxEvent.State.WAITING).count()
+
+    def settle_quarantined(self) -> None:
+        """Staff see to all that stands aside: read again, accepted or dismissed, until nothing is left there."""
+        for _ in range(MOST_ROUNDS):
+            for event in self._quarantined():
+                inbox.replay(event)
+            self.wait()
+            self.outwait()
+            left = self._quarantined()
+            if not left:
+                break
+            for event in left:
+                if event.state == InboxEvent.State.QUARANTINED:
+                    self.staff.decide_at_last(event)
+            self.wait()
+
+    def outwait(self) -> None:
+        """Days, until the site's patience with what waits is at its end."""
+        if self._waiting():
+            self.move_clock(PATIENCE)
             inbox.drain()
 
     def replay_some(self) -> None:
         """Staff have something read again that was read long ago."""
         newest = InboxEvent.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-        event = InboxEvent.objects.filter(pk__gte=self.rng.randint(0, newest)).exclude(state="ready").first()
+        told = InboxEvent.objects.filter(pk__gte=self.rng.randint(0, newest)).exclude(origin="sweep")
+        event = told.exclude(state="ready").order_by("pk").first()
         if event:
             inbox.replay(event)
 
-    def finish(self) -> int:
-        """Let everything end that is under way, and all news arrive; how many deliveries that took."""
+    def finish(self) -> None:
+        """Let everything end that is under way, and all news arrive."""
         with self.store.transaction() as tx:
             pending = [refund for refund in self.refunds if refunds.find(tx, refund)["status"] == "pending"]
             for refund in pending:
                 self.rng.choice([refunds.succeed, refunds.fail, refunds.cancel])(tx, refund)
         self.pass_time()
-        delivered = self.deliver_due(all_of_it=True)
+        self.deliver_due(all_of_it=True)
         self.wait()
-        self.reconcile()
-        return delivered
-
-    def reconcile(self) -> None:
-        """The real thing, over HTTP: whatever no delivery brought is found at the processor, fees and payouts too."""
-        self.told_by_reconcile = InboxEvent.objects.count()
-        self.reconciled = reconcile.run(since=BEFORE_ALL, rest=lambda _: None)
-        self.told_by_reconcile = InboxEvent.objects.count() - self.told_by_reconcile
+        self.reconciliation.run(since=BEGINS)
         self.wait()
+        self.settle_quarantined()
+        self.reconciled = self.reconciliation.run(since=BEGINS)
 
 
-def open_monthly_checkout(arrangement: RecurringGift, campaign: Campaign) -> str:
-    """The checkout of a monthly gift, by the adapter; its id."""
-    processor = processors.default()
-    order = CheckoutOrder(
-        reference=arrangement.pk,
-        monthly=True,
-        campaign=campaign.pk,
-        campaign_name=campaign.name,
-        amount=arrangement.amount,
-        fee_cover=arrangement.fee_cover,
-        currency=arrangement.currency,
-        success_url="http://testserver/thanks/",
-        cancel_url="http://testserver/give/",
-        expires_at=timezone.now() + timedelta(hours=23),
-    )
-    parameters, key = processor.checkout_parameters(order), f"{arrangement.pk}-checkout"
-    return processor.create_checkout(parameters, key, email="", within=5).checkout_id
+def amount_of(row: InboxEvent) -> int:
+    """What an event moved, minor units; 0 where it tells of no money."""
+    return int((row.facts or {}).get("amount", 0))
 
 
 def all_of(tx: Tx, kind: str) -> list[Json]:
