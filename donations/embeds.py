@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.template.loader import render_to_string
 from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 
 from donations import money
 from donations.selectors.bar import Bar
@@ -143,6 +144,11 @@ def _shape(text: str) -> Shape:
     return Shape(body, f'"{hashlib.sha256(body).hexdigest()[:20]}"')
 
 
+TEST_MODE = mark_safe(
+    '<text x="620" y="32" font-size="13" font-weight="600" fill="#40504a" text-anchor="end">Test mode</text>'
+)
+
+
 def picture(shown: dict[str, Any]) -> str:
     """The bar as an SVG without script, style sheet or font of its own: for places that take images alone."""
     marks = [mark for mark in shown["marks"] if mark.room]
@@ -157,7 +163,7 @@ def picture(shown: dict[str, Any]) -> str:
         'font-family="system-ui, sans-serif"><title>{text}</title>'
         '<rect width="640" height="132" rx="12" fill="#fff"/>{marks}'
         '<text x="{x}" y="64" font-size="24" font-weight="600" fill="#14201c" text-anchor="{anchor}">{raised}</text>'
-        '<text x="20" y="32" font-size="13" letter-spacing="1.5" fill="#40504a">{label}</text>'
+        '<text x="20" y="32" font-size="13" letter-spacing="1.5" fill="#40504a">{label}</text>{mode}'
         '<rect x="20" y="78" width="600" height="14" rx="7" fill="#dfe5e2"/>{ticks}'
         '<rect x="20" y="78" width="{filled}" height="14" rx="7" fill="#0d5c4b"/></svg>\n',
         text=shown["text"],
@@ -173,6 +179,7 @@ def picture(shown: dict[str, Any]) -> str:
         anchor="start" if shown["fill"] < 12 else "end" if shown["fill"] > 88 else "middle",
         raised=shown["raised_label"],
         label=shown["label"],
+        mode="" if shown["livemode"] else TEST_MODE,
         filled=filled,
     )
 

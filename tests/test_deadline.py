@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from donations.processors import deadline
-from donations.processors.base import ProcessorRefused, ProcessorUnavailable
-from donations.processors.deadline import within
+from donations.processors.base import ProcessorBusy, ProcessorRefused, ProcessorUnavailable
+from donations.processors.deadline import Patience, within
 from donations.processors.stripe import StripeProcessor
 from tests.sandbox import eventually
 
@@ -67,6 +67,114 @@ def test_a_name_with_many_dead_addresses_is_given_up(monkeypatch: pytest.MonkeyP
         assert 0.9 < time.monotonic() - began < 2
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
+    """A patience of the test's own, which is out after 50 ms, rests for 0.3 s, and then tries for 1 s."""
+    own = Patience()
+    for name, value in (("patience", own), ("LONG", 0.05), ("RESTS", 0.3), ("TRIES", 1.0)):
+        monkeypatch.setattr(deadline, name, value)
+    return own
+
+
+def wait_for_nothing() -> None:
+    with pytest.raises(ProcessorUnavailable, match="no whole answer"):
+        within(0.1, threading.Event().wait)
+
+
+@pytest.mark.usefixtures("patience")
+def test_after_a_wait_for_nothing_nobody_asks_for_a_moment_and_then_one_at_a_time() -> None:
+    wait_for_nothing()
+    assert not _is_let_through()
+    time.sleep(0.35)
+    go_on, tried = threading.Event(), []
+    trying = threading.Thread(target=lambda: tried.append(within(5, go_on.wait)))
+    trying.start()
+    time.sleep(0.05)
+    began = time.monotonic()
+    with pytest.raises(ProcessorUnavailable, match="it kept others waiting"):
+        within(5, lambda: None)
+    assert time.monotonic() - began < 0.1
+    # Once it answers, all are let through again.
+    go_on.set()
+    trying.join()
+    assert tried == [True]
+    assert _together(3) == 3
+
+
+@pytest.mark.usefixtures("patience")
+def test_a_trial_that_waits_for_nothing_too_begins_it_anew() -> None:
+    wait_for_nothing()
+    time.sleep(0.35)
+    wait_for_nothing()
+    assert not _is_let_through()
+
+
+@pytest.mark.usefixtures("patience")
+def test_when_nobody_tried_for_a_while_all_are_let_through() -> None:
+    wait_for_nothing()
+    time.sleep(1.35)
+    assert _together(3) == 3
+
+
+@pytest.mark.usefixtures("patience")
+def test_a_refusal_says_that_the_processor_is_there() -> None:
+    def refuse() -> None:
+        raise ProcessorRefused("no")
+
+    wait_for_nothing()
+    time.sleep(0.35)
+    with pytest.raises(ProcessorRefused):
+        within(5, refuse)
+    assert _together(3) == 3
+
+
+@pytest.mark.usefixtures("patience")
+def test_the_same_call_that_is_under_way_is_not_waited_for_while_it_is_away() -> None:
+    """It says nothing of whether it is there: the next one is a trial still."""
+
+    def conflict() -> None:
+        raise ProcessorBusy("the key is in use")
+
+    with pytest.raises(ProcessorBusy):
+        within(5, conflict)
+    wait_for_nothing()
+    time.sleep(0.35)
+    with pytest.raises(ProcessorUnavailable) as fault:
+        within(5, conflict)
+    assert not isinstance(fault.value, ProcessorBusy)
+    go_on = threading.Event()
+    trying = threading.Thread(target=lambda: within(5, go_on.wait))
+    trying.start()
+    eventually(lambda: not _is_let_through())
+    go_on.set()
+    trying.join()
+
+
+def _is_let_through() -> bool:
+    try:
+        within(5, lambda: None)
+    except ProcessorUnavailable:
+        return False
+    return True
+
+
+def _together(number: int) -> int:
+    """How many of these calls, all under way at once, are let through."""
+    barrier = threading.Barrier(number)
+    through: list[int] = []
+
+    def call() -> None:
+        with suppress(ProcessorUnavailable):
+            through.append(within(5, lambda: barrier.wait(2)))
+
+    threads = [threading.Thread(target=call) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(through)
+
+
 def test_what_a_call_returns_or_raises_is_what_its_caller_gets() -> None:
     assert within(5, lambda: "answer") == "answer"
 
@@ -85,6 +193,7 @@ def test_without_time_left_nothing_is_asked() -> None:
 
 
 def test_late_calls_hold_so_many_places_and_give_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "patience", Patience())
     monkeypatch.setattr(deadline, "_free", threading.BoundedSemaphore(2))
     go_on = threading.Event()
     for _ in range(2):

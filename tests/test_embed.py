@@ -41,7 +41,7 @@ def test_the_picture_says_the_same_and_is_well_formed(client: Client) -> None:
     texts = [node.text for node in ElementTree.fromstring(answer.content).iter() if node.text]  # noqa: S314 (our own)
     assert texts[0] == "500 $ raised of the 5,000 $ goal in November 2024"
     labels = {text for text in texts[1:] if text.strip()}
-    assert labels == {"0 $", "2,500 $", "5,000 $", "500 $", "NOVEMBER 2024"}
+    assert labels == {"0 $", "2,500 $", "5,000 $", "500 $", "NOVEMBER 2024", "Test mode"}
 
 
 @pytest.mark.parametrize("path", ["meter", "meter.json", "meter.svg"])

@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
 
 from donations.middleware import TrustedProxies
 from donations.models import Gift
+from donations.views.embed import METERS
 from tests.factories import make_campaign
 
 ADDRESS = "203.0.113.7"
@@ -76,3 +78,29 @@ def test_a_length_that_is_none_is_read_as_nothing(client: Client, length: str) -
     make_campaign()
     answer = client.generic("POST", "/give/general/", b"tier=50000", CONTENT_LENGTH=length)
     assert answer.status_code in {400, 422}
+
+
+TEST_MODE = "Test mode"
+EVERY_PAGE = [
+    "/admin/",
+    "/admin/donations/gift/",
+    "/give/general/",
+    "/demo/nothing/",
+    "/embed/v1/meter",
+    "/embed/v1/meter.svg",
+]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("livemode", [False, True])
+def test_every_page_says_whether_it_is_of_test_mode(settings: Any, livemode: bool) -> None:
+    settings.LIVEMODE, settings.DEBUG = livemode, False
+    METERS.kept.clear()
+    make_campaign()
+    staff = Client()
+    staff.force_login(User.objects.create_superuser("staff", password="long-enough-a-word"))
+    pages = {path: staff.get(path).text for path in EVERY_PAGE}
+    pages["signing in"] = Client().get("/admin/login/").text
+    pages["sent from elsewhere"] = staff.post("/give/general/", HTTP_ORIGIN="https://elsewhere.example").text
+    assert {path for path, page in pages.items() if (TEST_MODE in page) == livemode} == set()
+    METERS.kept.clear()

@@ -136,12 +136,15 @@ class StripeProcessor:
     def create_checkout(self, parameters: Json, key: str, *, email: str, within: float) -> Checkout:
         """Create the session; the same key, parameters and email give the same session again."""
         whole = _in_order(parameters | ({"customer_email": email} if email else {}))
-        create = self.checkout_client.v1.checkout.sessions.create
-        with _translated():
-            session = deadline.within(within, lambda: create(whole, {"idempotency_key": key}))
-        if not session.url:
-            raise ProcessorRefused("This checkout is over already.", "no_url")
-        return Checkout(session.id, session.url)
+
+        def open_page() -> Checkout:
+            with _translated():
+                session = self.checkout_client.v1.checkout.sessions.create(whole, {"idempotency_key": key})
+            if not session.url:
+                raise ProcessorRefused("This checkout is over already.", "no_url")
+            return Checkout(session.id, session.url)
+
+        return deadline.within(within, open_page)
 
     def expire_checkout(self, checkout_id: str) -> None:
         """Expire the session; refused when it is complete or expired."""
@@ -153,12 +156,12 @@ class StripeProcessor:
         api = self.checkout_client.v1
 
         def open_portal() -> str:
-            customer = api.subscriptions.retrieve(arrangement).customer
-            customer_id = customer if isinstance(customer, str) else customer.id
-            return api.billing_portal.sessions.create({"customer": customer_id, "return_url": back}).url
+            with _translated():
+                customer = api.subscriptions.retrieve(arrangement).customer
+                customer_id = customer if isinstance(customer, str) else customer.id
+                return api.billing_portal.sessions.create({"customer": customer_id, "return_url": back}).url
 
-        with _translated():
-            return deadline.within(within, open_portal)
+        return deadline.within(within, open_portal)
 
     def refund(self, payment: str, amount: int, key: str) -> str:
         """Create a refund that carries our key, so that its events lead back to the request."""
