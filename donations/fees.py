@@ -50,7 +50,7 @@ def cover(amount: int, currency: str, formula: Formula) -> int:
 
     Where a currency is paid in steps of its minor unit, so is this; `amount` is whole steps.
     """
-    step = money.STEPS.get(currency, 1)
+    step = money.step(currency)
     share = MILLION - formula.per_million
     total = -(-(amount + formula.fixed) * MILLION // (share * step)) * step
     # Without rounding that would be it; rounding moves it by a few steps.

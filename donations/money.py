@@ -77,9 +77,14 @@ def decimal_text(minor: int, currency: str) -> str:
     return f"{decimal(minor, currency):f}"
 
 
+def step(currency: str) -> int:
+    """What the sums of a currency are multiples of at the processor, minor units: 1 of most."""
+    return STEPS.get(currency, 1)
+
+
 def minimum(currency: str) -> int:
     """The least that can be given, minor units: the processor's minimum, and never less than one unit's step."""
-    return max(MINIMUM_MINOR.get(currency, 1), STEPS.get(currency, 1))
+    return max(MINIMUM_MINOR.get(currency, 1), step(currency))
 
 
 def maximum(currency: str) -> int:
@@ -89,7 +94,22 @@ def maximum(currency: str) -> int:
 
 def floored(minor: int, currency: str) -> int:
     """A reckoned sum, minor units, cut to one that the currency can have: of ISK to a whole one."""
-    return minor - minor % STEPS.get(currency, 1)
+    return minor - minor % step(currency)
+
+
+def is_in_steps(minor: int, currency: str) -> bool:
+    """Whether the processor can move such a sum, minor units, however large: of ISK whole ones alone."""
+    return minor % step(currency) == 0
+
+
+def step_words(minor: int, currency: str) -> str:
+    """The sentence for a sum above zero that is not in steps: what is wrong with it, and what to type."""
+    below = floored(minor, currency)
+    beside = [format_minor(typed, currency) for typed in (below, below + step(currency)) if typed]
+    return (
+        f"In {currency} an amount must be a multiple of {format_minor(step(currency), currency)}. "
+        f"Type {' or '.join(beside)}."
+    )
 
 
 def parse_amount(typed: str, currency: str) -> int:
@@ -149,9 +169,8 @@ def _within_limits(minor: int, currency: str) -> int:
         raise AmountError(
             f"The largest amount that can be paid at once is {format_minor(maximum(currency), currency)}."
         )
-    if minor % STEPS.get(currency, 1):
-        step = format_minor(STEPS[currency], currency)
-        raise AmountError(f"In {currency} an amount must be a multiple of {step}.")
+    if not is_in_steps(minor, currency):
+        raise AmountError(step_words(minor, currency))
     return minor
 
 

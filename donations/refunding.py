@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from donations import processors, projections
+from donations import money, processors, projections
 from donations.models import Gift, GiftState, RefundRequest
 from donations.models.gifts import new_refund_key
 from donations.processors.base import (
@@ -58,6 +58,8 @@ def request_refund(*, gift: Gift, amount: int, reason: str, user: User | None, k
                 requested_by=user,
                 next_try_at=timezone.now() + SHORTEST_REFUND_WAIT,
             )
+            if odd := odd_words(amount, gift.currency, left=refunds.left_of(gift.pk)):
+                raise RefundRefused(odd)
             if not projections.reserve_refund(gift=gift.pk, amount=amount):
                 raise RefundRefused("That is more than is left of this gift: look at the refunds that were asked for.")
     except IntegrityError:
@@ -67,6 +69,19 @@ def request_refund(*, gift: Gift, amount: int, reason: str, user: User | None, k
         raise AskedAlready(first) from None
     send_refund(request)
     return request
+
+
+def odd_words(amount: int, currency: str, *, left: int) -> str:
+    """Why the processor would not give back so many minor units, and what to type; empty where it does.
+
+    All that is left can be given back, whatever it is.
+    """
+    if amount == left or money.is_in_steps(amount, currency):
+        return ""
+    if money.is_in_steps(left, currency):
+        return money.step_words(amount, currency)
+    step, all_of_it = (money.format_minor(minor, currency) for minor in (money.step(currency), left))
+    return f"Type a multiple of {step}, or {all_of_it}, which is all that is left of this gift."
 
 
 def asked_already(key: str) -> RefundRequest | None:

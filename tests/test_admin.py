@@ -691,6 +691,31 @@ def test_an_amount_that_cannot_be_given_back_is_refused_in_words(
     assert not RefundRequest.objects.exists()
 
 
+@pytest.mark.parametrize(("currency", "odd", "taken"), [("ISK", "10.50", "10"), ("KWD", "1.001", "1.010")])
+def test_a_refund_is_of_an_amount_that_the_processor_can_move(
+    finance: Client, processor: list[tuple[str, int, str]], currency: str, odd: str, taken: str
+) -> None:
+    gift = make_gift(make_campaign("other", currency=currency, is_default=False))
+    confirm(gift)
+    answer = ask(finance, gift, odd)
+    assert answer.status_code == 422
+    assert f"In {currency} an amount must be a multiple of" in words(answer)
+    assert not processor
+    assert ask(finance, gift, taken).status_code == 302
+    assert len(processor) == 1
+
+
+def test_all_that_is_left_is_given_back_however_odd_it_is(
+    finance: Client, processor: list[tuple[str, int, str]]
+) -> None:
+    gift = make_gift(make_campaign("other", currency="ISK", is_default=False), amount=50050)
+    confirm(gift)
+    answer = ask(finance, gift, "500.20", left="50050")
+    assert "Type a multiple of 1 ISK, or 500.50 ISK, which is all that is left of this gift." in words(answer)
+    assert ask(finance, gift, "500.50", left="50050").status_code == 302
+    assert [amount for _, amount, _ in processor] == [50050]
+
+
 def test_what_the_payment_service_refuses_is_said_and_nothing_typed_is_lost(
     finance: Client, gift: Gift, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1068,6 +1093,25 @@ def test_a_tier_that_cannot_be_is_refused_in_words(manager: Client, campaign: Ca
     assert answer.status_code == 200
     assert said in words(answer) or ("duplicate" in words(answer) and amount == "500")
     assert campaign.tiers.count() == 4
+
+
+@pytest.mark.parametrize(
+    ("currency", "amount", "said"),
+    [
+        ("KWD", "10.001", "In KWD an amount must be a multiple of 0.010 KWD. Type 10 KWD or 10.010 KWD."),
+        ("ISK", "500.50", "In ISK an amount must be a multiple of 1 ISK. Type 500 ISK or 501 ISK."),
+        ("KWD", "10.010", ""),
+        ("ISK", "501", ""),
+    ],
+)
+def test_a_tier_is_an_amount_that_the_processor_can_move(
+    manager: Client, currency: str, amount: str, said: str
+) -> None:
+    campaign = make_campaign("other", currency=currency, is_default=False)
+    new = {"tiers-TOTAL_FORMS": "5", "tiers-4-frequency": "once", "tiers-4-amount": amount, "tiers-4-position": "9"}
+    answer = manager.post(page(campaign), campaign_fields(campaign, slug="other", currency=currency) | new)
+    assert said in words(answer)
+    assert campaign.tiers.count() == (4 if said else 5)
 
 
 def test_tiers_refuse_the_same_way_while_the_campaign_is_new(manager: Client) -> None:

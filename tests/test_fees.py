@@ -16,7 +16,7 @@ currencies = st.sampled_from(["USD", "EUR", "JPY", "KRW", "ISK", "UGX", "KWD", "
 
 def steps(currency: str) -> st.SearchStrategy[int]:
     """Amounts of whole steps of a currency, up to what the processor takes at once."""
-    step = money.STEPS.get(currency, 1)
+    step = money.step(currency)
     return st.integers(1, money.MAXIMUM_MINOR // step).map(lambda number: number * step)
 
 
@@ -37,7 +37,7 @@ def test_with_the_cover_all_of_the_gift_arrives_and_with_a_step_less_it_would_no
     gift: tuple[str, int], formula: Formula
 ) -> None:
     currency, amount = gift
-    step = money.STEPS.get(currency, 1)
+    step = money.step(currency)
     total = amount + fees.cover(amount, currency, formula)
     assert total % step == 0
     assert arrives(total, formula) >= amount

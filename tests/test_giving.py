@@ -579,6 +579,16 @@ def test_refunds_never_ask_for_more_than_was_charged(campaign: Campaign, process
     assert GiftState.objects.get().refund_requested == 50000
 
 
+def test_no_caller_asks_for_a_refund_that_the_processor_cannot_move(
+    campaign: Campaign, processor: type[Answers]
+) -> None:
+    gift = a_confirmed_gift(campaign)
+    gift.currency = "ISK"
+    with pytest.raises(refunding.RefundRefused, match=r"multiple of 1 ISK. Type 1 ISK\."):
+        refunding.request_refund(gift=gift, amount=50, reason="", user=None)
+    assert not RefundRequest.objects.exists()
+
+
 def test_a_refused_refund_frees_what_it_had_set_aside(campaign: Campaign, processor: type[Answers]) -> None:
     gift = a_confirmed_gift(campaign)
     processor.status = 400

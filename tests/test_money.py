@@ -24,7 +24,7 @@ nearly = st.text(st.sampled_from("0123456789,.$€¥- \u00a0+eE_٢²\x00\n"), ma
 
 def payable(currency: str) -> st.SearchStrategy[int]:
     """Amounts that the processor takes in a currency."""
-    step = money.STEPS.get(currency, 1)
+    step = money.step(currency)
     return st.integers(-(-money.minimum(currency) // step), money.MAXIMUM_MINOR // step).map(lambda n: n * step)
 
 
@@ -120,8 +120,8 @@ def test_more_digits_than_the_currency_has_are_refused(typed: str, currency: str
         ],
         ("100,000,000", "JPY", "The largest amount that can be paid at once is 99,999,999 ¥."),
         ("100000", "KWD", "The largest amount that can be paid at once is 99,999.990 KWD."),
-        ("25.50", "ISK", "In ISK an amount must be a multiple of 1 ISK."),
-        ("1.005", "KWD", "In KWD an amount must be a multiple of 0.010 KWD."),
+        ("25.50", "ISK", "In ISK an amount must be a multiple of 1 ISK. Type 25 ISK or 26 ISK."),
+        ("1.005", "KWD", "In KWD an amount must be a multiple of 0.010 KWD. Type 1 KWD or 1.010 KWD."),
     ],
 )
 def test_an_amount_that_the_processor_would_not_take_is_refused(typed: str, currency: str, sentence: str) -> None:
@@ -171,7 +171,7 @@ def test_any_text_is_one_payable_amount_or_refused_in_a_sentence(typed: str, cur
         assert re.fullmatch(r"[A-Z“].+\.", sentence)
         return
     assert money.minimum(currency) <= minor <= money.maximum(currency)
-    assert minor % money.STEPS.get(currency, 1) == 0
+    assert minor % money.step(currency) == 0
     digits = "".join(mark for mark in typed if mark in "0123456789.")
     assert Decimal(minor) == Decimal(digits) * 10 ** money.exponent(currency)
 
@@ -249,6 +249,15 @@ def test_a_currency_has_the_processors_number_of_digits(currency: str, digits: i
 )
 def test_what_is_reckoned_is_cut_to_what_the_currency_can_have(minor: int, currency: str, whole: int) -> None:
     assert money.floored(minor, currency) == whole
+
+
+@given(st.integers(1, 10**12), currencies)
+def test_what_we_tell_to_type_instead_can_be_paid(minor: int, currency: str) -> None:
+    words = money.step_words(minor, currency)
+    named = re.findall(r"[0-9][0-9,.]*(?= [^ ]+(?: or|\.$))", words.split(". Type ")[1])
+    assert named
+    units = [int(Decimal(text.replace(",", "")).scaleb(money.exponent(currency))) for text in named]
+    assert all(unit > 0 and money.is_in_steps(unit, currency) for unit in units), words
 
 
 @given(amounts, every_currency)

@@ -275,6 +275,9 @@ def test_a_form_that_is_no_form_is_an_error_not_a_crash(box: Sandboxed) -> None:
         (100_000_000, "usd", "amount_too_large"),
         (1005, "kwd", "invalid_charge_amount"),
         (1010, "kwd", None),
+        (50050, "isk", "invalid_charge_amount"),
+        (50000, "isk", None),
+        (10001, "ugx", "invalid_charge_amount"),
     ],
 )
 def test_amounts_have_stripes_limits(box: Sandboxed, amount: int, currency: str, code: str | None) -> None:

@@ -143,6 +143,17 @@ def test_a_refund_moves_money_and_its_failure_moves_it_back(box: Sandboxed) -> N
     assert charge_of(box, payment)["amount_refunded"] == 1200
 
 
+@pytest.mark.parametrize(("currency", "odd", "whole"), [("isk", 1050, 1000), ("ugx", 101, 100), ("kwd", 1001, 1010)])
+def test_a_refund_is_of_an_amount_that_its_currency_has(box: Sandboxed, currency: str, odd: int, whole: int) -> None:
+    payment = box.control(f"sessions/{box.checkout(5000, currency)['id']}/pay")["payment_intent"]
+    answer = box.api("POST", "/v1/refunds", {"payment_intent": payment, "amount": odd})
+    found = answer.json["error"]
+    assert (answer.status, found["code"], found["param"]) == (400, "invalid_charge_amount", "amount")
+    for amount in (whole, 5000 - whole):
+        assert box.api("POST", "/v1/refunds", {"payment_intent": payment, "amount": amount}).status == 200
+    assert charge_of(box, payment)["refunded"] is True
+
+
 def test_a_pending_refund_can_be_called_off(box: Sandboxed) -> None:
     payment = box.paid()["payment_intent"]
     refund = box.control("refunds", payment_intent=payment, outcome="pending")["id"]

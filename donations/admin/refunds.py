@@ -65,6 +65,8 @@ class RefundForm(forms.Form):
         if not 0 < self.minor <= self.left_now:
             most = amount_text(self.left_now, self.gift.currency)
             raise ValidationError(f"Give an amount above zero, and {most} at most: no more is left of this gift.")
+        if odd := refunding.odd_words(self.minor, self.gift.currency, left=self.left_now):
+            raise ValidationError(odd)
         return typed
 
     def clean(self) -> dict[str, Any]:

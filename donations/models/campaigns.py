@@ -149,6 +149,8 @@ class Tier(models.Model):
         lowest = money.minimum(self.campaign.currency)
         if 0 < self.amount_minor < lowest or self.amount_minor > money.maximum(self.campaign.currency):
             raise ValidationError({"amount": "The processor takes no payment of this size."})
+        if not money.is_in_steps(self.amount_minor, self.campaign.currency):
+            raise ValidationError({"amount": money.step_words(self.amount_minor, self.campaign.currency)})
         if not self.amount_minor and self.frequency == self.Frequency.MONTHLY:
             raise ValidationError({"amount": "To follow costs nothing each month either: make it a one-time tier."})
 

@@ -19,6 +19,8 @@ MINIMUMS = {
 }
 ZERO_DECIMAL = frozenset("bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split())
 THREE_DECIMAL = frozenset("bhd jod kwd omr tnd".split())
+# Two decimals that must be 00, and three of which the last must be 0.
+STEPS = {"isk": 100, "ugx": 100} | dict.fromkeys(THREE_DECIMAL, 10)
 CURRENCIES = frozenset(
     "usd aed afn all amd ang aoa ars aud awg azn bam bbd bdt bgn bhd bif bmd bnd bob brl bsd bwp byn bzd cad cdf chf "
     "clp cny cop crc cve czk djf dkk dop dzd egp etb eur fjd fkp gbp gel gip gmd gnf gtq gyd hkd hnl htg huf idr ils "
@@ -70,7 +72,16 @@ def check_total(amount: int, code: str) -> None:
             f"The Checkout Session's total amount due must be no more than {written(LARGEST, code)} {code}",
             code="amount_too_large",
         )
-    if code in THREE_DECIMAL and amount % 10:
+    check_step(amount, code)
+
+
+def check_step(amount: int, code: str, param: str = "") -> None:
+    """Refuse an amount that Stripe cannot move in this currency."""
+    step = STEPS.get(code, 1)
+    if amount % step:
+        digits = "last digit" if step == 10 else "last two digits"
         raise ApiError(
-            f"Invalid amount: the last digit of an amount in {code} must be 0.", code="invalid_charge_amount"
+            f"Invalid amount: the {digits} of an amount in {code} must be {str(step)[1:]}.",
+            code="invalid_charge_amount",
+            param=param,
         )

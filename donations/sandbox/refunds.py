@@ -167,8 +167,11 @@ def _amount(charge: Json, wanted: int | None) -> int:
     left = charge["amount"] - charge["amount_refunded"]
     if left <= 0:
         raise ApiError(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
-    if wanted is None or wanted <= left:
-        return wanted or left
+    if wanted is None or wanted == left:
+        return left
+    if wanted < left:
+        amounts.check_step(wanted, charge["currency"], "amount")
+        return wanted
     limit, what = (left, "unrefunded amount on charge") if charge["amount_refunded"] else (left, "charge amount")
     sums = [amounts.written(amount, charge["currency"]) for amount in (wanted, limit)]
     raise ApiError(f"Refund amount ({sums[0]}) is greater than {what} ({sums[1]})", param="amount")

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from . import params
+from . import amounts, params
 from .errors import ApiError, missing
 from .events import emit
 from .ids import new_id
@@ -94,13 +94,14 @@ def update(tx: Tx, subscription_id: str, given: Json) -> Json:
 def reprice(tx: Tx, subscription_id: str, unit_amount: int, item_id: str = "") -> Json:
     """Have an item, the first unless told otherwise, ask another amount from the next invoice on: nothing is prorated.
 
-    Prices never change: it is another one, as from Stripe's dashboard. Raises ApiError 404.
+    Prices never change: it is another one, as from Stripe's dashboard. Raises ApiError.
     """
     subscription = _alive(tx, subscription_id)
     items = subscription["items"]["data"]
     found = next((item for item in items if item_id in ("", item["id"])), None)
     if found is None:
         raise missing("subscription_item", item_id)
+    amounts.check_step(unit_amount, subscription["currency"], "amount")
     before = {"items": {"data": copy.deepcopy(items)}}
     another = {"id": new_id("price"), "created": tx.clock.seconds(), "unit_amount": unit_amount}
     found["price"] |= another | {"unit_amount_decimal": str(unit_amount)}

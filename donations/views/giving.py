@@ -164,7 +164,7 @@ def _cover(form: GiveForm) -> dict[str, Any]:
         "words": form.formula.words(currency),
         "per_million": str(form.formula.per_million),
         "fixed": str(form.formula.fixed),
-        "step": str(money.STEPS.get(currency, 1)),
+        "step": str(money.step(currency)),
         "digits": str(money.exponent(currency)),
         "most": str(money.maximum(currency)),
         "written": settings.AMOUNT_STYLE,
