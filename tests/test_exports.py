@@ -3,6 +3,9 @@
 import csv
 import html
 import io
+import os
+import signal
+import sys
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -417,3 +420,34 @@ def test_sqlite_reads_pages_by_the_ledgers_index() -> None:
         plan = " ".join(row[-1] for row in cursor.fetchall())
     assert "entries_in_order" in plan
     assert "TEMP B-TREE" not in plan
+
+
+class PipeWithoutReader(io.RawIOBase):
+    """The standard output of a command whose reader has gone."""
+
+    def __init__(self) -> None:
+        self.ends = os.pipe()
+        os.close(self.ends[0])
+
+    @property
+    def buffer(self) -> "PipeWithoutReader":
+        return self
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, chunk: Any) -> int:
+        return os.write(self.ends[1], chunk)
+
+    def fileno(self) -> int:
+        return self.ends[1]
+
+
+def test_a_reader_that_has_read_enough_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", PipeWithoutReader())
+    with pytest.raises(SystemExit) as end:
+        call_command("export", "ledger")
+    assert end.value.code == 128 + signal.SIGPIPE
+    assert capsys.readouterr().err == ""

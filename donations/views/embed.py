@@ -42,7 +42,8 @@ def _open(response: HttpResponse) -> HttpResponse:
 
 def _served(request: HttpRequest, shape: Shape, content_type: str) -> HttpResponse:
     """The bar; 304 where the reader has it already."""
-    known = shape.etag in request.META.get("HTTP_IF_NONE_MATCH", "")
+    asked = request.META.get("HTTP_IF_NONE_MATCH", "")
+    known = shape.etag in asked or asked.strip() == "*"  # RFC 9110, 13.1.2: any that there is
     response = HttpResponseNotModified() if known else HttpResponse(shape.body, content_type=content_type)
     response["ETag"] = shape.etag
     return _open(response)

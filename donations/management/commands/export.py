@@ -1,11 +1,13 @@
 """Finance's files from the command line: the same bytes as from the staff's page."""
 
 import argparse
+import os
+import signal
 import sys
 from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -21,6 +23,13 @@ def day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError("write a day like 2024-11-01") from error
+
+
+def _end_quietly() -> NoReturn:
+    """End as a program does whose reader has read enough, `head` for one: without a word, by the shell's own number."""
+    # Python writes out what is left at its end, and would complain then.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(128 + signal.SIGPIPE)
 
 
 class Command(BaseCommand):
@@ -50,5 +59,9 @@ class Command(BaseCommand):
                 for chunk in exports.stream(FILES[options["file"]], selection):
                     target.write(chunk)
                 target.flush()
+        except BrokenPipeError as error:
+            if output:
+                raise CommandError(f"The file could not be written: {error}") from error
+            _end_quietly()
         except OSError as error:
             raise CommandError(f"The file could not be written: {error}") from error
