@@ -80,6 +80,24 @@ def test_the_figures_of_a_large_goal_stay_in_their_cards(staff_page: Page, home:
         assert staff_page.evaluate(OUTSIDE) == []
 
 
+DOWNLOADS = """
+from datetime import date
+from django.contrib.auth.models import User
+from donations.models import ExportRecord
+for file in "ledger", "gifts":
+    ExportRecord.objects.create(file=file, campaign="general", period_start=date(2024, 1, 1),
+        period_end=date(2025, 1, 1), requested_by=User.objects.first())
+"""
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_latest_downloads_scroll_within_their_card(staff_page: Page, home: House, width: int) -> None:
+    sign_in(staff_page, home)
+    home.manage("shell", "--no-imports", "-c", DOWNLOADS)
+    assert_no_sideways_scrolling(staff_page, f"{home.site}/staff/exports/", width)
+    assert "from 2024-01-01" in staff_page.get_by_role("region", name="Latest downloads: table").inner_text()
+
+
 FINDINGS = """
 from donations import health
 from donations.health import Result
