@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from donations import outbox
 from donations.models import Alert, CheckResult
-from donations.selectors.health import EXPLAINED, Trouble
+from donations.selectors.health import EXPLAINED, SEEN_LASTS, Trouble
 
 log = logging.getLogger(__name__)
 WORDS_KEPT = 5
@@ -125,9 +125,13 @@ def _note(alert: Alert | None, trouble: Trouble | None, now: datetime) -> None:
             _mail(f"{alert.pk}:stands:{days}")
     elif trouble:
         _begin(trouble, now)
-    elif alert and now - alert.seen_at >= QUIET_FOR:
+    elif alert and now - alert.seen_at >= QUIET_FOR + SEEN_LASTS:
         Alert.objects.filter(pk=alert.pk).update(ended_at=now)
         _mail(f"{alert.pk}:ended")
+    elif alert:
+        # The banner shows it no longer: who acted on it now, would act on what is settled. Put back by as much as the
+        # quiet is longer, so that it is mailed to be over QUIET_FOR after this look.
+        Alert.objects.filter(pk=alert.pk, seen_at__gt=now - SEEN_LASTS).update(seen_at=now - SEEN_LASTS)
 
 
 def _begin(trouble: Trouble, now: datetime) -> None:

@@ -67,4 +67,9 @@ def look() -> None:
     """Learn once an hour how often the processor calls, and begin and end alerts."""
     if health.claim(Kind.DELIVERIES):
         health.keep(Kind.DELIVERIES, Result(findings=0, longest_gap=wellbeing.longest_gap()))
+    look_at_troubles()
+
+
+def look_at_troubles() -> None:
+    """Begin and end alerts now: a few rows by their indexes, for who has just decided what was a trouble before."""
     health.note(wellbeing.troubles(wellbeing.health()))

@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import closing, inbox, processors, projections, settlements
+from donations import closing, inbox, processors, projections, settlements, watching
 from donations.admin import amounts, reading
 from donations.admin.refunds import RefundForm
 from donations.models import (
@@ -933,6 +933,18 @@ def test_accepting_books_it(finance: Client, quarantined: InboxEvent) -> None:
     assert "they meant to give twice" in words(finance.get(page(quarantined)))
 
 
+@pytest.mark.parametrize("decision", ["accept", "dismiss", "replay"])
+def test_the_banner_tells_at_once_what_a_decision_settled(
+    finance: Client, quarantined: InboxEvent, decision: str
+) -> None:
+    watching.look()
+    asked = "1 gift is paid twice"
+    assert asked in words(finance.get(page(quarantined)))
+    settled = decision != "replay"  # read again, it is still paid twice
+    answer = decide(finance, quarantined, decision, "asked them")
+    assert (asked in words(finance.get(answer["Location"]))) == (not settled)
+
+
 def test_dismissing_needs_a_reason_and_books_nothing(finance: Client, quarantined: InboxEvent) -> None:
     answer = decide(finance, quarantined, "dismiss", "  ")
     assert answer.status_code == 422
@@ -1284,6 +1296,13 @@ def test_no_page_of_the_admin_has_a_time_without_its_zone(superuser: Client, cam
     for address in (*(f"{ROOM}/{room}/" for room in rooms), *pages):
         said = words(superuser.get(address))
         assert re.findall(r"(?:[ap]\.m\.|noon|midnight)(?! UTC)", said) == [], address
+
+
+def test_a_users_times_say_their_zone_too(superuser: Client) -> None:
+    user = make_staff("view_gift")
+    shown = superuser.get(f"/admin/auth/user/{user.pk}/change/")
+    assert re.search(r"Date joined: .*? UTC", words(shown))
+    assert 'name="date_joined' not in shown.content.decode()
 
 
 # ---- amounts as typed

@@ -351,7 +351,7 @@ def test_what_ended_before_its_mail_of_the_day_was_sent_is_not_told_to_stand() -
     Alert.objects.update(began_at=timezone.now() - timedelta(days=1))
     watching.look()
     settle_all()
-    let_pass(16)
+    let_pass(17)
     watching.look()
     assert mailed()[1:] == ["[test] us: over: 1 event is in quarantine and not in the figures."]
 
@@ -365,7 +365,7 @@ def test_a_trouble_is_mailed_once_on_its_day_and_once_when_it_is_over() -> None:
     assert len(mailed()) == 1
     assert Alert.objects.get().words == "2 events are in quarantine and not in the figures."
     settle_all()
-    let_pass(16)
+    let_pass(17)
     watching.look()
     watching.look()
     assert mailed()[1:] == ["[test] us: over: 2 events are in quarantine and not in the figures."]
@@ -389,7 +389,7 @@ def test_a_trouble_that_comes_again_is_told_again() -> None:
         quarantine()
         watching.look()
         settle_all()
-        let_pass(16)
+        let_pass(17)
         watching.look()
     assert len(mailed()) == 4
     assert Alert.objects.count() == 2

@@ -14,6 +14,7 @@ from donations.admin import (
     people,
     records,
     statements,
+    users,
 )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "people",
     "records",
     "statements",
+    "users",
 ]
 
 admin.site.site_header = admin.site.site_title = "Reader support"

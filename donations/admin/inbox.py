@@ -13,7 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_http_methods
 
-from donations import inbox, processors
+from donations import inbox, processors, watching
 from donations.admin.reading import (
     ModeFilter,
     ReadOnlyAdmin,
@@ -181,6 +181,7 @@ def _decide_page(request: HttpRequest, room: InboxEventAdmin, object_id: str) ->
             event.refresh_from_db()
         else:
             room.log_change(request, event, trace)
+            watching.look_at_troubles()  # the banner of the next page is of after the decision
             return HttpResponseRedirect(page_of(event))
     return _decision_form_page(room, request, event, form, status=422)
 
