@@ -164,7 +164,7 @@ def _charge(tx: Tx, given: Json) -> Json:
 
 
 def _amount(charge: Json, wanted: int | None) -> int:
-    left = charge["amount"] - charge["amount_refunded"]
+    left: int = charge["amount"] - charge["amount_refunded"]
     if left <= 0:
         raise ApiError(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
     if wanted is None or wanted == left:
