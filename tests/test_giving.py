@@ -64,11 +64,13 @@ class Answers(BaseHTTPRequestHandler):
     calls: list[tuple[str, str, str]]
     status: int
     answer: dict[str, Any]
+    takes: float
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
         type(self).calls.append((self.path, self.headers.get("Idempotency-Key", ""), body))
         sent = json.dumps(type(self).answer).encode()
+        time.sleep(type(self).takes)
         self.send_response(type(self).status)
         self.send_header("Content-Length", str(len(sent)))
         self.end_headers()
@@ -81,7 +83,7 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def processor(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Answers]]:
     monkeypatch.setattr(stripe.HTTPClient, "INITIAL_DELAY", 0.01)  # the SDK's own wait before it tries again
-    Answers.calls, Answers.status = [], 200
+    Answers.calls, Answers.status, Answers.takes = [], 200, 0
     Answers.answer = {"id": "cs_test_1", "object": "checkout.session", "url": "http://127.0.0.1:1/pay/cs_test_1"}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -1192,6 +1194,19 @@ def test_a_failure_that_the_processor_keeps_is_left_behind_with_its_key(
     assert [second.status_code, third.status_code] == [303, 303]
     assert second.headers["Location"] == third.headers["Location"] == session["url"]
     assert (gift.checkout_keys_spent, gift.checkout_id) == (1, session["id"])
+
+
+def test_whoever_waited_as_long_as_a_reader_may_is_told_so_and_the_retry_has_the_same_key(
+    campaign: Campaign, processor: type[Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giving, "LONGEST_OPENING", 0.2)
+    processor.takes, began = 1.0, time.monotonic()
+    with pytest.raises(ProcessorUnavailable):
+        giving.start_gift(intent(campaign))
+    assert time.monotonic() - began < 0.8
+    processor.takes = 0
+    giving.start_gift(intent(campaign))
+    assert [key for _, key, _ in processor.calls] == [f"{Gift.objects.get().pk}-checkout"] * 2
 
 
 def test_of_two_who_meet_a_kept_failure_one_spends_the_key(campaign: Campaign) -> None:
