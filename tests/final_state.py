@@ -5,7 +5,6 @@ from typing import Any
 
 from django.db import connection, models
 
-from donations import projections
 from donations.models import (
     BalanceTransaction,
     CampaignMonth,
@@ -21,6 +20,7 @@ from donations.models import (
     Payout,
     RecurringGift,
 )
+from donations.projections import totals
 
 Row = dict[str, Any]
 Final = dict[str, list[Row]]
@@ -31,8 +31,8 @@ def final_state() -> Final:
     return {
         "ledger": rows(LedgerEntry, {"id", "booked_at", "inbox_event_id"}),
         "states": rows(GiftState),
-        "months": _without_zeros(rows(MonthTotal, {"id", "changed_at"}), projections.MONTH_SUMS),
-        "days": _without_zeros(rows(DailyRollup, {"id"}), projections.DAY_SUMS),
+        "months": _without_zeros(rows(MonthTotal, {"id", "changed_at"}), totals.MONTH_SUMS),
+        "days": _without_zeros(rows(DailyRollup, {"id"}), totals.DAY_SUMS),
         "goals": rows(CampaignMonth, {"id"}),
         "mail": rows(OutboxMessage, {"id", "next_try_at", "created_at"}),
         "gifts": rows(Gift, {"donor_id", "created_at"}),
