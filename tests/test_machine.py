@@ -440,7 +440,7 @@ class Books(RuleBasedStateMachine):
             self.to_approve[name] = (request, news)
         else:
             self.entered.append(news)
-        self.compare()
+            self.compare()
 
     @precondition(lambda self: len(self.entered) < MOST_BY_HAND)
     @rule(payment=st.one_of(payments, by_hand), percent=percents, gives=st.booleans())
@@ -487,7 +487,8 @@ class Books(RuleBasedStateMachine):
         """By the colleague; who entered it is refused, and so is what is not left any more."""
         name = list(self.to_approve)[position % len(self.to_approve)]
         request, news = self.to_approve[name]
-        allowed = not alone and (isinstance(news, Arrived) or self._may_adjust(news.payment, news.amount))
+        of_a_gift = isinstance(news, Adjustment) and bool(news.payment)
+        allowed = not alone and (not of_a_gift or self._may_adjust(news.payment, news.amount))
         try:
             offline.approve(request, user=self.staff if alone else self.colleague)
         except offline.OfflineRefused:
