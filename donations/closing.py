@@ -22,10 +22,7 @@ from donations import exports, money, processors
 from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, MonthStatement, OfflineRequest
 from donations.periods import Month
 from donations.processors.base import Malformed
-from donations.processors.facts import (
-    Fact,
-    fact_from_json,
-)
+from donations.processors.facts import Fact, fact_from_json
 from donations.selectors import finance, statements
 from donations.selectors.finance import LEDGER, Selection
 from donations.selectors.statements import Total

@@ -21,15 +21,7 @@ from django.utils import timezone
 
 from donations import fees, money, outbox, processors, projections
 from donations.fees import Formula
-from donations.models import (
-    Campaign,
-    Donor,
-    Follower,
-    Gift,
-    GiftState,
-    OutboxMessage,
-    RecurringGift,
-)
+from donations.models import Campaign, Donor, Follower, Gift, GiftState, OutboxMessage, RecurringGift
 from donations.processors.base import (
     AnswerKept,
     Checkout,

@@ -21,14 +21,8 @@ from donations import booking, bulk, processors
 from donations.booking import Outcome
 from donations.models import InboxEvent, TypesRead
 from donations.models.inbox import GAVE_UP, PAID_TWICE
-from donations.processors.base import (
-    Interpretation,
-    Malformed,
-)
-from donations.processors.facts import (
-    fact_from_json,
-    fact_to_json,
-)
+from donations.processors.base import Interpretation, Malformed
+from donations.processors.facts import fact_from_json, fact_to_json
 
 log = logging.getLogger(__name__)
 State = InboxEvent.State

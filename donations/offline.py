@@ -18,10 +18,7 @@ from django.utils import timezone
 from donations import inbox, money, periods
 from donations.models import Campaign, Donor, Gift, GiftState, InboxEvent, OfflineRequest, Tier
 from donations.processors import OFFLINE
-from donations.processors.facts import (
-    Adjusted,
-    OfflineReceived,
-)
+from donations.processors.facts import Adjusted, OfflineReceived
 from donations.processors.offline import Told, event_body
 from donations.selectors import refunds
 

@@ -11,11 +11,7 @@ from django.db import transaction
 from donations import bulk
 from donations.models import InboxEvent, RecurringGift
 from donations.models.recurring import Terms
-from donations.processors.facts import (
-    MonthlyCheckout,
-    RecurringChanged,
-    fact_from_json,
-)
+from donations.processors.facts import MonthlyCheckout, RecurringChanged, fact_from_json
 
 Status = RecurringGift.Status
 RANK = {status.value: rank for rank, status in enumerate(Status)}

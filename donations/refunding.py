@@ -13,12 +13,7 @@ from django.utils import timezone
 from donations import money, processors, projections
 from donations.models import Gift, GiftState, RefundRequest
 from donations.models.gifts import new_refund_key
-from donations.processors.base import (
-    KEY_LASTS,
-    MORE_THAN_LEFT,
-    ProcessorRefused,
-    ProcessorUnavailable,
-)
+from donations.processors.base import KEY_LASTS, MORE_THAN_LEFT, ProcessorRefused, ProcessorUnavailable
 from donations.selectors import refunds
 
 log = logging.getLogger(__name__)

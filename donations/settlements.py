@@ -8,10 +8,7 @@ from django.utils import timezone
 
 from donations import bulk
 from donations.models import BalanceTransaction, Lookup, Payout
-from donations.processors.facts import (
-    PayoutChanged,
-    TransactionSeen,
-)
+from donations.processors.facts import PayoutChanged, TransactionSeen
 
 RANK = {status.value: rank for rank, status in enumerate(Payout.Status)}
 TRANSACTION = (

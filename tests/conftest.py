@@ -3,14 +3,17 @@
 import gc
 import os
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 from django.db import connection
 
+from donations import processors
 from tests.house import House, made_once
+from tests.sandbox import Sandboxed, sandbox
 
 MADE_TO_BE_FLUSHED = {
     "postgresql": [
@@ -43,6 +46,16 @@ def pytest_report_header() -> str:
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """Random choices that the run's seed and the test's name decide: the same alone, in any order, in any worker."""
     return random.Random(f"{os.environ['TEST_SEED']} {request.node.nodeid}")
+
+
+@pytest.fixture
+def box(tmp_path: Path, settings: Any) -> Iterator[Sandboxed]:
+    """A sandbox that delivers nothing, as the processor of this site."""
+    with sandbox(tmp_path) as running:
+        settings.STRIPE_API_BASE = running.url
+        processors.get.cache_clear()
+        yield running
+    processors.get.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -39,10 +39,7 @@ from donations.models import (
     Tier,
 )
 from donations.periods import Month
-from donations.processors.base import (
-    ProcessorRefused,
-    ProcessorUnavailable,
-)
+from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from donations.processors.facts import TransactionSeen
 from tests import factories
 from tests.factories import (

@@ -1,9 +1,6 @@
 """A monthly gift whose price was changed at the processor, as the sandbox plays it: from its checkout to the books."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -13,19 +10,9 @@ from donations import inbox, invariants, outbox, processors, reconcile, recurrin
 from donations.models import Gift, InboxEvent, LedgerEntry, MonthTotal, RecurringGift
 from donations.processors.base import CheckoutOrder
 from tests.factories import deliver, make_campaign, make_recurring_gift
-from tests.sandbox import Sandboxed, sandbox
+from tests.sandbox import Sandboxed
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def box(tmp_path: Path, settings: Any) -> Iterator[Sandboxed]:
-    """The processor that the site asks."""
-    with sandbox(tmp_path) as running:
-        settings.STRIPE_API_BASE = running.url
-        processors.get.cache_clear()
-        yield running
-    processors.get.cache_clear()
 
 
 @pytest.fixture

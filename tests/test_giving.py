@@ -39,10 +39,7 @@ from donations.models import (
     RefundRequest,
     Tier,
 )
-from donations.processors.base import (
-    ProcessorRefused,
-    ProcessorUnavailable,
-)
+from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from tests.factories import (
     checkout_event,
     confirm,
@@ -52,7 +49,7 @@ from tests.factories import (
     make_gift,
     make_recurring_gift,
 )
-from tests.sandbox import eventually, sandbox
+from tests.sandbox import Sandboxed, eventually, sandbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
 URL = "/give/general/"
@@ -1175,22 +1172,16 @@ def test_why_a_checkout_was_not_opened_is_logged_and_forgotten_once_it_is(
     assert (Gift.objects.get().refusal, Gift.objects.get().checkout_id) == ("", "cs_test_1")
 
 
-def test_a_failure_that_the_processor_keeps_is_left_behind_with_its_key(
-    campaign: Campaign, settings: Any, tmp_path: Path
-) -> None:
+def test_a_failure_that_the_processor_keeps_is_left_behind_with_its_key(campaign: Campaign, box: Sandboxed) -> None:
     page = new_page()
-    with sandbox(tmp_path) as box:
-        settings.STRIPE_API_BASE = box.url
-        processors.get.cache_clear()
-        box.control("trouble", mode="broken", calls=1)
-        first = send(Client(), page)
-        gift = Gift.objects.get()
-        assert (first.status_code, gift.checkout_keys_spent, box.listed("checkout/sessions")) == (503, 0, [])
-        # The same key is answered by the same failure from here on.
-        second, third = send(Client(), page), send(Client(), page)
-        processors.get.cache_clear()
-        [session] = box.listed("checkout/sessions")
-        gift = Gift.objects.get()
+    box.control("trouble", mode="broken", calls=1)
+    first = send(Client(), page)
+    gift = Gift.objects.get()
+    assert (first.status_code, gift.checkout_keys_spent, box.listed("checkout/sessions")) == (503, 0, [])
+    # The same key is answered by the same failure from here on.
+    second, third = send(Client(), page), send(Client(), page)
+    [session] = box.listed("checkout/sessions")
+    gift = Gift.objects.get()
     assert [second.status_code, third.status_code] == [303, 303]
     assert second.headers["Location"] == third.headers["Location"] == session["url"]
     assert (gift.checkout_keys_spent, gift.checkout_id) == (1, session["id"])

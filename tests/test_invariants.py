@@ -11,12 +11,7 @@ from django.db import connection
 from donations import inbox, invariants
 from donations.invariants import entries
 from donations.invariants.movements import MUST_MAKE
-from donations.models import (
-    Gift,
-    InboxEvent,
-    LedgerEntry,
-    guards,
-)
+from donations.models import Gift, InboxEvent, LedgerEntry, guards
 from donations.processors.facts import FACTS
 from tests.factories import checkout_event, confirm, deliver, make_campaign, make_gift
 from tests.faults.books import make_books

@@ -1,19 +1,17 @@
 """The donor's page of a monthly gift, and the way on to the processor's billing portal."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.signing import Signer
 from django.test import Client
 
-from donations import outbox, processors
+from donations import outbox
 from donations.models import RecurringGift
 from donations.views.monthly import MEANING
 from tests.factories import make_campaign, make_recurring_gift
-from tests.sandbox import Sandboxed, sandbox
+from tests.sandbox import Sandboxed
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.page]
 TWENTY = {"now_amount": 2000, "now_currency": "USD", "now_interval": "month"}
@@ -23,16 +21,6 @@ DECEMBER = datetime(2024, 12, 18, 2, tzinfo=UTC)
 @pytest.fixture
 def monthly() -> RecurringGift:
     return make_recurring_gift(make_campaign(), status="active", subscription="sub_1", public_name="Ada Secret")
-
-
-@pytest.fixture
-def box(tmp_path: Path, settings: Any) -> Iterator[Sandboxed]:
-    """The processor that the site asks."""
-    with sandbox(tmp_path) as running:
-        settings.STRIPE_API_BASE = running.url
-        processors.get.cache_clear()
-        yield running
-    processors.get.cache_clear()
 
 
 def address(recurring: RecurringGift) -> str:

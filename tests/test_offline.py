@@ -30,10 +30,7 @@ from donations.models import (
     OutboxMessage,
 )
 from donations.offline import EnteredAlready, OfflineRefused
-from donations.processors.base import (
-    BadDelivery,
-    Malformed,
-)
+from donations.processors.base import BadDelivery, Malformed
 from donations.selectors import dashboard, finance, refunds
 from tests.factories import (
     body_of,

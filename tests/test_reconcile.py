@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,10 +34,7 @@ from donations.models import (
     TypesRead,
 )
 from donations.offline import record_adjustment
-from donations.processors.base import (
-    KeyRefused,
-    ProcessorUnavailable,
-)
+from donations.processors.base import KeyRefused, ProcessorUnavailable
 from donations.processors.facts import TransactionSeen
 from donations.reconcile import comparison, lookups, runs
 from donations.reconcile.comparison import CORRECTED, MISSING_HERE, Verdict, corrected
@@ -57,16 +53,6 @@ from tests.sandbox import Sandboxed, sandbox, session_form, subscription_form
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(180)]
 LONG_AGO = timedelta(days=45)
-
-
-@pytest.fixture
-def box(tmp_path: Path, settings: Any) -> Iterator[Sandboxed]:
-    """A sandbox that delivers nothing, as the processor of this site."""
-    with sandbox(tmp_path) as running:
-        settings.STRIPE_API_BASE = running.url
-        processors.get.cache_clear()
-        yield running
-    processors.get.cache_clear()
 
 
 @pytest.fixture

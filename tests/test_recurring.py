@@ -11,10 +11,7 @@ from django.core.management import call_command
 from donations import inbox, invariants, recurring
 from donations.models import Campaign, InboxEvent, RecurringGift
 from donations.models.recurring import Terms
-from donations.processors.facts import (
-    MonthlyCheckout,
-    RecurringChanged,
-)
+from donations.processors.facts import MonthlyCheckout, RecurringChanged
 from donations.recurring import RecurringNews
 from tests.factories import (
     NOON,

@@ -13,10 +13,7 @@ from donations.booking import fees
 from donations.booking.books import Books, Item
 from donations.models import BalanceTransaction, Campaign, Gift, InboxEvent, LedgerEntry, Lookup, MonthTotal, Payout
 from donations.processors.base import Interpretation
-from donations.processors.facts import (
-    PayoutChanged,
-    TransactionSeen,
-)
+from donations.processors.facts import PayoutChanged, TransactionSeen
 from tests.factories import (
     NOON,
     charge_event,

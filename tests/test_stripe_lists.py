@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from donations.processors.base import (
-    SWEEP,
-    Page,
-)
+from donations.processors.base import SWEEP, Page
 from donations.processors.stripe import StripeProcessor, lists
 
 Json = dict[str, Any]

@@ -14,15 +14,7 @@ from django.utils import timezone
 from donations import health, inbox, outbox, ticker, watching
 from donations.health import Result
 from donations.invariants import Finding
-from donations.models import (
-    Alert,
-    CheckResult,
-    InboxEvent,
-    MonthTotal,
-    OutboxMessage,
-    Reconciliation,
-    RefundRequest,
-)
+from donations.models import Alert, CheckResult, InboxEvent, MonthTotal, OutboxMessage, Reconciliation, RefundRequest
 from donations.selectors import health as wellbeing
 from donations.tasks import check_books as check_books_task
 from donations.tasks import watch as watch_task

@@ -11,14 +11,8 @@ from django.utils import timezone
 from donations import bulk, ledger, projections
 from donations.ledger import NewEntry
 from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, Lookup, RecurringGift
-from donations.processors.base import (
-    Contact,
-    Interpretation,
-)
-from donations.processors.facts import (
-    PayoutChanged,
-    TransactionSeen,
-)
+from donations.processors.base import Contact, Interpretation
+from donations.processors.facts import PayoutChanged, TransactionSeen
 from donations.recurring import RecurringNews
 
 Given = TypeVar("Given", Gift, RecurringGift)

@@ -3,10 +3,7 @@
 from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, quarantine
 from donations.booking.fees import fee_entry
 from donations.models import Gift, Lookup
-from donations.processors.facts import (
-    DisputeChanged,
-    Movement,
-)
+from donations.processors.facts import DisputeChanged, Movement
 
 
 def disputed(books: Books, item: Item, fact: DisputeChanged) -> Outcome:

@@ -3,12 +3,7 @@
 from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of
 from donations.ledger import NewEntry
 from donations.models import Gift, Lookup
-from donations.processors.facts import (
-    ChargeSettled,
-    Movement,
-    PayoutChanged,
-    TransactionSeen,
-)
+from donations.processors.facts import ChargeSettled, Movement, PayoutChanged, TransactionSeen
 
 
 def fee_entry(books: Books, item: Item, gift: Gift, movement: Movement | TransactionSeen) -> NewEntry:

@@ -10,12 +10,7 @@ from django.utils import timezone
 from donations import bulk, outbox
 from donations.booking.books import Books, Item, KnownInvoice, Outcome, State, lock, of_type, told_of
 from donations.models import Donor, Gift, Lookup, OutboxMessage, RecurringGift
-from donations.processors.facts import (
-    InvoicePaid,
-    InvoiceSeen,
-    MonthlyCheckout,
-    RecurringChanged,
-)
+from donations.processors.facts import InvoicePaid, InvoiceSeen, MonthlyCheckout, RecurringChanged, fact_from_json
 from donations.recurring import fee_cover_among, news_of
 
 Numbered = Iterable[tuple[int, Item]]
@@ -54,18 +49,20 @@ def told_invoices(processor: str, items: list[Item]) -> dict[str, KnownInvoice]:
     wanted = {fact.invoice for _, _, fact in of_type(enumerate(items), InvoicePaid)}
     found: dict[str, KnownInvoice] = {}
     for _, _, fact in of_type(enumerate(items), InvoiceSeen):
-        seen = KnownInvoice(fact.recurring_gift, not fact.draft, fact.amounts)
-        found[fact.invoice] = _more_of(found.get(fact.invoice), seen)
+        found[fact.invoice] = _more_of(found.get(fact.invoice), _known(fact))
     settled = Q(state__in=[State.FOREIGN, State.PROCESSED])
     unknown = {invoice for invoice in wanted if invoice not in found or not found[invoice].is_final}
     for row in told_of(processor, "subject", unknown, among=settled):
-        if row.facts is None:
+        fact = fact_from_json(row.facts) if row.facts else None
+        if fact is None:
             found.setdefault(row.subject, KnownInvoice(""))
-        elif row.facts["kind"] == "invoice":
-            told = row.facts
-            seen = KnownInvoice(told["recurring_gift"], not told.get("draft"), tuple(told.get("amounts", ())))
-            found[row.subject] = _more_of(found.get(row.subject), seen)
+        elif isinstance(fact, InvoiceSeen):
+            found[row.subject] = _more_of(found.get(row.subject), _known(fact))
     return found
+
+
+def _known(fact: InvoiceSeen) -> KnownInvoice:
+    return KnownInvoice(fact.recurring_gift, not fact.draft, fact.amounts)
 
 
 def _more_of(one: KnownInvoice | None, other: KnownInvoice) -> KnownInvoice:

@@ -6,10 +6,7 @@ from donations import ledger
 from donations.booking.books import Books, Item, Kind, Outcome, State, quarantine
 from donations.ledger import NewEntry
 from donations.models import Campaign, Gift, LedgerEntry
-from donations.processors.facts import (
-    Adjusted,
-    OfflineReceived,
-)
+from donations.processors.facts import Adjusted, OfflineReceived
 
 
 def received(books: Books, item: Item, fact: OfflineReceived) -> Outcome:

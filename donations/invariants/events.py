@@ -12,11 +12,7 @@ from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import Facts, facts_of
 from donations.invariants.movements import LASTING, SUBJECTS, Movement, movements
 from donations.models import BalanceTransaction, Gift, InboxEvent, LedgerEntry, Payout, RecurringGift
-from donations.processors.base import (
-    BadDelivery,
-    Interpretation,
-    Malformed,
-)
+from donations.processors.base import BadDelivery, Interpretation, Malformed
 from donations.processors.facts import (
     CHECKOUT_STATUSES,
     MONTHLY_CHECKOUT_STATUSES,

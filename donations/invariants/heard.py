@@ -6,10 +6,7 @@ from dataclasses import dataclass, field
 
 from donations.invariants.movements import TOLD_TOGETHER, Heard
 from donations.models import InboxEvent
-from donations.processors.facts import (
-    Fact,
-    fact_from_json,
-)
+from donations.processors.facts import Fact, fact_from_json
 
 State = InboxEvent.State
 Subject = tuple[str, str]

@@ -8,10 +8,7 @@ from typing import Generic, TypeVar
 from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import stored_fact
 from donations.models import BalanceTransaction, InboxEvent, Payout
-from donations.processors.facts import (
-    PayoutChanged,
-    TransactionSeen,
-)
+from donations.processors.facts import PayoutChanged, TransactionSeen
 from donations.reconcile import comparison
 from donations.settlements import RANK
 

@@ -17,12 +17,7 @@ from donations.processors.base import (
     Malformed,
     ProcessorRefused,
 )
-from donations.processors.facts import (
-    Adjusted,
-    OfflineReceived,
-    fact_from_json,
-    fact_to_json,
-)
+from donations.processors.facts import Adjusted, OfflineReceived, fact_from_json, fact_to_json
 
 Told = OfflineReceived | Adjusted
 NO_PAGE = "This money comes without a payment service: there is no page to pay on."

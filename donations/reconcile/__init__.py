@@ -16,11 +16,7 @@ from django.utils import timezone
 from donations import health, inbox, processors
 from donations.health import Result
 from donations.models import Lookup, Reconciliation
-from donations.processors.base import (
-    SWEEP,
-    ProcessorRefused,
-    ProcessorUnavailable,
-)
+from donations.processors.base import SWEEP, ProcessorRefused, ProcessorUnavailable
 from donations.reconcile import lookups, runs, sweep
 from donations.reconcile.pages import Comparison
 from donations.reconcile.runs import STEPS, Busy, LostLease, Rest, Run

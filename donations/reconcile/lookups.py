@@ -11,11 +11,7 @@ from django.utils import timezone
 
 from donations import processors, settlements
 from donations.models import Lookup, RecurringGift
-from donations.processors.base import (
-    KeyRefused,
-    ProcessorRefused,
-    ProcessorUnavailable,
-)
+from donations.processors.base import KeyRefused, ProcessorRefused, ProcessorUnavailable
 from donations.reconcile.runs import Rest
 from donations.reconcile.sweep import patiently, store
 

@@ -5,16 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from donations import processors
-from donations.processors.base import (
-    Page,
-    Processor,
-    ProcessorRefused,
-)
-from donations.processors.facts import (
-    TransactionSeen,
-    fact_from_json,
-    fact_to_json,
-)
+from donations.processors.base import Page, Processor, ProcessorRefused
+from donations.processors.facts import TransactionSeen, fact_from_json, fact_to_json
 from donations.reconcile import comparison
 from donations.reconcile.comparison import MOST_DIFFERENCES, Place, Verdict
 from donations.reconcile.runs import Rest

@@ -14,10 +14,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from donations import embeds, giving, money
 from donations.forms import CUSTOM, MONTHLY, ONCE, GiveForm
 from donations.models import Campaign, Gift, RecurringGift, Tier
-from donations.processors.base import (
-    ProcessorRefused,
-    ProcessorUnavailable,
-)
+from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from donations.selectors import bar as bars
 from donations.views.public import SeeOther, from_our_own_pages
 

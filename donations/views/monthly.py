@@ -9,10 +9,7 @@ from django.views.decorators.http import require_http_methods
 
 from donations import giving, money, periods
 from donations.models import RecurringGift
-from donations.processors.base import (
-    ProcessorRefused,
-    ProcessorUnavailable,
-)
+from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from donations.views.public import SeeOther, from_our_own_pages
 
 Status = RecurringGift.Status

@@ -9,10 +9,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from donations.processors.base import (
-    SWEEP,
-    CheckoutOrder,
-)
+from donations.processors.base import SWEEP, CheckoutOrder
 from donations.processors.stripe import StripeProcessor
 from donations.sandbox.objects import API_VERSION
 from tests.conformance.openapi import Description

@@ -12,10 +12,7 @@ from django.utils.dateparse import parse_date, parse_datetime
 
 from donations import money, reconcile
 from donations.models import Reconciliation
-from donations.processors.base import (
-    ProcessorRefused,
-    ProcessorUnavailable,
-)
+from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from donations.reconcile import Run
 
 NAMES = {

@@ -9,11 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from donations.processors.base import (
-    Contact,
-    Interpretation,
-    Malformed,
-)
+from donations.processors.base import Contact, Interpretation, Malformed
 from donations.processors.facts import (
     REFUND_STATUSES,
     ChargeSettled,

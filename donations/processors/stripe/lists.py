@@ -9,10 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
-from donations.processors.base import (
-    Page,
-    Sighting,
-)
+from donations.processors.base import Page, Sighting
 from donations.processors.stripe.reading import Json, optional_id
 
 Get = Callable[[str, Json], Json]

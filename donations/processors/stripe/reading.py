@@ -6,10 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from donations.processors.base import (
-    BadDelivery,
-    Malformed,
-)
+from donations.processors.base import BadDelivery, Malformed
 
 OBJECT_ID = re.compile(r"[a-z]{2,12}_[A-Za-z0-9_]{1,200}", re.ASCII)
 CURRENCY = re.compile(r"[a-z]{3}", re.ASCII)
