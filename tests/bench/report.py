@@ -98,9 +98,9 @@ slower figures and the same ratios. Each is the median of its rounds.
 Measured on {day}: {machine}.
 
 - **Acknowledged**: signed deliveries of 3 KB by wrk over 16 connections, on granian with two workers and on PostgreSQL
-  with every commit on disk. The peer is a view of the same server that inserts the body into a table of its own; like
-  any view it stands behind the middleware of pages, which deliveries pass by. What drains the inbox is left out of
-  both, as on a site with Redis, where workers do it.
+  with every commit on disk. The peer is a view of the same server that inserts the body into a table of its own; it
+  is answered where deliveries are, before the middleware of pages. What drains the inbox is left out of both, as on a
+  site with Redis, where workers do it.
 - **Beside dj-stripe**: the same signed deliveries, both under granian with the same options on the same PostgreSQL;
   dj-stripe verifies them, logs the request, and stores its Event; none of its handlers is called, which would ask
   Stripe for what the event is about.

@@ -4,3 +4,7 @@ from tests.settings import *  # noqa: F403
 
 ROOT_URLCONF = "tests.bench.peers"
 LOGGING = {"version": 1, "disable_existing_loggers": True}
+MIDDLEWARE.insert(  # noqa: F405
+    MIDDLEWARE.index("donations.middleware.DeliveriesFirst"),  # noqa: F405
+    "tests.bench.peers.InsertFirst",
+)
