@@ -221,7 +221,6 @@ NOT_EVENTS = [
     b"[" * 100_000,
     b'{"a":' * 40_000,
     b'{"id": "evt_1", "type": "a", "x": ' + b"[" * 60_000 + b"]" * 60_000 + b"}",
-    b'{"id": "evt_1", "type": "a", "x": ' + b"9" * 200_000 + b"}",
 ]
 
 
@@ -275,7 +274,10 @@ def test_an_event_without_id_or_type_is_refused(client: Client) -> None:
 # ---- what is signed, and odd
 
 
-@pytest.mark.parametrize("odd", [r'"\u0000"', r'"\ud800"', r'"\udfff\ud800"', "NaN", "-Infinity", "1e400", "9" * 4000])
+ODD = [r'"\u0000"', r'"\ud800"', "NaN", "-Infinity", "1e400", "9" * 4000, "-" + "9" * 5000]
+
+
+@pytest.mark.parametrize("odd", [*ODD, r'"\udfff\ud800"', "9" * 60_000], ids=lambda odd: odd[:20])
 def test_odd_values_break_nothing_wherever_they_stand(client: Client, odd: str) -> None:
     gift = make_gift(make_campaign())
     told = checkout_event(gift)
@@ -287,7 +289,7 @@ def test_odd_values_break_nothing_wherever_they_stand(client: Client, odd: str) 
     assert LedgerEntry.objects.get().amount == 50000
 
 
-@pytest.mark.parametrize("odd", [r'"\u0000"', r'"\ud800"', "NaN", "-Infinity", "1e400", "9" * 4000, "[]", "{}", "null"])
+@pytest.mark.parametrize("odd", [*ODD, "[]", "{}", "null"], ids=lambda odd: odd[:20])
 @pytest.mark.parametrize(
     "name", ["id", "amount_total", "currency", "payment_status", "payment_intent", "created", "livemode"]
 )
