@@ -1,14 +1,22 @@
 """What every request passes: whom we believe about the caller, how text is read, and what a page may load."""
 
 import codecs
+import logging
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from csp.constants import HEADER
 from csp.middleware import CSPMiddleware
 from django.conf import settings
+from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.template.loader import render_to_string
+from django.template.response import SimpleTemplateResponse
 from django.urls import resolve, reverse
+
+from donations.reconnecting import AWAY
+
+log = logging.getLogger(__name__)
 
 
 class TrustedProxies:
@@ -86,6 +94,35 @@ class BoundedBodies:
         if length.isascii() and length.isdigit() and int(length[:20]) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
             return HttpResponse("This is more than the site takes at once.\n", status=413, content_type="text/plain")
         return self.get_response(request)
+
+
+class DatabaseAway:
+    """Answer for the database while it is away: with the page after all, or with a sentence and 503."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Nothing is done on the way in: see `process_exception`."""
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, problem: Exception) -> HttpResponse | None:
+        """What only reads is asked once more on a new connection; a form is not: it may have been done already."""
+        if not isinstance(problem, AWAY):
+            return None
+        connection.close()
+        if request.method in {"GET", "HEAD"} and request.resolver_match:
+            asked = request.resolver_match
+            try:
+                response = asked.func(request, *asked.args, **asked.kwargs)
+                return response.render() if isinstance(response, SimpleTemplateResponse) else response
+            except AWAY as again:
+                problem = again
+                connection.close()
+        page = request.resolver_match.view_name if request.resolver_match else ""
+        log.error("the page %s could not be answered: the database is away", page, exc_info=problem)
+        words = render_to_string("503.html", {"livemode": settings.LIVEMODE})
+        return HttpResponse(words, status=503, headers={"Retry-After": "5", "Cache-Control": "no-store"})
 
 
 class DeliveriesFirst:

@@ -123,6 +123,7 @@ MIDDLEWARE = [
     "donations.middleware.DeliveriesFirst",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "donations.middleware.ContentSecurityPolicy",
+    "donations.middleware.DatabaseAway",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -1,5 +1,6 @@
 """The bar of a campaign month: one query, and a read-cache that is never more than a second behind."""
 
+import logging
 import re
 import threading
 import time
@@ -17,7 +18,9 @@ from donations import money
 from donations.models import Campaign, CampaignMonth, MonthTotal
 from donations.models.campaigns import SLUG
 from donations.periods import Month
+from donations.reconnecting import AWAY, reconnecting
 
+log = logging.getLogger(__name__)
 FRESH_SECONDS = 0.8
 OLDEST_SECONDS = 0.9
 MOST_KEPT = 256
@@ -93,7 +96,10 @@ def marks(own: Iterable[int], goal: int, currency: str) -> tuple[int, ...]:
 
 
 class Fresh(Generic[T]):
-    """A read-cache of one process: each key is made anew by one thread, and none is served when it is a second old."""
+    """A read-cache of one process: each key is made anew by one thread, and none is served when it is a second old.
+
+    While the database is away nothing can be booked that it would lack: then the last one stands, however old.
+    """
 
     def __init__(self, make: Callable[[str | None, str | None], T]) -> None:
         self.make = make
@@ -124,7 +130,13 @@ class Fresh(Generic[T]):
         if held and held is not seen and time.monotonic() - held[0] < FRESH_SECONDS:
             return held[1]
         began = time.monotonic()
-        value = self.make(*key)
+        try:
+            value = reconnecting(lambda: self.make(*key))
+        except AWAY:
+            if held is None:
+                raise
+            log.warning("the database is away: readers are shown the last bar that was read")
+            return held[1]
         self.kept[key] = (began, value)
         while len(self.kept) > MOST_KEPT:
             self.kept.popitem(last=False)

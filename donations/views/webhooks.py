@@ -2,12 +2,13 @@
 
 import logging
 
-from django.db import Error, connection
+from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.views.decorators.csrf import csrf_exempt
 
 from donations import inbox, ticker
 from donations.processors.base import BadDelivery
+from donations.reconnecting import reconnecting
 
 log = logging.getLogger(__name__)
 LARGEST_BODY = 256 * 1024
@@ -25,7 +26,7 @@ def stripe(request: HttpRequest) -> HttpResponse:
     if len(body) > LARGEST_BODY:
         return _answer("too large\n", 413)
     try:
-        _store(body, signature)
+        reconnecting(lambda: inbox.receive(processor="stripe", body=body, signature=signature))
     except BadDelivery:
         return _answer("not a delivery\n", 400)
     except Error:
@@ -43,12 +44,3 @@ def _answer(words: str, status: int) -> HttpResponse:
 def _length(request: HttpRequest) -> int:
     length = request.META.get("CONTENT_LENGTH") or "0"
     return int(length) if length.isascii() and length.isdigit() and len(length) < 12 else LARGEST_BODY + 1
-
-
-def _store(body: bytes, signature: str | None) -> None:
-    """Store it, on a new connection if the kept one turns out to be dead."""
-    try:
-        inbox.receive(processor="stripe", body=body, signature=signature)
-    except Error:
-        connection.close()
-        inbox.receive(processor="stripe", body=body, signature=signature)
