@@ -16,7 +16,17 @@ from django.utils import timezone
 
 from donations import inbox, invariants, outbox, projections, recurring
 from donations.invariants.events import check_events
-from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, Lookup, MonthTotal, OutboxMessage, RecurringGift
+from donations.models import (
+    Campaign,
+    Donor,
+    Gift,
+    InboxEvent,
+    LedgerEntry,
+    Lookup,
+    MonthTotal,
+    OutboxMessage,
+    RecurringGift,
+)
 from tests.factories import (
     NOON,
     Event,
@@ -69,6 +79,12 @@ def told(*events: Event) -> list[str]:
     try_again()
     rows = dict(InboxEvent.objects.values_list("event_id", "state"))
     return [rows[one["id"]] for one in events]
+
+
+def told_of(one: Event) -> tuple[str, str, str]:
+    """What the inbox says of an event: its state, why, and the gift or monthly gift that it is about."""
+    row = InboxEvent.objects.get(event_id=one["id"])
+    return row.state, row.reason, row.gift_reference
 
 
 def try_again() -> None:
@@ -134,7 +150,13 @@ def test_a_gift_carries_what_its_arrangement_was_asked_for(campaign: Campaign) -
     gift = Gift.objects.get()
     assert {name: getattr(gift, name) for name in fields} == fields
     assert (gift.frequency, gift.recurring_gift, gift.amount) == ("monthly", monthly, 1000)
+    assert (gift.page, gift.checkout_url, gift.refusal) == ("", "", "")
     assert (LedgerEntry.objects.get().amount, raised("2024-11")) == (1059, 1000)
+
+
+def test_the_reference_of_a_monthly_payments_gift_is_the_same_in_every_version(monthly: RecurringGift) -> None:
+    told(*first_month(monthly))
+    assert Gift.objects.get().pk == "gift_d08286641ed942c8d0c9c052d0"
 
 
 def test_a_renewal_counts_in_the_month_in_which_it_was_paid(monthly: RecurringGift) -> None:
@@ -307,7 +329,9 @@ def test_a_payment_of_the_other_mode_is_never_counted(campaign: Campaign, monthl
     live = make_recurring_gift(campaign, livemode=True)
     assert told(*first_month(live)) == ["wrong_mode"] * 4
     RecurringGift.objects.filter(pk=monthly.pk).update(livemode=True)
-    assert told(*first_month(monthly))[-1] == "quarantined"
+    paid = first_month(monthly)
+    assert told(*paid)[-1] == "quarantined"
+    assert told_of(paid[-1]) == ("quarantined", "its monthly gift is of the other mode", monthly.pk)
     assert booked() == []
 
 
@@ -317,7 +341,27 @@ def test_an_invoice_of_somebody_else_on_the_same_account_is_foreign(
 ) -> None:
     events = [invoice_event(monthly, parent=None), invoice_paid_event(monthly)]
     assert told(*(events[number] for number in order)) == ["foreign", "foreign"]
+    assert told_of(events[1]) == ("foreign", "its invoice is of no monthly gift of ours", "")
     assert booked() == []
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(2))))
+def test_an_invoice_that_was_told_once_without_its_monthly_gift_is_ours_where_it_was_told_with_it(
+    monthly: RecurringGift, order: tuple[int, ...]
+) -> None:
+    seen = [invoice_event(monthly, parent=None), invoice_event(monthly)]
+    told(first_month(monthly)[0], *(seen[number] for number in order))
+    assert told(invoice_paid_event(monthly)) == ["processed"]
+
+
+def test_what_is_told_of_a_monthly_gift_that_is_not_known_here_waits_for_it(monthly: RecurringGift) -> None:
+    events = first_month(monthly)[1:]
+    RecurringGift.objects.all().delete()
+    assert told(*events) == ["waiting"] * 3
+    assert {told_of(each) for each in events} == {("waiting", "its monthly gift is not known here", monthly.pk)}
+    make_recurring_gift(monthly.campaign, reference=monthly.pk)
+    try_again()
+    assert booked() == [("gift", "pi_in_1", 1000, "2024-11")]
 
 
 @pytest.mark.parametrize(
@@ -430,6 +474,21 @@ def test_a_donor_who_is_told_only_after_the_first_gift_gets_its_receipt(monthly:
     assert (Gift.objects.get().donor, letter.to) == (RecurringGift.objects.get().donor, ["reader@example.org"])
     assert "monthly gift" in letter.subject
     assert f"/manage/{monthly.pk}:" in letter.body
+
+
+def test_a_donor_who_is_told_late_gets_no_gift_of_others(campaign: Campaign, monthly: RecurringGift) -> None:
+    created, session, invoice, paid = first_month(monthly)
+    other = make_recurring_gift(campaign)
+    of_other = {"invoice": "in_2"}
+    told(created, invoice, paid, subscription_event(other, kind="customer.subscription.created"))
+    told(invoice_event(other, **of_other), invoice_paid_event(other, **of_other))
+    somebody = Donor.objects.create(email="another@example.org")
+    elsewhere = make_gift(campaign, recurring_gift=monthly, donor=somebody)
+    told(session)
+    reader = Donor.objects.get(email="reader@example.org")
+    assert [gift.donor for gift in monthly.gifts.exclude(pk=elsewhere.pk)] == [reader]
+    assert [gift.donor for gift in other.gifts.all()] == [None]
+    assert Gift.objects.get(pk=elsewhere.pk).donor == somebody
 
 
 def test_a_receipt_of_a_monthly_gift_tells_the_fee_cover_apart(campaign: Campaign) -> None:

@@ -163,8 +163,7 @@ def gift_of_invoice(books: Books, item: Item, fact: InvoicePaid) -> Gift | Outco
         return Outcome(State.QUARANTINED, refusal, owner)
     if _is_divided_later(arrangement, item, fact, invoice):
         return _ask_for_invoice(books, item, fact, "its invoice is known here as a draft alone", owner)
-    gift = books.gifts.get(gift_reference(fact.payment))
-    return gift or Outcome(State.WAITING, "its gift is being booked", owner)
+    return books.gifts[gift_reference(fact.payment)]  # `make_gifts` has seen to it that it stands
 
 
 def _ask_for_invoice(books: Books, item: Item, fact: InvoicePaid, reason: str, owner: str = "") -> Outcome:
