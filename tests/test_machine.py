@@ -7,7 +7,7 @@ knows nothing of the code that is tested. What fails is shrunk to the shortest s
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from itertools import count
@@ -141,6 +141,7 @@ class Books(RuleBasedStateMachine):
         self.gifts: dict[str, Gift] = {}
         self.arrangements: dict[str, RecurringGift] = {}
         self.arrived: dict[str, Payment] = {}
+        self.finals: dict[str, list[str]] = {}  # of a payment of an invoice, what tells of that as it was at last
         self.given: dict[str, Given] = {}
         self.taken: dict[str, Taken] = {}
         self.states: dict[str, str] = {}
@@ -262,9 +263,12 @@ class Books(RuleBasedStateMachine):
             self.tell(invoice_event(of, "invoice.created", invoice=invoice, **draft), Aside("processed"))
         told = {"invoice": invoice, "payment": payment, "at": time_of(moment), "amount_paid": of.total + changed}
         self.tell(invoice_paid_event(of, **told), Arrived(self.arrived[payment]))
-        if trouble:
-            self.tell(invoice_event(of, "invoice.payment_failed", invoice=invoice, **lines), Aside("processed"))
-        self.tell(invoice_event(of, invoice=invoice, **lines), Aside("processed"))
+        troubles = [invoice_event(of, "invoice.payment_failed", invoice=invoice, **lines)] if trouble else []
+        for event in troubles:
+            self.tell(event, Aside("processed"))
+        at_last = invoice_event(of, invoice=invoice, **lines)
+        self.tell(at_last, Aside("processed"))
+        self.finals[payment] = [each["id"] for each in (*troubles, at_last)]
         return payment
 
     # ---- refunds and disputes
@@ -417,7 +421,18 @@ class Books(RuleBasedStateMachine):
             inbox.accept(row, user=self.staff)
         except inbox.CannotDecide:
             return False
+        for said in self.said:
+            if said.identity == row.event_id and isinstance(said.news, Arrived):
+                self._divide_as_known(said, said.news.payment)
         return True
+
+    def _divide_as_known(self, said: Said, payment: Payment) -> None:
+        """A payment that staff book before its invoice is told as it was at last has the monthly gift's fee cover."""
+        finals = self.finals.get(payment.name, [])
+        if finals and not any(self.states.get(identity) == "processed" for identity in finals):
+            asked = self.arrangements[payment.asked_for].fee_cover
+            self.arrived[payment.name] = replace(payment, cover=asked if payment.amount > asked else 0)
+            said.news = Arrived(self.arrived[payment.name])
 
     # ---- money by hand, and months that are over
 

@@ -106,9 +106,12 @@ def _fee_cover(arrangement: RecurringGift, fact: InvoicePaid, invoice: KnownInvo
 
     It follows from the payment and its own invoice alone, and not from what the monthly gift asks by now: in whatever
     order news come, it is the same. Where the lines do not come to what was paid, as with a discount, all is the gift.
+    Staff who book it before the lines are known book it on the monthly gift's terms: a cover counts toward no goal.
     """
     if fact.amount == arrangement.total:
         return arrangement.fee_cover
+    if not invoice.is_final:
+        return arrangement.fee_cover if fact.amount > arrangement.fee_cover else 0
     if fact.amount != sum(invoice.amounts):
         return 0
     return fee_cover_among(invoice.amounts, fact.currency, arrangement)
