@@ -295,6 +295,35 @@ def test_a_refund_in_one_batch_with_its_gift_is_of_its_gifts_month(gift: Gift) -
     assert raised() == 30000
 
 
+def test_of_several_gifts_in_one_batch_each_refund_is_of_its_own_gifts_month(campaign: Campaign) -> None:
+    november, december = make_gift(campaign), make_gift(campaign)
+    deliver(
+        checkout_event(december, at=DECEMBER, payment="pi_december"),
+        refund_event(december, 10000, created=JANUARY, payment="pi_december", refund="re_december"),
+        refund_event(november, 20000, created=JANUARY, payment="pi_november", refund="re_november"),
+        checkout_event(november, payment="pi_november"),
+    )
+    inbox.drain()
+    assert sorted(LedgerEntry.objects.values_list("reference", "campaign_month")) == [
+        ("pi_december", "2024-12"),
+        ("pi_november", "2024-11"),
+        ("re_december", "2024-12"),
+        ("re_november", "2024-11"),
+    ]
+
+
+def test_a_payment_wakes_what_waits_for_it_and_nothing_else(campaign: Campaign) -> None:
+    gift, other = make_gift(campaign), make_gift(campaign)
+    told(refund_event(gift, 10000), refund_event(other, 10000, payment="pi_other"))
+    InboxEvent.objects.update(next_try_at=timezone.now() + timedelta(minutes=5))
+    told(checkout_event(gift), checkout_event(make_gift(campaign), metadata={}, payment="pi_stranger"))
+    assert sorted(InboxEvent.objects.exclude(state="processed").values_list("payment", "state")) == [
+        ("pi_other", "waiting"),
+        ("pi_stranger", "foreign"),
+    ]
+    assert InboxEvent.objects.get(state="waiting").attempts == 1
+
+
 def test_the_date_that_was_booked_first_stands(paid: Gift) -> None:
     told(checkout_event(paid, "checkout.session.async_payment_succeeded", at=DECEMBER))
     entry = LedgerEntry.objects.get()

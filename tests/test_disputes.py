@@ -198,6 +198,16 @@ def test_the_transactions_of_a_dispute_are_looked_up_once(paid: Gift) -> None:
     assert list(Lookup.objects.values_list("kind", "object_id")) == [("balance_transaction", "txn_taken")]
 
 
+def test_all_transactions_that_one_sighting_names_are_looked_up(paid: Gift) -> None:
+    told(dispute_event(paid, TAKEN, RETURNED))
+    assert sorted(Lookup.objects.values_list("object_id", flat=True)) == ["txn_returned", "txn_taken"]
+
+
+def test_a_dispute_takes_nothing_from_what_may_be_refunded_and_booked(paid: Gift) -> None:
+    assert told(dispute_event(paid, TAKEN), refund_event(paid, 50000, refund="re_a")) == ["processed", "processed"]
+    assert told(refund_event(paid, 1, refund="re_b")) == ["waiting"]
+
+
 def test_a_dispute_of_a_bare_charge_or_of_a_foreign_payment_is_not_ours(campaign: Campaign, paid: Gift) -> None:
     stranger = make_gift(campaign)
     told(checkout_event(stranger, metadata={}))
