@@ -130,11 +130,13 @@ class DeliveriesFirst:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
-        self.path = reverse("webhook-stripe")
-        self.view: Callable[[HttpRequest], HttpResponse] = resolve(self.path).func
+        path = reverse("webhook-stripe")
+        # The processor follows no redirect: an endpoint that was typed without the last slash would get nothing.
+        self.paths = {path, path.removesuffix("/")}
+        self.view: Callable[[HttpRequest], HttpResponse] = resolve(path).func
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """The webhook's view, with nothing of what stands behind us between; every other page as ever."""
-        if request.path == self.path:
+        if request.path in self.paths:
             return self.view(request)
         return self.get_response(request)

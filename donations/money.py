@@ -16,6 +16,16 @@ THREE_DECIMAL = frozenset("BHD JOD KWD OMR TND".split())
 # Sent with two decimals that must be 00 (ISK, UGX), and with three of which the last must be 0.
 STEPS = {"ISK": 100, "UGX": 100} | dict.fromkeys(THREE_DECIMAL, 10)
 
+TAKEN = frozenset(
+    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BWP BYN BZD CAD CDF CHF "
+    "CLP CNY COP CRC CVE CZK DJF DKK DOP DZD EGP ETB EUR FJD FKP GBP GEL GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR "
+    "ILS INR ISK JMD JOD JPY KES KGS KHR KMF KRW KWD KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MUR "
+    "MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR "
+    "SEK SGD SHP SLE SOS SRD SZL THB TJS TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VND VUV WST XAF XCD XOF XPF "
+    "YER ZAR ZMW".split()
+)
+"""What the processor takes payments in. Source: its "Supported currencies" page; an account may take fewer."""
+
 MAXIMUM_MINOR = 99_999_999
 """The most that the processor takes in one payment, in any currency's minor unit."""
 
@@ -131,7 +141,7 @@ def parse_amount(typed: str, currency: str) -> int:
 
 def _without_symbol(typed: str, currency: str) -> str:
     if len(typed) > LONGEST_TYPED:
-        raise AmountError("This is too long for an amount. Type it in digits, such as 25 or 1,000.50.")
+        raise AmountError(f"This is too long for an amount. Type it in digits, such as {_examples(currency)}.")
     text = typed.strip()
     for symbol in (SYMBOLS.get(currency, currency), currency):
         text = text.removeprefix(symbol).removesuffix(symbol).strip()
@@ -147,12 +157,22 @@ def _ambiguous(text: str, currency: str) -> bool:
 
 def _refusal(text: str, currency: str) -> str:
     if not text:
-        return "Type an amount, such as 25."
+        return f"Type an amount, such as {_example(currency)}."
     if text.startswith(("-", "−")):
-        return "An amount cannot be negative. Type it in digits, such as 25."
+        return f"An amount cannot be negative. Type it in digits, such as {_example(currency)}."
     if AMBIGUOUS.fullmatch(text):
-        return f"“{text}” can be read in two ways. Write a thousand as 1000 or 1,000, and cents after a point: 10.50."
-    return "We could not read this amount. Type it in digits, such as 25 or 1,000.50."
+        cents = ", and cents after a point: 10.50" if exponent(currency) else ""
+        return f"“{text}” can be read in two ways. Write a thousand as 1000 or 1,000{cents}."
+    return f"We could not read this amount. Type it in digits, such as {_examples(currency)}."
+
+
+def _example(currency: str) -> str:
+    """An amount that is not refused in its turn."""
+    return "25" if exponent(currency) and minimum(currency) <= 25 * 10 ** exponent(currency) else "1,000"
+
+
+def _examples(currency: str) -> str:
+    return f"{_example(currency)} or 1,000.50" if exponent(currency) else _example(currency)
 
 
 def _too_precise(currency: str) -> str:

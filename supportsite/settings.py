@@ -290,7 +290,9 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    # Some addresses are keys to a page of a donor's, and a log is read by more people than may open it.
+    "filters": {"routes": {"()": "supportsite.log_lines.RouteInPlaceOfPath"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["routes"]}},
     "root": {"handlers": ["console"], "level": text("LOG_LEVEL", "INFO")},
     # Django's own handler would write each of its lines a second time.
     "loggers": {"stripe": {"level": "WARNING"}, "django": {"handlers": []}},

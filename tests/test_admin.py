@@ -1059,6 +1059,8 @@ def test_a_campaign_is_made_with_its_tiers(manager: Client) -> None:
         ({"time_zone": "Mars/Base"}, "not a time zone"),
         ({"slug": "Capital"}, "Use small letters, digits and hyphens"),
         ({"currency": "€"}, "Select a valid choice"),
+        ({"currency": "DEM"}, "Select a valid choice"),
+        ({"currency": "XBC"}, "Select a valid choice"),
     ],
 )
 def test_a_campaign_that_cannot_be_is_refused_in_words(manager: Client, fields: dict[str, str], said: str) -> None:
@@ -1183,6 +1185,24 @@ def test_a_new_default_takes_the_place_of_the_old_one(manager: Client, campaign:
     third = campaign_fields(slug="third", is_default="on")
     assert manager.post(f"{ROOM}/campaign/add/", third).status_code == 302
     assert [*Campaign.objects.filter(is_default=True).values_list("slug", flat=True)] == ["third"]
+
+
+def test_the_first_campaign_is_the_default_one_and_one_always_is(manager: Client) -> None:
+    answer = manager.post(f"{ROOM}/campaign/add/", campaign_fields(), follow=True)
+    assert "It is the default campaign, which / and the bar show" in words(answer)
+    first = Campaign.objects.get()
+    assert manager.post(f"{ROOM}/campaign/add/", campaign_fields(slug="second")).status_code == 302
+    assert manager.post(page(first), campaign_fields(first)).status_code == 302
+    assert [*Campaign.objects.filter(is_default=True).values_list("slug", flat=True)] == ["general"]
+    assert manager.get("/").url == "/give/general/"
+
+
+def test_a_campaign_in_a_currency_that_the_processor_does_not_take_any_more_can_still_be_edited(
+    manager: Client,
+) -> None:
+    campaign = make_campaign(currency="HRK")
+    assert manager.post(page(campaign), campaign_fields(campaign, currency="HRK", name="News")).status_code == 302
+    assert Campaign.objects.get().name == "News"
 
 
 def test_a_campaign_with_gifts_is_not_deleted_and_says_why(superuser: Client, gift: Gift, campaign: Campaign) -> None:

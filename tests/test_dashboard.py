@@ -206,7 +206,7 @@ def test_a_month_under_way(campaign: Campaign, manager: Client) -> None:
     follow(campaign, "Eve")
     page = read(manager)
     assert "Raised 2,060 $ 41% of 5,000 $ 2,940 $ to go" in page
-    assert "Pace −940 $ behind an even pace on day 18" in page
+    assert "Pace −940 $ behind an even pace by the end of day 18" in page
     assert "Forecast 3,433.33 $ if the pace holds 68% of the goal" in page
     assert "Awaiting 700 $ 1 gift, not counted yet" in page
     assert "Refunds 40 $ 1 gift 1.9% of what was paid" in page
@@ -295,7 +295,7 @@ def test_tiers_with_their_share(campaign: Campaign, manager: Client) -> None:
 def test_an_empty_month(campaign: Campaign, manager: Client) -> None:
     page = read(manager)
     assert "Raised 0 $ 0% of 5,000 $ 5,000 $ to go" in page
-    assert "Pace −3,000 $ behind an even pace on day 18" in page
+    assert "Pace −3,000 $ behind an even pace by the end of day 18" in page
     assert "Forecast – nothing to go by yet" in page
     assert "Awaiting 0 $ no gifts" in page
     assert "No gifts are confirmed in this month." in page
@@ -320,7 +320,7 @@ def test_a_month_above_its_goal(campaign: Campaign, manager: Client) -> None:
     give(campaign, 250_050)
     page = read(manager)
     assert "Raised 2,500.50 $ 250% of 1,000 $ 1,500.50 $ above the goal" in page
-    assert "Pace +1,900.50 $ ahead of an even pace on day 18" in page
+    assert "Pace +1,900.50 $ ahead of an even pace by the end of day 18" in page
 
 
 @pytest.mark.usefixtures("at_the_middle")
@@ -330,7 +330,7 @@ def test_no_figure_has_a_fraction_that_its_currency_cannot_have(manager: Client)
     )
     give(campaign, 70_100)
     page = read(manager)
-    assert "Pace −299,299 ISK behind an even pace on day 18" in page
+    assert "Pace −299,299 ISK behind an even pace by the end of day 18" in page
     assert "Forecast 1,168 ISK if the pace holds" in page
     assert re.findall(r"[0-9]\.[0-9]+\sISK", manager.get(NOVEMBER).content.decode()) == []
 

@@ -240,6 +240,14 @@ def test_the_short_address_takes_along_what_it_was_asked_with(client: Client, ca
     )
 
 
+@pytest.mark.django_db
+def test_before_there_is_a_campaign_the_short_address_says_so(client: Client) -> None:
+    answer = client.get("/")
+    assert answer.status_code == 404
+    assert "There is no campaign to give to yet." in answer.text
+    assert "To the start" not in answer.text
+
+
 @pytest.mark.slow
 def test_one_page_starts_so_many_checkouts_and_then_asks_for_one_more_press(
     client: Client, campaign: Campaign, processor: type[Answers]

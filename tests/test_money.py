@@ -158,6 +158,24 @@ def test_a_text_that_is_too_long_is_refused_unread(typed: str) -> None:
     assert refusal(typed) == "This is too long for an amount. Type it in digits, such as 25 or 1,000.50."
 
 
+@pytest.mark.parametrize(
+    ("typed", "currency", "sentence"),
+    [
+        ("", "JPY", "Type an amount, such as 1,000."),
+        ("", "HUF", "Type an amount, such as 1,000."),
+        ("", "CZK", "Type an amount, such as 25."),
+        ("-5", "HUF", "An amount cannot be negative. Type it in digits, such as 1,000."),
+        ("1.000", "JPY", "“1.000” can be read in two ways. Write a thousand as 1000 or 1,000."),
+        ("five", "JPY", "We could not read this amount. Type it in digits, such as 1,000."),
+        ("five", "HUF", "We could not read this amount. Type it in digits, such as 1,000 or 1,000.50."),
+    ],
+)
+def test_what_a_refusal_gives_as_an_example_is_not_refused_in_its_turn(
+    typed: str, currency: str, sentence: str
+) -> None:
+    assert refusal(typed, currency) == sentence
+
+
 @given(typed=st.text(max_size=60) | nearly, currency=every_currency)
 @example(typed="\ud800", currency="USD")
 def test_any_text_is_one_payable_amount_or_refused_in_a_sentence(typed: str, currency: str) -> None:

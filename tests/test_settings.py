@@ -1,5 +1,7 @@
 """The settings: what a site with a live key must have before it starts, and words for whoever left it out."""
 
+import io
+import logging
 import os
 import runpy
 import subprocess
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
+from django.test import Client
 
 SETTINGS = Path(__file__).resolve().parent.parent / "supportsite/settings.py"
 LIVE = {
@@ -111,6 +114,21 @@ def test_the_limit_of_what_one_person_enters_alone_is_whole_units(start: Any, wr
 def test_a_limit_that_is_no_whole_number_is_refused(start: Any, written: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"APPROVAL_LIMIT is .*: write whole units"):
         start(LIVE | {"APPROVAL_LIMIT": written})
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("page", ["thanks", "manage", "follow"])
+def test_no_line_of_the_log_has_the_key_to_a_donors_page(client: Client, page: str) -> None:
+    handler = logging.getHandlerByName("console") if sys.version_info >= (3, 12) else logging.getLogger().handlers[0]
+    assert isinstance(handler, logging.StreamHandler)
+    before = handler.setStream(io.StringIO())
+    try:
+        client.post(f"/{page}/recurring_1:key/")
+        lines = handler.stream.getvalue()
+    finally:
+        handler.setStream(before)
+    assert f"/{page}/<str:token>/" in lines
+    assert "key" not in lines
 
 
 @pytest.mark.slow

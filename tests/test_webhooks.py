@@ -63,6 +63,13 @@ def test_a_signed_event_is_stored_byte_for_byte(client: Client) -> None:
     assert bytes(row.body or b"") == body
 
 
+def test_an_endpoint_that_was_typed_without_the_last_slash_is_the_same(client: Client) -> None:
+    body = some_body()
+    headers = {"HTTP_STRIPE_SIGNATURE": signature_of(body)}
+    answer = client.generic("POST", URL.removesuffix("/"), body, content_type="application/json", **headers)
+    assert (answer.status_code, InboxEvent.objects.count()) == (200, 1)
+
+
 def test_an_event_that_comes_twice_is_one_row_and_is_answered_the_same(client: Client) -> None:
     body = some_body()
     assert [send(client, body) for _ in range(3)] == [200, 200, 200]

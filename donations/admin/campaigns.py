@@ -3,12 +3,12 @@
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils import timezone
 from djmoney.money import Money
-from djmoney.settings import CURRENCY_CHOICES
+from moneyed import get_currency
 
 from donations import campaigning, money
 from donations.admin.amounts import AmountField, read_amount, read_goal, typed_text
@@ -16,6 +16,8 @@ from donations.charts import amount_text
 from donations.models import Campaign, CampaignMonth, Follower, Gift, OfflineRequest, RecurringGift, Tier
 from donations.models.campaigns import currency_of
 from donations.periods import Month
+
+CURRENCIES = [(code, f"{code}, {get_currency(code).name}") for code in sorted(money.TAKEN)]
 
 # What stands in the way of deleting a campaign, in a word each.
 RAISED: tuple[tuple[Any, str], ...] = (
@@ -35,7 +37,7 @@ def is_raising(campaign: Campaign) -> bool:
 class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class takes no parameters when it runs
     """A campaign, with its goal as typed and its currency apart."""
 
-    currency = forms.ChoiceField(choices=CURRENCY_CHOICES or (), initial="USD")
+    currency = forms.ChoiceField(choices=CURRENCIES, initial="USD")
     goal = AmountField(
         label="Default goal", help_text="What is raised for in each month that has no goal of its own; 0 is no goal."
     )
@@ -52,6 +54,9 @@ class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class
         if campaign.pk and not campaign._state.adding:
             self.stored_currency = campaign.currency
             self.initial["currency"] = campaign.currency
+            choice = self.fields.get("currency")
+            if isinstance(choice, forms.ChoiceField) and campaign.currency not in money.TAKEN:
+                choice.choices = [*CURRENCIES, (campaign.currency, campaign.currency)]
             self.initial["goal"] = typed_text(campaign.default_goal_minor, campaign.currency)
             self._keep_currency_of_what_stands(campaign)
         if "time_zone" in self.fields:
@@ -174,9 +179,13 @@ class CampaignAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return amount_text(campaign.default_goal_minor, campaign.currency)
 
     def save_model(self, request: HttpRequest, obj: Campaign, form: CampaignForm, change: bool) -> None:
-        """Save, in the transaction of the page; a new default takes the place of the old one."""
+        """Save, in the transaction of the page; a new default takes the old one's place, and one there always is."""
         if obj.is_default:
             _take_the_default_from_others(obj)
+        elif not Campaign.objects.filter(is_default=True).exclude(pk=obj.pk).exists():
+            obj.is_default = True
+            said = "It is the default campaign, which / and the bar show: one always is. Choose another by its tick."
+            messages.info(request, said)
         if change and form.stored_currency == obj.currency:
             campaigning.change_default_goal(Campaign.objects.get(pk=obj.pk), obj.default_goal)
         super().save_model(request, obj, form, change)

@@ -28,7 +28,8 @@ def home(request: HttpRequest) -> HttpResponse:
     """`/` and `/give/`: on to the default campaign, with whatever the address asked for: a tier, a source."""
     campaign = Campaign.objects.filter(is_default=True).first()
     if campaign is None:
-        raise Http404("No campaign is the default one yet: staff choose it in the admin, under Campaigns.")
+        words = "There is no campaign to give to yet. Staff make the first one in the admin, under Campaigns."
+        return render(request, "404.html", {"words": words}, status=404)
     asked = request.META.get("QUERY_STRING", "")
     return redirect(reverse("give", args=[campaign.pk]) + (f"?{asked}" if asked else ""))
 

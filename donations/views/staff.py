@@ -213,7 +213,7 @@ def _pace_notes(glance: Glance) -> tuple[str, ...]:
         return ("the month has not begun",)
     difference = glance.sums.raised - glance.pace
     words = "ahead of" if difference > 0 else "behind" if difference < 0 else "exactly on"
-    until = "the goal; the month is over" if glance.is_over else f"an even pace on day {glance.elapsed}"
+    until = "the goal; the month is over" if glance.is_over else f"an even pace by the end of day {glance.elapsed}"
     return (f"{words} {until}",)
 
 
@@ -277,7 +277,7 @@ def _summary(glance: Glance) -> Iterator[str]:
     if glance.goal:
         yield f"The goal is {amount_text(glance.goal, glance.currency)}."
     if glance.pace is not None and not glance.is_over:
-        yield f"An even pace would be at {amount_text(glance.pace, glance.currency)}."
+        yield f"An even pace would be at {amount_text(glance.pace, glance.currency)} by the end of today."
     if glance.forecast is not None:
         yield f"If the pace holds, the month ends with {amount_text(glance.forecast, glance.currency)}."
     if glance.days_before:
