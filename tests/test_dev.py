@@ -255,7 +255,7 @@ def test_when_one_dies_the_other_is_stopped_and_it_says_which(
 
 def left_in(checkout: Path) -> dict[str, int]:
     """When each file in var that a run writes at its start alone was last written."""
-    names = ("run.lock", "running", "secret-key", "webhook-secret", "log/prepare.log")
+    names = ("run.lock", "secret-key", "webhook-secret", "log/prepare.log")
     return {name: (checkout / "var" / name).stat().st_mtime_ns for name in names}
 
 
@@ -272,12 +272,27 @@ def test_a_second_run_names_the_first_and_changes_nothing(local_site: LocalSite,
 
 
 @pytest.mark.journey
+def test_where_the_watch_was_killed_too_the_next_run_says_how_to_end_what_is_left(local_site: LocalSite) -> None:
+    local_site.read_addresses()
+    os.killpg(local_site.process.pid, signal.SIGKILL)
+    local_site.process.communicate(timeout=20)
+    code, [line] = dev(local_site.checkout, "run", "--port", str(local_site.port))
+    assert code == 1
+    said, _, way = line.partition(": end it with: ")
+    assert said == f"A killed ./dev run left its site on port {local_site.port}"
+    subprocess.run(["bash", "-c", way], check=True)
+    eventually(lambda: not local_site.processes(), "its site and its sandbox are gone")
+    another = LocalSite(local_site.checkout)
+    another.read_addresses()
+    assert another.end(signal.SIGTERM) == (0, "")
+
+
+@pytest.mark.journey
 def test_what_a_run_started_does_not_outlive_it_even_where_it_was_killed(local_site: LocalSite) -> None:
     local_site.read_addresses()
     os.kill(local_site.process.pid, signal.SIGKILL)
     eventually(lambda: not local_site.processes(), "its site and its sandbox are gone, too")
     local_site.process.communicate(timeout=20)
-    assert (local_site.checkout / "var/running").exists()
     another = LocalSite(local_site.checkout)
     another.read_addresses()
     assert another.end(signal.SIGTERM) == (0, "")
@@ -315,9 +330,9 @@ def test_what_a_killed_site_left_does_not_lead_manage_astray(checkout: Path) -> 
     with subprocess.Popen(["true"]) as over:
         over.wait()
     (checkout / "var").mkdir(exist_ok=True)
-    left = checkout / "var/running"
+    left = checkout / "var/run.lock"
     for pid, port in (os.getpid(), 8810), (over.pid, 8000):
-        left.write_text(f"8810 {pid}\n")
+        left.write_text(f"8810 {pid} -1234 -5678")
         assert addresses(checkout)[0] == f"http://127.0.0.1:{port}"
     left.unlink()
 
