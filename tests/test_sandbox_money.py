@@ -261,13 +261,24 @@ def test_what_can_not_be_disputed(box: Sandboxed, body: Json) -> None:
 
 def test_a_dispute_goes_only_where_it_can(box: Sandboxed) -> None:
     payment = box.paid()["payment_intent"]
-    assert "between 1 and 2500" in refused(box, "disputes", payment_intent=payment, amount=2501)
+    assert "between 1 and 5000" in refused(box, "disputes", payment_intent=payment, amount=5001)
     dispute = box.control("disputes", payment_intent=payment)["id"]
     assert "disputed already" in refused(box, "disputes", payment_intent=payment)
     assert "inquiry" in refused(box, f"disputes/{dispute}/escalate")
     box.control(f"disputes/{dispute}/lose")
-    for step in ("win", "lose", "respond"):
+    for step in ("lose", "respond"):
         assert "has a status of `lost`" in refused(box, f"disputes/{dispute}/{step}")
+
+
+def test_a_dispute_may_exceed_its_charge_and_be_won_after_it_was_lost(box: Sandboxed) -> None:
+    payment = box.paid()["payment_intent"]
+    dispute = box.control("disputes", payment_intent=payment, amount=2600)["id"]
+    box.control(f"disputes/{dispute}/lose")
+    box.control(f"disputes/{dispute}/win")
+    told = box.api("GET", f"/v1/disputes/{dispute}").json
+    assert told["status"] == "won"
+    assert [one["amount"] for one in told["balance_transactions"]] == [-2600, 2600]
+    assert "has a status of `won`" in refused(box, f"disputes/{dispute}/win")
 
 
 # ---- payouts

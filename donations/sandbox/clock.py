@@ -10,6 +10,7 @@ from .errors import ApiError
 
 DAY = 24 * 60 * 60
 UNITS = {"mo": 0, "w": 7 * DAY, "d": DAY, "h": 60 * 60, "m": 60, "s": 1}
+LONGEST = 10 * 366 * DAY  # what is due on the way happens one by one
 DURATION = re.compile(r"([0-9]{1,4})(mo|w|d|h|m|s)", re.ASCII)
 
 
@@ -57,6 +58,8 @@ def duration(text: str) -> Duration:
     if not match:
         raise ApiError(f"{text!r} is no length of time: write 1mo, 2w, 3d, 2h, 5m or 30s.", param="advance")
     count = int(match[1])
+    if count * (UNITS[match[2]] or 31 * DAY) > LONGEST:
+        raise ApiError(f"{text!r} is too far: move the clock 10 years at most at once.", param="advance")
     return Duration(months=count) if match[2] == "mo" else Duration(seconds=count * UNITS[match[2]])
 
 

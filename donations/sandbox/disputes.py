@@ -42,14 +42,15 @@ def shown(tx: Tx, dispute: Json) -> Json:
 def create(
     tx: Tx, charge_id: str, *, amount: int | None = None, reason: str = "fraudulent", inquiry: bool = False
 ) -> Json:
-    """Dispute a charge that succeeded, or a part of it."""
+    """Dispute a charge that succeeded, a part of it, or, as where rates have moved, somewhat more than it."""
     charge = payments.find_charge(tx, charge_id)
     if charge["status"] != "succeeded":
         raise ApiError(f"Charge {charge_id} did not succeed: there is nothing to dispute.")
     if charge["disputed"]:
         raise ApiError(f"Charge {charge_id} is disputed already.")
-    if amount is not None and not 0 < amount <= charge["amount"]:
-        raise ApiError(f"amount must be between 1 and {charge['amount']}", param="amount")
+    most = 2 * charge["amount"]
+    if amount is not None and not 0 < amount <= most:
+        raise ApiError(f"amount must be between 1 and {most}", param="amount")
     dispute = money_objects.dispute(
         charge, amount or charge["amount"], now=tx.clock.seconds(), reason=reason, inquiry=inquiry
     )
@@ -108,10 +109,10 @@ def escalate(tx: Tx, dispute_id: str) -> Json:
 
 
 def win(tx: Tx, dispute_id: str, *, amount: int | None = None, return_fee: bool = False) -> Json:
-    """The bank decides for us: its money is reinstated, or a part of it, and the fee if so told."""
+    """The bank decides for us, at last or after all: its money, or a part of it, is reinstated; the fee if so told."""
     dispute = find(tx, dispute_id)
-    if dispute["status"] not in OPEN:
-        raise _wrong_status(dispute, "be open")
+    if dispute["status"] not in (*OPEN, "lost"):
+        raise _wrong_status(dispute, "be open, or lost")
     if amount is not None and not 0 < amount <= dispute["amount"]:
         raise ApiError(f"amount must be between 1 and {dispute['amount']}", param="amount")
     fee = -sum(one["fee"] for one in dispute["balance_transactions"]) if return_fee else 0
