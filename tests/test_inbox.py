@@ -851,7 +851,53 @@ def test_an_accepted_payment_for_a_gift_that_is_not_known_makes_the_gift(campaig
     assert (row_of(told).decision, row_of(told).decision_reason) == ("accept", "")
     gift = Gift.objects.get()
     assert (gift.pk, gift.campaign, gift.source, gift.amount) == (UNKNOWN, campaign, "accepted", 50000)
+    assert (gift.tier, gift.livemode) == ("custom", False)
     assert MonthTotal.objects.get().raised == 50000
+
+
+@pytest.mark.parametrize(("named", "belongs_to"), [("news", "news"), ("nothing", "general"), (None, "general")])
+def test_an_accepted_payment_belongs_to_the_campaign_that_it_names_or_else_to_the_default_one(
+    campaign: Campaign, finance: User, named: str | None, belongs_to: str
+) -> None:
+    make_campaign("news", is_default=False)
+    of = Gift(pk=UNKNOWN, campaign=campaign, currency="USD", amount=50000, livemode=False)
+    told = checkout_event(of, metadata={"gift": UNKNOWN} | ({"campaign": named} if named else {}))
+    assert processed(told) == ["waiting"]
+    assert (row_of(told).reason, row_of(told).gift_reference) == ("its gift is not known here", UNKNOWN)
+    let_pass(timedelta(hours=73))
+    inbox.drain()
+    inbox.accept(row_of(told), user=finance)
+    assert Gift.objects.get().campaign_id == belongs_to
+
+
+def test_an_unknown_payment_in_another_currency_than_its_campaigns_makes_no_gift(
+    campaign: Campaign, finance: User
+) -> None:
+    of = Gift(pk=UNKNOWN, campaign=campaign, currency="EUR", amount=50000, livemode=False)
+    told = checkout_event(of)
+    assert processed(told) == ["waiting"]
+    let_pass(timedelta(hours=73))
+    inbox.drain()
+    with pytest.raises(inbox.CannotDecide):
+        inbox.accept(row_of(told), user=finance)
+    assert not Gift.objects.exists()
+
+
+def test_news_of_a_checkout_that_is_not_known_here_wait_for_its_gift(campaign: Campaign) -> None:
+    told = checkout_event(Gift(pk=UNKNOWN, campaign=campaign, currency="USD", amount=1, livemode=False), paid=False)
+    assert processed(told) == ["waiting"]
+    assert (row_of(told).reason, row_of(told).gift_reference) == ("its gift is not known here", UNKNOWN)
+
+
+def test_a_second_payment_that_staff_keep_is_a_gift_of_its_own_with_a_reference_that_follows_from_it(
+    campaign: Campaign, finance: User
+) -> None:
+    first = make_gift(campaign)
+    confirm(first)
+    inbox.accept(quarantined(checkout_event(first, payment="pi_2nd")), user=finance)
+    second = Gift.objects.exclude(pk=first.pk).get()
+    digest = hashlib.sha256(b"pi_2nd").hexdigest()[:26]
+    assert (second.pk, second.source, second.tier) == (f"gift_{digest}", "paid twice", "custom")
 
 
 def test_a_refund_that_gives_back_more_than_was_charged_can_be_accepted(campaign: Campaign, finance: User) -> None:
