@@ -7,19 +7,20 @@ which it is entered or approved: what cannot be booked is refused in words, and 
 import logging
 import re
 from datetime import date
+from unicodedata import normalize
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet, Value
-from django.db.models.functions import Lower
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from donations import inbox, money, periods
 from donations.models import Campaign, Donor, Gift, GiftState, InboxEvent, OfflineRequest, Tier
+from donations.models.offline import key_of
 from donations.processors import OFFLINE
 from donations.processors.facts import Adjusted, OfflineReceived
-from donations.processors.offline import Told, event_body
+from donations.processors.offline import Told, event_body, movement
 from donations.selectors import refunds
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def record_gift(
         day=day,
         method=method,
         reference=_tidy(reference),
+        reference_key=key_of(_tidy(reference)),
         reason=_tidy(reason),
         livemode=settings.LIVEMODE,
         requested_by=user,
@@ -128,6 +130,7 @@ def record_adjustment(
         amount=amount,
         day=day,
         reference=_tidy(reference),
+        reference_key=key_of(_tidy(reference)),
         reason=_tidy(reason),
         livemode=settings.LIVEMODE,
         requested_by=user,
@@ -187,7 +190,7 @@ def _tier(campaign: Campaign, amount: int) -> str:
 
 
 def _tidy(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(normalize("NFC", text).split())
 
 
 def _refuse_what_cannot_be(request: OfflineRequest) -> None:
@@ -218,11 +221,10 @@ def _refuse_second(request: OfflineRequest) -> None:
 
 
 def _standing(request: OfflineRequest) -> QuerySet[OfflineRequest]:
-    """What was entered under the same reference, however its letters are written, and was not rejected."""
-    of_kind = OfflineRequest.objects.filter(campaign=request.campaign, kind=request.kind)
+    """What was entered in the same mode under the same reference, however it is written, and was not rejected."""
+    of_kind = OfflineRequest.objects.filter(campaign=request.campaign, kind=request.kind, livemode=request.livemode)
     # As the constraint compares them.
-    same = of_kind.annotate(lower=Lower("reference")).filter(lower=Lower(Value(request.reference)))
-    return same.exclude(status=Status.REJECTED)
+    return of_kind.filter(reference_key=request.reference_key).exclude(status=Status.REJECTED)
 
 
 def _refuse_beyond_the_gift(request: OfflineRequest) -> None:
@@ -294,11 +296,15 @@ def _book(request: OfflineRequest) -> None:
     """Put it into the inbox and have it booked, in the caller's transaction. Raises OfflineRefused."""
     if request.livemode != settings.LIVEMODE:
         raise OfflineRefused("It was entered in the other mode, test or live: it cannot be booked in this one.")
-    event_id = f"staff:{request.kind}:{request.campaign_id}:{request.reference}"
-    body = event_body(_fact(request), livemode=request.livemode, created=timezone.now())
+    fact = _fact(request)
+    event_id = f"staff:{request.kind}:{fact.reference}"
+    body = event_body(fact, livemode=request.livemode, created=timezone.now())
     staff = InboxEvent.Origin.STAFF
     if not inbox.put(processor=OFFLINE, origin=staff, event_id=event_id, type=request.kind, body=body):
-        raise OfflineRefused("This reference is in the books already.", "reference")
+        # A version before this one gave what was a test the name of what is live.
+        raise OfflineRefused(
+            "This reference is in the books already, as a test: add something to it, such as the year.", "reference"
+        )
     try:
         inbox.book_now(processor=OFFLINE, event_id=event_id)
     except inbox.CannotBook as refusal:
@@ -310,7 +316,7 @@ def _fact(request: OfflineRequest) -> Told:
     return shape(
         gift=request.gift_id or "",
         campaign=request.campaign_id,
-        reference=f"{request.campaign_id}:{request.reference}",
+        reference=movement(request.campaign_id, request.reference, livemode=request.livemode),
         amount=request.amount,
         currency=request.currency,
         occurred_at=periods.day_start(request.day, request.campaign.time_zone),

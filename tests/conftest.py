@@ -3,7 +3,7 @@
 import gc
 import os
 import random
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,18 @@ def box(tmp_path: Path, settings: Any) -> Iterator[Sandboxed]:
         settings.STRIPE_API_BASE = running.url
         processors.get.cache_clear()
         yield running
+    processors.get.cache_clear()
+
+
+@pytest.fixture
+def go_live(settings: Any) -> Iterator[Callable[[], None]]:
+    """What gives the same site, with its database, a live key."""
+
+    def go() -> None:
+        settings.LIVEMODE = True
+        processors.get.cache_clear()
+
+    yield go
     processors.get.cache_clear()
 
 

@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -50,7 +51,7 @@ def colleague() -> Client:
 @pytest.fixture
 def waiting(campaign: Campaign, finance: Client) -> OfflineRequest:
     """A gift above the limit, entered by `finance`."""
-    return enter(campaign, user_of(finance), 20_000_00, reference="BANK 9", name="Olga")
+    return enter(campaign, user_of(finance), 20_000_00, reference="BANK É 9", name="Olga")
 
 
 def words(response: Any) -> str:
@@ -196,6 +197,22 @@ def test_a_rejection_needs_a_reason_and_books_nothing(waiting: OfflineRequest, c
     assert "It does not wait" in words(colleague.get(f"{ROOM}/{waiting.pk}/decide/", follow=True))
 
 
+def test_what_is_of_the_other_mode_says_so_and_is_neither_approved_nor_reversed(
+    campaign: Campaign, waiting: OfflineRequest, colleague: Client, go_live: Callable[[], None]
+) -> None:
+    booked = enter(campaign, make_staff())
+    go_live()
+    page = colleague.get(f"{ROOM}/{waiting.pk}/decide/")
+    assert "entered in the other mode, test or live: it cannot be booked" in words(page)
+    assert b'value="approve"' not in page.content
+    assert b'value="reject"' in page.content
+    assert "Reverse…" not in words(colleague.get(f"{ROOM}/{booked.pk}/change/"))
+    assert "Adjust…" not in words(colleague.get(f"/admin/donations/gift/{booked.gift_id}/change/"))
+    assert words(colleague.get(f"{ROOM}/")).count("test") >= 2
+    send(colleague, f"{waiting.pk}/decide/", {"decision": "reject", "reason": "a test"})
+    assert OfflineRequest.objects.get(pk=waiting.pk).status == "rejected"
+
+
 @pytest.mark.parametrize("right", ["add_offlinerequest", "change_offlinerequest"])
 def test_to_enter_and_to_approve_are_two_rights(waiting: OfflineRequest, right: str) -> None:
     person = Client()
@@ -260,7 +277,7 @@ def test_an_offline_gift_offers_no_refund(campaign: Campaign, finance: Client) -
 # ---- the list
 
 
-@pytest.mark.parametrize("term", ["BANK 9", "bank 9", "GIFT"])
+@pytest.mark.parametrize("term", ["BANK É 9", "bank e\u0301 9", "GIFT"])
 def test_one_is_found_by_its_reference_and_its_gift(
     campaign: Campaign, waiting: OfflineRequest, finance: Client, term: str
 ) -> None:

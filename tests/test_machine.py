@@ -444,7 +444,7 @@ class Books(RuleBasedStateMachine):
         day, reference = time_of(moment).astimezone(ZoneInfo(of.time_zone)).date(), self.name("slip")
         told = {"reason": "it came", "method": "cash", "user": self.staff}
         request = offline.record_gift(campaign=of, amount=amount, day=day, reference=reference, **told)
-        name, month = f"{campaign}:{reference}", f"{day:%Y-%m}"
+        name, month = f"test_mode:{campaign}:{reference}", f"{day:%Y-%m}"
         payment = Payment(name, str(request.gift_id), campaign, month, str(of.currency), amount, 0, "offline_gift")
         self.arrived[name] = payment
         self._entered(name, request, Arrived(payment), waits=large)
@@ -468,7 +468,7 @@ class Books(RuleBasedStateMachine):
             self._adjust_campaign(of, amount)
             return
         allowed = self._may_adjust(payment, amount)
-        name = f"{of.campaign}:{reference}"
+        name = f"test_mode:{of.campaign}:{reference}"
         news = Adjustment(name, payment, "", of.currency, amount)
         told = {"reason": "it bounced", "user": self.staff, "reference": reference, "gift": entry.gift}
         try:
@@ -484,7 +484,7 @@ class Books(RuleBasedStateMachine):
         day, reference = self._today(of), self.name("note")
         told = {"reason": "rounding", "user": self.staff, "reference": reference, "day": day}
         request = offline.record_adjustment(campaign=self.campaigns[of.campaign], amount=amount, **told)
-        name = f"{of.campaign}:{reference}"
+        name = f"test_mode:{of.campaign}:{reference}"
         news = Adjustment(name, "", f"{day:%Y-%m}", of.currency, amount)
         self._entered(name, request, news, waits=abs(amount) > LIMIT)
 

@@ -4,12 +4,16 @@ import csv
 import hashlib
 import itertools
 import json
+import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.core import mail
 from django.db import IntegrityError, connection, transaction
@@ -17,7 +21,7 @@ from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from donations import exports, inbox, offline, outbox, periods, processors, projections, refunding
+from donations import exports, inbox, invariants, offline, outbox, periods, processors, projections, refunding
 from donations.models import (
     Campaign,
     Donor,
@@ -29,8 +33,10 @@ from donations.models import (
     OfflineRequest,
     OutboxMessage,
 )
+from donations.models.campaigns import SLUG
 from donations.offline import EnteredAlready, OfflineRefused
 from donations.processors.base import BadDelivery, Malformed
+from donations.processors.offline import TEST_MODE
 from donations.selectors import dashboard, finance, refunds
 from tests.factories import (
     body_of,
@@ -103,7 +109,7 @@ def nothing_is_booked() -> bool:
 def test_a_gift_below_the_limit_is_booked_at_once_on_its_day(campaign: Campaign, ann: User) -> None:
     request = enter(campaign, ann, reference="BANK 7", name="Olga", message="For you")
     entry = LedgerEntry.objects.get()
-    assert (entry.kind, entry.processor, entry.reference) == ("offline_gift", "offline", "general:BANK 7")
+    assert (entry.kind, entry.processor, entry.reference) == ("offline_gift", "offline", "test_mode:general:BANK 7")
     assert (entry.amount, entry.goal_amount, entry.currency, entry.livemode) == (50000, 50000, "USD", False)
     assert (entry.effective_at, entry.local_date, entry.campaign_month) == (MIDNIGHT, DAY, "2024-11")
     assert (request.status, request.decided_by, raised()) == ("booked", None, 50000)
@@ -116,7 +122,7 @@ def test_it_comes_through_the_inbox_with_no_personal_data(campaign: Campaign, an
     enter(campaign, ann, reference="BANK 7", name="Olga Secret", email="olga@example.org")
     event = InboxEvent.objects.get()
     assert (event.processor, event.origin, event.type) == ("offline", "staff", "offline_gift")
-    assert (event.event_id, event.state) == ("staff:offline_gift:general:BANK 7", "processed")
+    assert (event.event_id, event.state) == ("staff:offline_gift:test_mode:general:BANK 7", "processed")
     assert event.gift_reference == Gift.objects.get().pk
     assert LedgerEntry.objects.get().inbox_event == event
     assert event.body is not None
@@ -183,10 +189,15 @@ def test_today_is_the_campaigns_and_tomorrow_is_refused(campaign: Campaign, ann:
     assert LedgerEntry.objects.get().local_date == today
 
 
-@pytest.mark.parametrize("again", ["BANK 7", "  bank   7 ", "Bank 7"])
-def test_the_same_reference_twice_is_refused_in_words(campaign: Campaign, ann: User, ben: User, again: str) -> None:
-    first = enter(campaign, ann, reference="BANK 7")
-    with pytest.raises(EnteredAlready, match="“BANK 7” was entered") as refusal:
+SAME = [("BANK 7", "BANK 7"), ("BANK 7", "  bank   7 "), ("É 7", "é 7"), ("é 7", "E\u0301 7"), ("e\u0301 7", "É 7")]
+
+
+@pytest.mark.parametrize(("reference", "again"), SAME)
+def test_the_same_reference_twice_is_refused_in_words(
+    campaign: Campaign, ann: User, ben: User, reference: str, again: str
+) -> None:
+    first = enter(campaign, ann, reference=reference)
+    with pytest.raises(EnteredAlready, match="7” was entered") as refusal:
         enter(campaign, ben, 99, reference=again)
     assert refusal.value.first == first
     assert (LedgerEntry.objects.count(), Gift.objects.count(), OfflineRequest.objects.count()) == (1, 1, 1)
@@ -204,6 +215,75 @@ def test_the_database_refuses_a_second_of_the_same_reference(campaign: Campaign,
     first.pk, first.reference = None, "bank 7"
     with pytest.raises(IntegrityError), transaction.atomic():
         first.save(force_insert=True)
+
+
+def test_references_that_stood_beside_one_another_before_still_do(campaign: Campaign, ann: User) -> None:
+    """As SQLite let É and é."""
+    asked = [enter(campaign, ann, reference=f"É {number}") for number in range(3)]
+    write_keys = import_module("donations.migrations.0015_references_by_mode").write_keys
+    connection.check_constraints()  # PostgreSQL drops no index of a table whose checks are still to come
+    with connection.cursor() as cursor:
+        cursor.execute("DROP INDEX one_request_a_reference")
+    OfflineRequest.objects.filter(pk=asked[1].pk).update(reference="é 0")
+    OfflineRequest.objects.update(reference_key="")
+    write_keys(apps, SimpleNamespace(connection=connection))
+    keys = dict(OfflineRequest.objects.values_list("pk", "reference_key"))
+    assert [keys[each.pk] for each in asked] == ["é 0", f"é 0\n{asked[1].pk}", "é 2"]
+
+
+# ---- test and live
+
+
+def test_what_was_entered_as_a_test_stands_in_nothings_way_once_the_site_is_live(
+    campaign: Campaign, ann: User, ben: User, go_live: Callable[[], None]
+) -> None:
+    def enter_all() -> None:
+        given = enter(campaign, ann, reference="BANK 7")
+        adjust(gift_of(given), ann, -200, reference="RETURN 7")
+        adjust(campaign, ann, 300, reference="ROUNDING")
+        offline.approve(enter(campaign, ann, 10_000_01, reference="BANK 8"), user=ben)
+
+    enter_all()
+    go_live()
+    enter_all()
+    rows = LedgerEntry.objects.order_by("pk").values_list("livemode", "kind", "reference", "amount")
+    named = [("offline_gift", "BANK 7", 50000), ("adjustment", "RETURN 7", -200), ("adjustment", "ROUNDING", 300)]
+    named.append(("offline_gift", "BANK 8", 10_000_01))
+    assert list(rows) == [
+        *((False, kind, f"test_mode:general:{name}", amount) for kind, name, amount in named),
+        *((True, kind, f"general:{name}", amount) for kind, name, amount in named),
+    ]
+    assert {event.event_id for event in InboxEvent.objects.filter(livemode=True)} == {
+        f"staff:{kind}:general:{name}" for kind, name, _ in named
+    }
+    with pytest.raises(EnteredAlready):
+        enter(campaign, ann, reference="BANK 7")
+    assert (projections.drift(), list(invariants.check())) == ([], [])
+    projections.rebuild()
+    sums = MonthTotal.objects.order_by("livemode").values_list("livemode", "raised")
+    assert list(sums) == [(False, 10_498_01), (True, 10_498_01)]
+
+
+def test_no_live_movement_is_named_like_a_test(campaign: Campaign, ann: User, go_live: Callable[[], None]) -> None:
+    go_live()
+    enter(campaign, ann, reference="test_mode:general:7")
+    assert LedgerEntry.objects.get().reference == "general:test_mode:general:7"
+    assert not re.match(SLUG, TEST_MODE[:-1])
+
+
+def test_what_an_earlier_version_booked_as_a_test_is_said_to_have_the_reference(
+    campaign: Campaign, ann: User, go_live: Callable[[], None]
+) -> None:
+    fact = FACT | {"kind": "adjustment", "gift": "", "reference": "general:R 7"}
+    body = json.dumps(BODY | {"fact": fact}).encode()
+    told = {"event_id": "staff:adjustment:general:R 7", "type": "adjustment", "body": body}
+    assert inbox.put(processor="offline", origin="staff", **told)
+    inbox.drain()
+    go_live()
+    with pytest.raises(OfflineRefused, match="as a test: add something to it"):
+        adjust(campaign, ann, 5, reference="R 7")
+    adjust(campaign, ann, 5, reference="R 7 2024")
+    assert list(LedgerEntry.objects.values_list("livemode", flat=True).order_by("pk")) == [False, True]
 
 
 # ---- a second person
@@ -297,7 +377,7 @@ def test_a_reversal_is_a_new_entry_and_the_gift_counts_no_more(campaign: Campaig
     before = LedgerEntry.objects.values().get()
     adjust(gift_of(given), ann, -50000, day=date(2024, 12, 3), reference="RETURN 7")
     entry = LedgerEntry.objects.get(kind="adjustment")
-    assert (entry.amount, entry.goal_amount, entry.reference) == (-50000, 0, "general:RETURN 7")
+    assert (entry.amount, entry.goal_amount, entry.reference) == (-50000, 0, "test_mode:general:RETURN 7")
     assert (entry.local_date, entry.campaign_month) == (date(2024, 12, 3), "2024-11")
     assert LedgerEntry.objects.values().get(pk=before["id"]) == before
     state = state_of(given)
@@ -566,9 +646,9 @@ def test_finances_files_have_it(campaign: Campaign, ann: User) -> None:
         [row[n] for n in ("kind", "reference", "gift", "amount", "goal_amount")] for row in rows_of(finance.LEDGER)
     ]
     assert ledger == [
-        ["offline_gift", "general:BANK 7", gift.pk, "500.00", "500.00"],
-        ["adjustment", "general:RETURN 7", gift.pk, "-200.00", "0.00"],
-        ["adjustment", "general:ROUNDING", "", "3.00", "0.00"],
+        ["offline_gift", "test_mode:general:BANK 7", gift.pk, "500.00", "500.00"],
+        ["adjustment", "test_mode:general:RETURN 7", gift.pk, "-200.00", "0.00"],
+        ["adjustment", "test_mode:general:ROUNDING", "", "3.00", "0.00"],
     ]
     (row,) = rows_of(finance.ALL_GIFTS)
     assert (row["gift"], row["tier"], row["frequency"], row["source"]) == (gift.pk, "500.00", "once", "offline")
@@ -659,7 +739,7 @@ FACT = {
     "kind": "offline",
     "gift": "gift_1",
     "campaign": "general",
-    "reference": "general:7",
+    "reference": "test_mode:general:7",
     "amount": 5,
     "currency": "USD",
     "occurred_at": "2024-11-18T05:00:00+00:00",
@@ -695,7 +775,7 @@ def test_a_body_that_we_did_not_write_is_malformed(body: bytes) -> None:
     [
         ({"gift": "gift_unknown"}, "waiting", "not known"),
         ({"currency": "EUR"}, "quarantined", "its gift is in USD"),
-        ({"reference": "general:other"}, "quarantined", "paid twice"),
+        ({"reference": "test_mode:general:other"}, "quarantined", "paid twice"),
         ({"kind": "adjustment", "gift": "gift_unknown"}, "waiting", "not booked here"),
         ({"kind": "adjustment", "currency": "EUR"}, "quarantined", "its gift is in USD"),
         ({"kind": "adjustment", "gift": "", "campaign": "unknown"}, "quarantined", "campaign is not known"),
@@ -717,7 +797,7 @@ def test_a_second_reference_for_an_offline_gift_cannot_be_accepted_and_says_once
     campaign: Campaign, ann: User
 ) -> None:
     gift = gift_of(enter(campaign, ann, reference="7"))
-    body = json.dumps(BODY | {"fact": FACT | {"gift": gift.pk, "reference": "general:other"}}).encode()
+    body = json.dumps(BODY | {"fact": FACT | {"gift": gift.pk, "reference": "test_mode:general:other"}}).encode()
     inbox.put(processor="offline", origin="staff", event_id="staff:odd", type="odd", body=body)
     inbox.drain()
     odd = InboxEvent.objects.get(event_id="staff:odd")

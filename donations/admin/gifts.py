@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.utils import quote, unquote
 from django.db.models import Q, QuerySet
@@ -200,7 +201,8 @@ class GiftAdmin(ReadOnlyAdmin):
         if user.has_perm("donations.view_offlinerequest"):
             entered = gift.offline_requests.select_related("requested_by").order_by("requested_at", "pk")
             context["offline"] = [_offline_line(asked, user) for asked in entered]
-        context["may_adjust"] = entering.may_enter(request) and state_of(gift).status == Status.CONFIRMED
+        ours = gift.livemode == settings.LIVEMODE and state_of(gift).status == Status.CONFIRMED
+        context["may_adjust"] = entering.may_enter(request) and ours
         context["may_refund"] = user.has_perm("donations.add_refundrequest") and left_to_refund(gift) > 0
         return super().render_change_form(request, context, *args, **kwargs)
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
@@ -17,6 +18,7 @@ from donations.admin import entering
 from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, moment, page_of
 from donations.charts import amount_text
 from donations.models import OfflineRequest
+from donations.models.offline import key_of
 from donations.selectors import refunds
 
 Kind, Status = OfflineRequest.Kind, OfflineRequest.Status
@@ -47,6 +49,7 @@ class OfflineRequestAdmin(ReadOnlyAdmin):
         "campaign_slug",
         "reference",
         "requested_by",
+        "mode",
     )
     list_filter = ("status", "kind", "campaign", ModeFilter)
     list_select_related = ("requested_by",)
@@ -56,7 +59,7 @@ class OfflineRequestAdmin(ReadOnlyAdmin):
     search_help_text = "Search by a reference, or by a gift’s, written in full."
 
     def found(self, request: HttpRequest, term: str) -> QuerySet[Any]:
-        return OfflineRequest.objects.filter(Q(reference__iexact=term) | Q(gift=term)).values("pk")
+        return OfflineRequest.objects.filter(Q(reference_key=key_of(term)) | Q(gift=term)).values("pk")
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         changelist: Any = super().get_changelist_instance(request)
@@ -141,10 +144,15 @@ def may_decide(request: HttpRequest) -> bool:
     return bool(request.user.has_perms(["donations.view_offlinerequest", "donations.change_offlinerequest"]))
 
 
+def is_of_this_mode(asked: OfflineRequest) -> bool:
+    """Whether it was entered in the mode, test or live, that the site is in."""
+    return asked.livemode == settings.LIVEMODE
+
+
 def is_reversible(asked: OfflineRequest) -> bool:
-    """Whether something of an offline gift is still held."""
+    """Whether something of an offline gift is still held, in the site's own mode."""
     booked = asked.kind == Kind.OFFLINE_GIFT and asked.status == Status.BOOKED
-    return bool(booked and asked.gift_id and refunds.left_of(asked.gift_id) > 0)
+    return bool(booked and is_of_this_mode(asked) and asked.gift_id and refunds.left_of(asked.gift_id) > 0)
 
 
 def _facts(asked: OfflineRequest, request: HttpRequest) -> list[tuple[str, Any]]:
@@ -152,6 +160,7 @@ def _facts(asked: OfflineRequest, request: HttpRequest) -> list[tuple[str, Any]]
         ("What", asked),
         ("Campaign", asked.campaign),
         ("Amount", amount_text(asked.amount, asked.currency)),
+        ("Mode", "live" if asked.livemode else "test"),
         ("Day", asked.day),
         ("Came by", asked.get_method_display() or "–"),
         ("Reason", asked.reason),
@@ -206,6 +215,7 @@ def _decision_form_page(
         "form": form,
         "is_gift": asked.kind == Kind.OFFLINE_GIFT,
         "is_own": asked.requested_by_id == request.user.pk,
+        "is_of_this_mode": is_of_this_mode(asked),
         "facts": _facts(asked, request),
     }
     return TemplateResponse(request, "admin/donations/offlinerequest/decide.html", context, status=status)

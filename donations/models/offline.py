@@ -1,8 +1,17 @@
 """What staff ask to have booked: money that no processor moved, and what puts the books right."""
 
+from unicodedata import normalize
+
 from django.db import models
 from django.db.models import F, Q
-from django.db.models.functions import Lower
+
+
+def key_of(reference: str) -> str:
+    """What is the same of a reference however its letters are written: large or small, é as one character or as two.
+
+    Not left to the database: SQLite knows the capitals of ASCII alone, and PostgreSQL those of its locale.
+    """
+    return normalize("NFC", normalize("NFC", reference).casefold())
 
 
 class OfflineRequest(models.Model):
@@ -39,6 +48,7 @@ class OfflineRequest(models.Model):
     day = models.DateField(help_text="When the money moved, by the campaign's calendar.")
     method = models.CharField(max_length=13, choices=Method, blank=True)
     reference = models.CharField(max_length=100, help_text="The bank's, the cheque's or the receipt's.")
+    reference_key = models.CharField(max_length=300, help_text="It, however its letters are written; see `key_of`.")
     reason = models.CharField(max_length=200)
     livemode = models.BooleanField()
     requested_by = models.ForeignKey("auth.User", models.PROTECT, related_name="+")
@@ -54,9 +64,7 @@ class OfflineRequest(models.Model):
         verbose_name_plural = "offline gifts and adjustments"
         constraints = [
             models.UniqueConstraint(
-                "campaign",
-                "kind",
-                Lower("reference"),
+                fields=["campaign", "kind", "livemode", "reference_key"],
                 condition=~Q(status="rejected"),
                 name="one_request_a_reference",
             ),

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
@@ -18,6 +19,7 @@ from donations import money, settlements
 from donations.booking.books import OF_OTHERS
 from donations.models import BalanceTransaction, Campaign, InboxEvent, LedgerEntry, Lookup, Payout
 from donations.processors.facts import TransactionSeen
+from donations.processors.offline import movement
 
 State = InboxEvent.State
 Kind = LedgerEntry.Kind
@@ -163,13 +165,14 @@ def corrected(verdicts: list[Verdict]) -> list[Verdict]:
 
 
 def _adjustments(references: set[str]) -> dict[str, list[LedgerEntry]]:
-    """What staff have booked under these numbers."""
-    # Staff's references stand in the ledger behind their campaign's.
-    names = {f"{slug}:{each}": each for slug in Campaign.objects.values_list("pk", flat=True) for each in references}
+    """What staff have booked under these numbers, in the site's own mode."""
+    # Staff's references stand in the ledger behind their campaign's; in test mode an earlier version wrote as live.
+    named = ((slug, each) for slug in Campaign.objects.values_list("pk", flat=True) for each in references)
+    names = {movement(*name, livemode=mode): name[1] for name in named for mode in {True, settings.LIVEMODE}}
     wanted, found = list(names), defaultdict[str, list[LedgerEntry]](list)
     for start in range(0, len(wanted), AT_ONCE):
         some = wanted[start : start + AT_ONCE]
-        for entry in LedgerEntry.objects.filter(kind=Kind.ADJUSTMENT, reference__in=some):
+        for entry in LedgerEntry.objects.filter(kind=Kind.ADJUSTMENT, reference__in=some, livemode=settings.LIVEMODE):
             found[names[entry.reference]].append(entry)
     return dict(found)
 

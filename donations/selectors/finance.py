@@ -81,7 +81,11 @@ LEDGER = File(
             "dispute_withdrawn, dispute_reinstated, fee, adjustment",
         ),
         Column("processor", "e.processor", meaning="who moved it: stripe, or offline for what staff entered"),
-        Column("reference", "e.reference", meaning="the processor's id of the movement; offline, campaign:reference"),
+        Column(
+            "reference",
+            "e.reference",
+            meaning="the processor's id of the movement; offline, campaign:reference, in test mode after test_mode:",
+        ),
         Column(
             "gift", "e.gift", Form.OPTIONAL, meaning="our reference of the gift; empty for an adjustment of a campaign"
         ),

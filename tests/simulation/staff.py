@@ -134,7 +134,8 @@ class Staff:
             self.booked.append(entered)
 
     def _entered(self, kind: str, campaign: Campaign, reference: str, amount: int, day: date, of: str = "") -> Entered:
-        return Entered(kind, campaign.pk, f"{campaign.pk}:{reference}", str(campaign.currency), amount, day, of)
+        name = f"test_mode:{campaign.pk}:{reference}"
+        return Entered(kind, campaign.pk, name, str(campaign.currency), amount, day, of)
 
     def _reference(self) -> str:
         """A new one, mostly; else one that was used, in other letters."""
