@@ -43,16 +43,21 @@ class OfflineRefused(Exception):
 
 
 class EnteredAlready(OfflineRefused):
-    """A reference that stands already, perhaps by the first press of the button. `first` is that one."""
+    """A reference that stands already. `first` is what stands under it.
 
-    def __init__(self, first: OfflineRequest) -> None:
+    `is_same`: the same person entered the very same, so that this is the second press of the button.
+    """
+
+    def __init__(self, first: OfflineRequest, *, is_same: bool) -> None:
+        of = f" of {first.gift_id}" if first.kind == Kind.ADJUSTMENT and first.gift_id else ""
+        amount = money.format_minor(first.amount, first.currency)
         super().__init__(
-            f"An {first.get_kind_display()} with the reference “{first.reference}” was entered for this campaign on "
-            f"{first.requested_at:%Y-%m-%d} UTC, and is {first.get_status_display()}. "
-            "Look whether it is the same money.",
+            f"An {first.get_kind_display()}{of} with the reference “{first.reference}” was entered for this campaign "
+            f"on {first.requested_at:%Y-%m-%d} UTC: {amount} for {first.day}. It is {first.get_status_display()}. "
+            "Look whether it is the same money; other money needs a reference of its own.",
             "reference",
         )
-        self.first = first
+        self.first, self.is_same = first, is_same
 
 
 # ---- entering
@@ -154,6 +159,7 @@ def needs_second_person(amount: int, currency: str) -> bool:
 
 def _enter(request: OfflineRequest, *, new_gift: Gift | None = None, email: str = "") -> OfflineRequest:
     _refuse_what_cannot_be(request)
+    _refuse_second(request, new_gift, email)
     try:
         with transaction.atomic():
             if new_gift:
@@ -169,7 +175,7 @@ def _enter(request: OfflineRequest, *, new_gift: Gift | None = None, email: str 
             if request.status == Status.BOOKED:
                 _book(request)
     except IntegrityError:
-        _refuse_second(request)
+        _refuse_second(request, new_gift, email)
         raise
     log.info("%s %s entered by user %s: %s", request.kind, request.pk, request.requested_by_id, request.status)
     return request
@@ -205,7 +211,6 @@ def _refuse_what_cannot_be(request: OfflineRequest) -> None:
             f"Give a day from {FIRST_DAY} to today, which is {today} where the campaign is.",
             "day",
         )
-    _refuse_second(request)
 
 
 def _refuse_text(text: str, field: str, longest: int) -> None:
@@ -215,9 +220,21 @@ def _refuse_text(text: str, field: str, longest: int) -> None:
         raise OfflineRefused(f"Write the {field} in {longest} plain letters at most.", field)
 
 
-def _refuse_second(request: OfflineRequest) -> None:
-    if first := _standing(request).select_related("requested_by").first():
-        raise EnteredAlready(first)
+def _refuse_second(request: OfflineRequest, new_gift: Gift | None, email: str) -> None:
+    if first := _standing(request).select_related("requested_by", "gift__donor").first():
+        raise EnteredAlready(first, is_same=_entered(first) == _entered(request, new_gift, email))
+
+
+def _entered(request: OfflineRequest, new_gift: Gift | None = None, email: str = "") -> list[object]:
+    """All that was entered, and by whom; of one that stands it is read from its gift too."""
+    typed = [getattr(request, name) for name in ("requested_by_id", "amount", "day", "method", "reference", "reason")]
+    if request.kind == Kind.ADJUSTMENT:
+        return [*typed, request.gift_id]
+    gift = new_gift or request.gift
+    if gift is None:
+        return typed
+    address = email.lower() if new_gift else gift.donor.email if gift.donor else ""
+    return [*typed, address, gift.public_name, gift.message, gift.anonymous]
 
 
 def _standing(request: OfflineRequest) -> QuerySet[OfflineRequest]:

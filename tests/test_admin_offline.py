@@ -114,16 +114,57 @@ def test_a_second_press_of_the_button_enters_nothing(campaign: Campaign, finance
     assert LedgerEntry.objects.count() == 1
 
 
-def test_a_reference_that_stands_is_refused_beside_its_field(
-    campaign: Campaign, finance: Client, colleague: Client
+OTHERS: list[dict[str, str]] = [
+    {"amount": "501"},
+    {"day": "2024-11-17"},
+    {"method": "cash"},
+    {"reason": "by hand"},
+    {"reference": "cheque 7"},
+    {"name": "Ada"},
+    {"email": "ada@example.org"},
+    {"email": ""},
+    {"message": "For you"},
+    {"anonymous": "on"},
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+def test_anything_else_under_a_reference_that_stands_is_refused_beside_its_field(
+    campaign: Campaign, finance: Client, other: dict[str, str]
 ) -> None:
+    """Two donors may stand in one statement, with one amount."""
     send(finance, "add/", gift_fields())
-    for client, fields in ((colleague, gift_fields()), (finance, gift_fields(amount="501"))):
-        refused = client.post(f"{ROOM}/add/", fields)
-        assert refused.status_code == 422
-        assert "the reference “CHEQUE 7” was entered" in refused.context["form"].errors["reference"][0]
-        assert 'value="CHEQUE 7"' in refused.content.decode()
+    refused = finance.post(f"{ROOM}/add/", gift_fields(**other))
+    assert refused.status_code == 422
+    said = refused.context["form"].errors["reference"][0]
+    assert "the reference “CHEQUE 7” was entered" in said
+    assert ": 500 $ for 2024-11-18. It is booked." in said
+    assert f'value="{other.get("reference", "CHEQUE 7")}"' in refused.content.decode()
     assert LedgerEntry.objects.count() == 1
+
+
+def test_the_same_of_another_person_is_no_second_press(campaign: Campaign, finance: Client, colleague: Client) -> None:
+    send(finance, "add/", gift_fields())
+    assert colleague.post(f"{ROOM}/add/", gift_fields()).status_code == 422
+
+
+def test_a_second_press_is_known_in_whatever_letters_the_address_is_typed(campaign: Campaign, finance: Client) -> None:
+    fields = gift_fields(email="Olga@Example.org", message="For you,\r\nall", anonymous="on", reason=" by  post ")
+    send(finance, "add/", fields)
+    assert "Nothing was entered a second time" in words(send(finance, "add/", fields))
+
+
+def test_two_cheques_that_bounced_under_one_reference_are_not_taken_for_one(
+    campaign: Campaign, finance: Client
+) -> None:
+    first, second = (enter(campaign, user_of(finance)) for _ in range(2))
+    fields = {"amount": "500", "day": "2024-12-01", "reference": "STATEMENT 12", "reason": "no cover"}
+    send(finance, f"{first.pk}/reverse/", fields)
+    refused = finance.post(f"{ROOM}/{second.pk}/reverse/", fields)
+    assert refused.status_code == 422
+    said = f"An adjustment of {first.gift_id} with the reference “STATEMENT 12” was entered"
+    assert said in refused.context["form"].errors["reference"][0]
+    assert "needs a reference of its own" in words(refused)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +281,22 @@ def test_an_offline_gift_is_reversed_once(campaign: Campaign, finance: Client) -
     gifts_page = words(finance.get(f"/admin/donations/gift/{given.gift_id}/change/"))
     assert "confirmed, reversed" in gifts_page
     assert "adjustment BOUNCED 7 −500 $" in gifts_page
+
+
+@pytest.mark.parametrize(
+    ("what", "said"), [("rejected", "It is rejected"), ("waiting", "It is waiting"), ("adjustment", "not reversed")]
+)
+def test_what_is_no_booked_gift_is_not_reversed_by_whatever_is_sent(
+    campaign: Campaign, waiting: OfflineRequest, finance: Client, what: str, said: str
+) -> None:
+    asked = adjust(campaign, make_staff(), -500) if what == "adjustment" else waiting
+    if what == "rejected":
+        offline.reject(asked, user=make_staff(), reason="never came")
+    entries = LedgerEntry.objects.count()
+    assert said in words(finance.get(f"{ROOM}/{asked.pk}/reverse/", follow=True))
+    fields = {"amount": "7", "day": "2024-12-01", "reference": "BOUNCED 7", "reason": "no cover"}
+    assert said in words(send(finance, f"{asked.pk}/reverse/", fields))
+    assert LedgerEntry.objects.count() == entries
 
 
 def test_an_adjustment_of_a_gift_is_in_its_currency_and_campaign(campaign: Campaign, finance: Client) -> None:

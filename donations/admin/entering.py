@@ -191,7 +191,7 @@ def entry_page(
         try:
             entered = form.enter(request.user)
         except offline.EnteredAlready as again:
-            if _is_second_press(again.first, form, request):
+            if again.is_same:
                 return _second_press(request, again.first)
             form.add_error("reference", str(again))
         except offline.OfflineRefused as refusal:
@@ -212,12 +212,6 @@ def entry_page(
     }
     status = 422 if request.method == "POST" else 200
     return TemplateResponse(request, "admin/donations/offlinerequest/enter.html", context, status=status)
-
-
-def _is_second_press(first: OfflineRequest, form: EntryForm, request: HttpRequest) -> bool:
-    """Whether the same person sent the same thing again: the second press of the button, or a page loaded anew."""
-    same = first.amount == form.minor and first.day == form.cleaned_data["day"]
-    return same and first.requested_by_id == request.user.pk
 
 
 def _second_press(request: HttpRequest, first: OfflineRequest) -> HttpResponse:

@@ -22,6 +22,7 @@ from donations.models.offline import key_of
 from donations.selectors import refunds
 
 Kind, Status = OfflineRequest.Kind, OfflineRequest.Status
+ALL_IS_BACK = "Nothing of this can be reversed: nothing of it is held any more. Look at its gift."
 
 
 class DecisionForm(forms.Form):
@@ -123,8 +124,9 @@ class OfflineRequestAdmin(ReadOnlyAdmin):
     def reverse_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Enter the adjustment that takes an offline gift back, whole or in part."""
         asked = self._found(request, object_id)
-        if not is_reversible(asked) and request.method != "POST":
-            messages.warning(request, "Nothing of this can be reversed: look at its gift, and at what it adjusts.")
+        words = cannot_reverse(asked)
+        if words or (request.method != "POST" and not is_reversible(asked)):
+            messages.warning(request, words or ALL_IS_BACK)
             return HttpResponseRedirect(page_of(asked))
         form = entering.ReversalForm(asked, request.POST if request.method == "POST" else None)
         facts = [*_facts(asked, request), ("Still held", amount_text(form.left, asked.currency))]
@@ -149,10 +151,18 @@ def is_of_this_mode(asked: OfflineRequest) -> bool:
     return asked.livemode == settings.LIVEMODE
 
 
+def cannot_reverse(asked: OfflineRequest) -> str:
+    """Why it cannot be reversed, in words; empty for an offline gift that is booked, in the site's own mode."""
+    if asked.kind != Kind.OFFLINE_GIFT:
+        return "An adjustment is not reversed: enter another adjustment, of the same gift or campaign."
+    if asked.status != Status.BOOKED:
+        return f"It is {asked.get_status_display()}: nothing of it is booked, so nothing can be reversed."
+    return "" if is_of_this_mode(asked) else "It was entered in the other mode, test or live: it is reversed there."
+
+
 def is_reversible(asked: OfflineRequest) -> bool:
-    """Whether something of an offline gift is still held, in the site's own mode."""
-    booked = asked.kind == Kind.OFFLINE_GIFT and asked.status == Status.BOOKED
-    return bool(booked and is_of_this_mode(asked) and asked.gift_id and refunds.left_of(asked.gift_id) > 0)
+    """Whether it can be reversed, and something of it is still held."""
+    return not cannot_reverse(asked) and refunds.left_of(str(asked.gift_id)) > 0
 
 
 def _facts(asked: OfflineRequest, request: HttpRequest) -> list[tuple[str, Any]]:
