@@ -284,17 +284,29 @@ def approve(request: OfflineRequest, *, user: User, reason: str = "") -> None:
 
 
 def reject(request: OfflineRequest, *, user: User, reason: str) -> None:
-    """Close it without booking; who entered it may do so too. The gift made for it goes. Raises OfflineRefused."""
+    """Close it without booking; who entered it may do so too. Raises OfflineRefused.
+
+    The gift made for it goes, and its donor, unless that one gave or follows otherwise.
+    """
     if not _tidy(reason):
         raise OfflineRefused("Give a reason: the person who entered it will ask for it.", "reason")
     with transaction.atomic():
-        gift = request.gift_id
+        gift = request.gift
         _decide(request, user=user, status=Status.REJECTED, reason=reason)
         if request.kind == Kind.OFFLINE_GIFT and gift:
             OfflineRequest.objects.filter(pk=request.pk).update(gift=None)
             # It never was in the books; with it go the donor's name and words.
-            Gift.objects.filter(pk=gift, processor=OFFLINE).delete()
+            Gift.objects.filter(pk=gift.pk, processor=OFFLINE).delete()
+            if gift.donor_id:
+                _forget(gift.donor_id)
     request.refresh_from_db()
+
+
+def _forget(donor: int) -> None:
+    """Delete a donor whom no gift, no monthly gift and nobody's following names any more."""
+    # Whoever names them at this moment waits for the lock, or is seen below: no gift loses its donor.
+    Donor.objects.select_for_update().filter(pk=donor).first()
+    Donor.objects.filter(pk=donor, gifts=None, recurringgifts=None, follows=None).delete()
 
 
 def _decide(request: OfflineRequest, *, user: User, status: str, reason: str) -> None:

@@ -25,6 +25,7 @@ from donations import exports, inbox, invariants, offline, outbox, periods, proc
 from donations.models import (
     Campaign,
     Donor,
+    Follower,
     Gift,
     GiftState,
     InboxEvent,
@@ -46,6 +47,7 @@ from tests.factories import (
     event,
     make_campaign,
     make_gift,
+    make_recurring_gift,
     make_staff,
     refund_event,
 )
@@ -352,8 +354,24 @@ def test_what_is_rejected_goes_with_the_donors_words_and_frees_its_reference(
     offline.reject(waiting, user=ben, reason="typed wrongly")
     assert (waiting.status, waiting.gift, waiting.decided_by) == ("rejected", None, ben)
     assert not Gift.objects.exists()
+    assert not Donor.objects.exists()
     assert nothing_is_booked()
     assert enter(waiting.campaign, ann, reference=waiting.reference).status == "booked"
+
+
+@pytest.mark.parametrize("else_", ["gift", "monthly gift", "follower"])
+def test_a_donor_who_gave_or_follows_otherwise_outlives_a_rejection(
+    waiting: OfflineRequest, ben: User, else_: str
+) -> None:
+    donor = Donor.objects.get()
+    if else_ == "gift":
+        make_gift(waiting.campaign, donor=donor)
+    elif else_ == "monthly gift":
+        make_recurring_gift(waiting.campaign, donor=donor)
+    else:
+        Follower.objects.create(donor=donor, campaign=waiting.campaign, livemode=False)
+    offline.reject(waiting, user=ben, reason="typed wrongly")
+    assert Donor.objects.get() == donor
 
 
 def test_who_entered_it_may_take_it_back(waiting: OfflineRequest, ann: User) -> None:
