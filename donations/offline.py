@@ -98,6 +98,8 @@ def record_gift(
         raise OfflineRefused("Give an amount above zero. What was given back is an adjustment.", "amount")
     if method not in OfflineRequest.Method.values:
         raise OfflineRefused("Say how the money came.", "method")
+    if not money.is_in_steps(amount, campaign.currency):
+        raise OfflineRefused(money.step_words(amount, campaign.currency), "amount")
     gift = Gift(
         campaign=campaign,
         tier=_tier(campaign, amount),
@@ -125,7 +127,8 @@ def record_adjustment(
 ) -> OfflineRequest:
     """Enter an adjustment of `amount` minor units, signed: of a gift, which it lowers or lifts again, or of a campaign.
 
-    One of a gift moves its month's bar; one of a campaign stands in the ledger alone. Raises OfflineRefused.
+    One of a gift moves its month's bar; one of a campaign stands in the ledger alone, and may be of any amount: it puts
+    right what the processor's books have, fees among them. Raises OfflineRefused.
     """
     request = OfflineRequest(
         kind=Kind.ADJUSTMENT,
@@ -264,6 +267,10 @@ def _refuse_beyond_the_gift(request: OfflineRequest) -> None:
             "Enter new money as an offline gift.",
             "amount",
         )
+    # All that is left can be taken, and all that was taken be given again, whatever it is.
+    whole = -left if request.amount < 0 else -state.adjusted
+    if request.amount != whole and not money.is_in_steps(request.amount, gift.currency):
+        raise OfflineRefused(money.step_words(abs(request.amount), gift.currency), "amount")
 
 
 # ---- deciding

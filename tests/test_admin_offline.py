@@ -323,6 +323,24 @@ def test_an_adjustment_without_a_gift_is_the_campaigns(campaign: Campaign, finan
     assert campaigns.context["adminform"].form.fields["currency"].disabled
 
 
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("bank_transfer", "reached the bank by transfer on 18 November 2024"),
+        ("cash", "came in cash on 18 November 2024; when it was paid in is not kept here"),
+        ("cheque", "came by cheque on 18 November 2024; when it was paid in is not kept here"),
+    ],
+)
+def test_a_gift_says_how_and_when_it_came(campaign: Campaign, finance: Client, method: str, said: str) -> None:
+    given, asked = enter(campaign, make_staff(), method=method), enter(campaign, make_staff(), 10_000_01, method=method)
+    page = f"/admin/donations/gift/{given.gift_id}/change/"
+    assert f"{said} Payment:" in words(finance.get(page))
+    waits = words(finance.get(f"/admin/donations/gift/{asked.gift_id}/change/"))
+    assert f"not booked, as it waits for approval; entered was: {said} Payment:" in waits
+    adjust(gift_of(given), make_staff(), -50000)
+    assert f"{said}; reversed since Payment:" in words(finance.get(page))
+
+
 def test_an_offline_gift_offers_no_refund(campaign: Campaign, finance: Client) -> None:
     given = enter(campaign, user_of(finance))
     page = words(finance.get(f"/admin/donations/gift/{given.gift_id}/change/"))

@@ -180,6 +180,37 @@ def test_what_cannot_be_is_refused_in_words(
     assert not Gift.objects.exists()
 
 
+ODD = [("ISK", 1050, "Type 10 ISK or 11 ISK"), ("BHD", 1001, "Type 1 BHD or 1.010 BHD")]
+
+
+@pytest.mark.parametrize(("currency", "amount", "said"), ODD)
+def test_an_amount_that_the_currency_does_not_have_is_refused(ann: User, currency: str, amount: int, said: str) -> None:
+    campaign = make_campaign(currency=currency)
+    with pytest.raises(OfflineRefused, match=f"must be a multiple of .* {said}") as refusal:
+        enter(campaign, ann, amount)
+    assert refusal.value.field == "amount"
+    gift = gift_of(enter(campaign, ann, 2000))
+    with pytest.raises(OfflineRefused, match=said):
+        adjust(gift, ann, -amount)
+    adjust(gift, ann, -1500 if currency == "BHD" else -1900)
+    with pytest.raises(OfflineRefused, match="must be a multiple of"):
+        adjust(gift, ann, 1)
+    adjust(campaign, ann, amount)
+
+
+def test_all_that_is_held_of_a_gift_is_taken_and_given_again_whatever_it_is(ann: User) -> None:
+    gift = make_gift(make_campaign(currency="BHD"), 1500)
+    confirm(gift)
+    deliver(refund_event(gift, 493))
+    inbox.drain()
+    with pytest.raises(OfflineRefused, match="must be a multiple of"):
+        adjust(gift, ann, -1006)
+    adjust(gift, ann, -1007)
+    with pytest.raises(OfflineRefused, match="must be a multiple of"):
+        adjust(gift, ann, 1006)
+    adjust(gift, ann, 1007)
+
+
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Niue"])
 def test_today_is_the_campaigns_and_tomorrow_is_refused(campaign: Campaign, ann: User, zone: str) -> None:
     campaign.time_zone = zone

@@ -9,6 +9,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 
 from donations.admin import entering
@@ -17,12 +18,14 @@ from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_
 from donations.admin.refunds import give_up_refund, left_to_refund, refund_page, state_of
 from donations.charts import amount_text
 from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, OfflineRequest, RefundRequest
+from donations.processors import OFFLINE
 from donations.selectors import refunds
 from donations.selectors.dashboard import tier_name
 from donations.selectors.settlements import PAYMENTS, Settlement, settlements_of
 
 MOST_EVENTS = 100
 Status = GiftState.Status
+Method = OfflineRequest.Method
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -165,7 +168,9 @@ class GiftAdmin(ReadOnlyAdmin):
 
     @admin.display(description="in the bank")
     def bank(self, gift: Gift) -> str:
-        """Whether and when its payment reached the bank."""
+        """Whether and when its payment reached the bank; of an offline gift, how and when staff say that it came."""
+        if gift.processor == OFFLINE:
+            return _came(gift)
         paid = [settled.bank for settled in settlements_of(gift) if settled.movement.type in PAYMENTS]
         return paid[-1] if paid else "–"
 
@@ -233,6 +238,25 @@ def reference_in(object_id: str) -> str:
     word, _, rest = object_id.partition("_")
     raw = word in {"gift", "recurring"} and not rest.startswith("5F")
     return object_id if raw else unquote(object_id)
+
+
+CAME = {
+    Method.BANK_TRANSFER: "reached the bank by transfer on {}",
+    Method.CASH: "came in cash on {}; when it was paid in is not kept here",
+    Method.CHEQUE: "came by cheque on {}; when it was paid in is not kept here",
+}
+
+
+def _came(gift: Gift) -> str:
+    """How and when an offline gift came, and whether that is booked, approved or taken back."""
+    entered = gift.offline_requests.filter(kind=OfflineRequest.Kind.OFFLINE_GIFT).first()
+    if entered is None:
+        return "–"
+    words = CAME[Method(entered.method)].format(date_format(entered.day, "j F Y"))
+    if entered.status == OfflineRequest.Status.WAITING:
+        return f"not booked, as it waits for approval; entered was: {words}"
+    state = state_of(gift)
+    return f"{words}; reversed since" if state.charged + state.adjusted <= 0 else words
 
 
 # ---- the tables of one gift
