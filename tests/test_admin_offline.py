@@ -12,7 +12,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
-from donations import offline, periods
+from donations import closing, offline, periods
 from donations.models import Campaign, Gift, LedgerEntry, MonthTotal, OfflineRequest, OutboxMessage
 from tests.factories import confirm, make_campaign, make_gift, make_staff
 from tests.test_offline import DAY, adjust, enter, gift_of
@@ -254,6 +254,40 @@ def test_what_is_of_the_other_mode_says_so_and_is_neither_approved_nor_reversed(
     assert OfflineRequest.objects.get(pk=waiting.pk).status == "rejected"
 
 
+def test_the_page_of_an_approval_shows_whom_it_would_thank_and_show(campaign: Campaign, finance: Client) -> None:
+    donor = {"name": "Olga", "email": "olga@example.org", "message": "For you"}
+    asked = enter(campaign, user_of(finance), 20_000_00, **donor)
+    unnamed = enter(campaign, user_of(finance), 20_000_00, anonymous=True, **donor)
+    without = enter(campaign, user_of(finance), 20_000_00)
+
+    def facts(client: Client, of: OfflineRequest) -> str:
+        return words(client.get(f"{ROOM}/{of.pk}/decide/"))
+
+    person, colleague = Client(), client_of("Finance")
+    person.force_login(make_staff("view_offlinerequest", "change_offlinerequest"))
+    assert "Donor’s name Olga Donor’s email address olga@example.org Message For you" in facts(colleague, asked)
+    assert "Donor’s name Olga, anonymous to the public" in facts(colleague, unnamed)
+    assert "Donor’s name – Donor’s email address none: no receipt Message –" in facts(colleague, without)
+    assert "Donor’s name Olga Donor’s email address given, for those" in facts(person, asked)
+    assert "Donor’s name anonymous to the public" in facts(person, unnamed)
+    assert "Donor’s" not in facts(colleague, adjust(campaign, user_of(finance), -20_000_00)).replace("The donor’s", "")
+
+
+def test_the_dashboard_says_that_something_waits_for_approval(campaign: Campaign, colleague: Client) -> None:
+    pages = f"/staff/general/{DAY:%Y-%m}/"
+    assert "for approval" not in words(colleague.get(pages))
+    enter(campaign, make_staff(), 20_000_00)
+    assert "Offline gifts and adjustments: 1 entry waits for approval, in all campaigns." in words(colleague.get(pages))
+    adjust(campaign, make_staff(), -20_000_00)
+    shown = colleague.get(pages)
+    assert "2 entries wait for approval, in all campaigns. See which" in words(shown)
+    (link,) = re.findall(r'href="([^"]+)">See which', shown.content.decode())
+    assert len(colleague.get(html.unescape(link)).context["cl"].result_list) == 2
+    manager = words(client_of("Campaign managers").get(pages))
+    assert "2 entries wait for approval" in manager
+    assert "See which" not in manager
+
+
 @pytest.mark.parametrize("right", ["add_offlinerequest", "change_offlinerequest"])
 def test_to_enter_and_to_approve_are_two_rights(waiting: OfflineRequest, right: str) -> None:
     person = Client()
@@ -297,6 +331,36 @@ def test_what_is_no_booked_gift_is_not_reversed_by_whatever_is_sent(
     fields = {"amount": "7", "day": "2024-12-01", "reference": "BOUNCED 7", "reason": "no cover"}
     assert said in words(send(finance, f"{asked.pk}/reverse/", fields))
     assert LedgerEntry.objects.count() == entries
+
+
+def test_an_entry_says_what_reversed_it(campaign: Campaign, finance: Client) -> None:
+    given = enter(campaign, user_of(finance))
+    page, gift = f"{ROOM}/{given.pk}/change/", gift_of(given)
+    assert "booked, reversed" not in words(finance.get(page))
+    asked = adjust(gift, make_staff(), -20000, reference="RETURN A")
+    shown = finance.get(page)
+    assert "booked, reversed in part by adjustment RETURN A (−200 $)" in words(shown)
+    assert f"{ROOM}/{asked.pk}/change/" in shown.content.decode()
+    adjust(gift, make_staff(), -30000, reference="RETURN B")
+    said = "booked, reversed by adjustment RETURN A (−200 $), adjustment RETURN B (−300 $)"
+    assert said in words(finance.get(page))
+    adjust(gift, make_staff(), 50000)
+    assert "booked, reversed" not in words(finance.get(page))
+
+
+def test_what_belongs_to_a_closed_month_says_so_and_is_booked(
+    campaign: Campaign, finance: Client, colleague: Client
+) -> None:
+    closing.close(campaign=campaign, month=periods.Month(2024, 11), user=make_staff())
+    said = "November 2024 of “Newsroom” is closed: it stands beside its statement, as restated."
+    assert said in words(send(finance, "add/", gift_fields()))
+    assert "is closed" not in words(send(finance, "add/", gift_fields(day="2024-12-01", reference="CHEQUE 8")))
+    large = gift_fields(amount="20000", reference="CHEQUE 9")
+    assert "is closed: once booked it stands beside its statement" in words(send(finance, "add/", large))
+    waiting = OfflineRequest.objects.get(status="waiting")
+    assert "is closed: once booked" in words(colleague.get(f"{ROOM}/{waiting.pk}/decide/"))
+    assert said in words(send(colleague, f"{waiting.pk}/decide/", {"decision": "approve"}))
+    assert LedgerEntry.objects.count() == 3
 
 
 def test_an_adjustment_of_a_gift_is_in_its_currency_and_campaign(campaign: Campaign, finance: Client) -> None:

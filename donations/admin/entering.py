@@ -17,7 +17,7 @@ from donations.admin.amounts import AmountField, read_amount, typed_text
 from donations.admin.reading import ReadOnlyAdmin, page_of
 from donations.charts import amount_text
 from donations.models import Campaign, Gift, OfflineRequest
-from donations.selectors import refunds
+from donations.selectors import refunds, statements
 
 WIDE = {"class": "vTextField"}
 
@@ -34,7 +34,8 @@ class EntryForm(forms.Form):
     day = forms.DateField(
         label="Day of the money",
         widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date", "class": "vDateField"}),
-        help_text="When it came or went, such as 2024-11-18: it decides the month in the books.",
+        help_text="When it came or went, such as 2024-11-18: it decides the month in the books. "
+        "In a month that is closed it is shown as restated.",
     )
     reference = forms.CharField(
         max_length=offline.LONGEST_REFERENCE,
@@ -214,6 +215,21 @@ def entry_page(
     return TemplateResponse(request, "admin/donations/offlinerequest/enter.html", context, status=status)
 
 
+def closed_words(asked: OfflineRequest) -> str:
+    """That the month of its day is closed, and what that means for it; empty where it is not."""
+    month = periods.Month(asked.day.year, asked.day.month)
+    if not statements.of_month(campaign=asked.campaign_id, month=month, livemode=asked.livemode):
+        return ""
+    shown = "it stands" if asked.status == OfflineRequest.Status.BOOKED else "once booked it stands"
+    return f"{month.label} of “{asked.campaign}” is closed: {shown} beside its statement, as restated."
+
+
+def tell_of_closed_month(request: HttpRequest, asked: OfflineRequest) -> None:
+    """Say so on the next page, where its month is closed."""
+    if words := closed_words(asked):
+        messages.warning(request, words)
+
+
 def _second_press(request: HttpRequest, first: OfflineRequest) -> HttpResponse:
     messages.info(
         request,
@@ -226,6 +242,7 @@ def _tell(request: HttpRequest, entered: OfflineRequest) -> None:
     amount = amount_text(entered.amount, entered.currency)
     if entered.status == OfflineRequest.Status.BOOKED:
         messages.success(request, f"It is booked: {amount} on {entered.day}.")
+        tell_of_closed_month(request, entered)
         return
     limit = offline.limit_in(entered.currency)
     above = f"is above {amount_text(limit, entered.currency)}" if limit else "needs a second person, as everything here"

@@ -11,11 +11,12 @@ from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
+from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_http_methods
 
 from donations import offline, periods
 from donations.admin import entering
-from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, moment, page_of
+from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, moment, page_of
 from donations.charts import amount_text
 from donations.models import OfflineRequest
 from donations.models.offline import key_of
@@ -79,15 +80,34 @@ class OfflineRequestAdmin(ReadOnlyAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: OfflineRequest | None = None) -> Any:
         entered = ("kind", "amount_shown", "campaign", "day", "method", "reference", "reason", "gift_shown", "mode")
         decided = ("decided_by", "decided_at", "decision_reason") if obj and obj.decided_by_id else ()
-        stands = ("status", "requested_by", "requested_at", *decided)
+        stands = ("stands", "requested_by", "requested_at", *decided)
         return (("Where it stands", {"fields": stands}), ("What was entered", {"fields": entered}))
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         asked: OfflineRequest = kwargs["obj"]
         asked.gift_link = link_to(asked.gift, request.user)  # type: ignore[attr-defined]  # for this page alone
+        context["closed"] = entering.closed_words(asked) if asked.status == Status.WAITING else ""
         context["may_decide"] = may_decide(request) and asked.status == Status.WAITING
         context["may_reverse"] = entering.may_enter(request) and is_reversible(asked)
         return super().render_change_form(request, context, *args, **kwargs)
+
+    @admin.display(description="status")
+    def stands(self, asked: OfflineRequest) -> str:
+        """Its status; of an offline gift also what reversed it, whole or in part."""
+        status = asked.get_status_display()
+        if asked.kind != Kind.OFFLINE_GIFT or asked.status != Status.BOOKED:
+            return status
+        by = OfflineRequest.objects.filter(gift=asked.gift_id, kind=Kind.ADJUSTMENT, status=Status.BOOKED)
+        rows = list(by.order_by("pk"))
+        left = asked.amount + sum(each.amount for each in rows)
+        if left >= asked.amount:
+            return status
+        links = format_html_join(
+            ", ",
+            '<a href="{}">{}</a> ({})',
+            ((page_of(each), each, amount_text(each.amount, each.currency)) for each in rows),
+        )
+        return format_html("{}, {} by {}", status, "reversed in part" if left > 0 else "reversed", links)
 
     @admin.display(description="gift")
     def gift_shown(self, asked: OfflineRequest) -> str:
@@ -179,6 +199,24 @@ def _facts(asked: OfflineRequest, request: HttpRequest) -> list[tuple[str, Any]]
     ]
 
 
+def _donor_facts(asked: OfflineRequest, request: HttpRequest) -> list[tuple[str, Any]]:
+    """Whom an approval would thank and show to the public: what the public would not see, for those who may."""
+    gift = asked.gift
+    if asked.kind != Kind.OFFLINE_GIFT or gift is None:
+        return []
+    personal = may_see_donors(request.user)
+    shown = gift.public_name if personal or not gift.anonymous else ""
+    anonymous = "anonymous to the public" if gift.anonymous else ""
+    to = "none: no receipt"
+    if gift.donor:
+        to = gift.donor.email if personal else "given, for those to see who may see donors"
+    return [
+        ("Donor’s name", ", ".join(filter(None, (shown, anonymous))) or "–"),
+        ("Donor’s email address", to),
+        ("Message", (gift.message if personal or not gift.anonymous else "") or "–"),
+    ]
+
+
 @require_http_methods(["GET", "HEAD", "POST"])
 def _decide_page(request: HttpRequest, room: OfflineRequestAdmin, object_id: str) -> HttpResponse:
     if not may_decide(request):
@@ -208,6 +246,7 @@ def _decide(request: HttpRequest, asked: OfflineRequest, decision: str, reason: 
         offline.approve(asked, user=user, reason=reason)
         month = periods.Month(asked.day.year, asked.day.month).label
         messages.success(request, f"It is approved and booked, with its own day, in the books of {month}.")
+        entering.tell_of_closed_month(request, asked)
     else:
         offline.reject(asked, user=user, reason=reason)
         messages.success(request, "It is rejected. Nothing was booked.")
@@ -226,6 +265,7 @@ def _decision_form_page(
         "is_gift": asked.kind == Kind.OFFLINE_GIFT,
         "is_own": asked.requested_by_id == request.user.pk,
         "is_of_this_mode": is_of_this_mode(asked),
-        "facts": _facts(asked, request),
+        "closed": entering.closed_words(asked),
+        "facts": [*_facts(asked, request), *_donor_facts(asked, request)],
     }
     return TemplateResponse(request, "admin/donations/offlinerequest/decide.html", context, status=status)

@@ -24,6 +24,7 @@ from donations.models import (
     GiftState,
     LedgerEntry,
     MonthTotal,
+    OfflineRequest,
     RecurringGift,
     Tier,
 )
@@ -125,6 +126,7 @@ class Glance:
     sums: Sums
     monthly: Monthly
     failing_monthly: int
+    to_approve: int
     other_currencies: tuple[tuple[str, int], ...]
     days: tuple[int, ...]
     days_before: tuple[int, ...]
@@ -202,6 +204,7 @@ def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -
         sums=own,
         monthly=_monthly(campaign=campaign, livemode=livemode),
         failing_monthly=_failing_monthly(livemode=livemode),
+        to_approve=_to_approve(livemode=livemode),
         other_currencies=_other_currencies(totals=totals, month=month, currency=currency),
         days=_cumulative(by_day=by_day, month=month, upto=elapsed),
         days_before=_days_before(by_day=by_day, month=month.previous, zone=campaign.time_zone, now=now),
@@ -447,4 +450,16 @@ def _failing_monthly(*, livemode: bool) -> int:
     """Of all campaigns; in literal states, as SQLite takes the partial index for these alone."""
     with connection.cursor() as cursor:
         cursor.execute(FAILING, [livemode])
+        return int(cursor.fetchone()[0])
+
+
+TO_APPROVE = f"""
+SELECT COUNT(*) FROM {OfflineRequest._meta.db_table} WHERE status = 'waiting' AND livemode = %s
+"""  # noqa: S608 (the only text put in is our own table name)
+
+
+def _to_approve(*, livemode: bool) -> int:
+    """What staff entered and another person has to approve or reject, of all campaigns; in a literal state too."""
+    with connection.cursor() as cursor:
+        cursor.execute(TO_APPROVE, [livemode])
         return int(cursor.fetchone()[0])

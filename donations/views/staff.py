@@ -163,6 +163,7 @@ def _page(*, glance: Glance, campaigns: list[Campaign], now: datetime, named: bo
         ],
         "health": list(_health_words(health=glance.health, now=now)),
         "books": "; ".join(_books_words(health=glance.health, now=now)),
+        "to_approve": _to_approve_words(glance.to_approve),
         "is_late": glance.health.is_late(),
     }
 
@@ -377,6 +378,12 @@ def _health_words(*, health: Health, now: datetime) -> Iterator[str]:
     yield f"{health.quarantined:,} quarantined"
     yield f"{health.wrong_mode:,} of the wrong mode"
     yield f"{count_text(health.refunds_unanswered, 'refund')} unanswered"
+
+
+def _to_approve_words(number: int) -> str:
+    if not number:
+        return ""
+    return "1 entry waits for approval" if number == 1 else f"{number:,} entries wait for approval"
 
 
 def _books_words(*, health: Health, now: datetime) -> Iterator[str]:
