@@ -203,8 +203,7 @@ def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -
         goal=standings[-1].goal,
         sums=own,
         monthly=_monthly(campaign=campaign, livemode=livemode),
-        failing_monthly=_failing_monthly(livemode=livemode),
-        to_approve=_to_approve(livemode=livemode),
+        **_in_all_campaigns(livemode=livemode),
         other_currencies=_other_currencies(totals=totals, month=month, currency=currency),
         days=_cumulative(by_day=by_day, month=month, upto=elapsed),
         days_before=_days_before(by_day=by_day, month=month.previous, zone=campaign.time_zone, now=now),
@@ -441,25 +440,18 @@ def _latest_followers(followers: QuerySet[Follower]) -> tuple[FollowerLine, ...]
     )
 
 
-FAILING = f"""
-SELECT COUNT(*) FROM {RecurringGift._meta.db_table} WHERE status IN ('past_due', 'unpaid') AND livemode = %s
-"""  # noqa: S608 (the only text put in is our own table name)
+IN_ALL_CAMPAIGNS = f"""
+SELECT
+  (SELECT COUNT(*) FROM {RecurringGift._meta.db_table} WHERE status IN ('past_due', 'unpaid') AND livemode = %s),
+  (SELECT COUNT(*) FROM {OfflineRequest._meta.db_table} WHERE status = 'waiting' AND livemode = %s)
+"""  # noqa: S608 (the only texts put in are our own table names)
 
 
-def _failing_monthly(*, livemode: bool) -> int:
-    """Of all campaigns; in literal states, as SQLite takes the partial index for these alone."""
+def _in_all_campaigns(*, livemode: bool) -> dict[str, int]:
+    """Monthly gifts that fail, and what staff entered and another person has to approve or reject.
+
+    In literal states, as SQLite takes the partial indexes for these alone.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(FAILING, [livemode])
-        return int(cursor.fetchone()[0])
-
-
-TO_APPROVE = f"""
-SELECT COUNT(*) FROM {OfflineRequest._meta.db_table} WHERE status = 'waiting' AND livemode = %s
-"""  # noqa: S608 (the only text put in is our own table name)
-
-
-def _to_approve(*, livemode: bool) -> int:
-    """What staff entered and another person has to approve or reject, of all campaigns; in a literal state too."""
-    with connection.cursor() as cursor:
-        cursor.execute(TO_APPROVE, [livemode])
-        return int(cursor.fetchone()[0])
+        cursor.execute(IN_ALL_CAMPAIGNS, [livemode, livemode])
+        return dict(zip(("failing_monthly", "to_approve"), cursor.fetchone(), strict=True))
