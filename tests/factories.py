@@ -13,10 +13,11 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from djmoney.money import Money
 
 from donations import inbox
-from donations.models import Campaign, Gift, InboxEvent, Payout, RecurringGift, Tier
+from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, Payout, RecurringGift, Tier
 
 NOON = datetime(2024, 11, 18, 12, tzinfo=UTC)
 numbers = itertools.count(1)
@@ -319,3 +320,16 @@ def confirm(gift: Gift, **fields: Any) -> None:
     """Have a gift paid: its event delivered and processed."""
     deliver(checkout_event(gift, **fields))
     inbox.drain()
+
+
+# ---- the database
+
+
+def collate_ledger(collation: str) -> None:
+    """Make the ledger's texts of a PostgreSQL collation, as in a database that was made with it. Elsewhere nothing."""
+    if connection.vendor == "postgresql":
+        connection.check_constraints()  # none may be pending
+        with connection.cursor() as cursor:
+            for field in map(LedgerEntry._meta.get_field, ("processor", "kind", "reference")):
+                column = f"{field.column} TYPE {field.db_type(connection)}"
+                cursor.execute(f'ALTER TABLE {LedgerEntry._meta.db_table} ALTER COLUMN {column} COLLATE "{collation}"')

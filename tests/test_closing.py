@@ -20,6 +20,7 @@ from donations.selectors.finance import LEDGER
 from tests.factories import (
     NOON,
     checkout_event,
+    collate_ledger,
     confirm,
     deliver,
     event,
@@ -114,6 +115,16 @@ def test_sums_of_every_kind_and_currency_are_those_of_the_file(campaign: Campaig
         ("fee", "EUR", "-0.90"), ("fee", "USD", "-14.00"), ("gift", "USD", "500.00"),
     ]  # fmt: skip
     assert statement.counted == {"USD": 50000}
+
+
+@pytest.mark.postgres
+def test_a_statement_holds_in_a_database_of_another_collation(campaign: Campaign) -> None:
+    collate_ledger("en-x-icu")
+    for payment in ("pi_3aB", "pi_3Ab", "pi_3_x"):
+        move(make_gift(campaign), "gift", 50000, reference=payment)
+    statement = close(campaign)
+    collate_ledger("C")
+    assert closing.verify(statement) == []
 
 
 def test_a_month_without_a_movement_can_be_closed_too(campaign: Campaign) -> None:

@@ -22,8 +22,9 @@ from django.test import Client
 
 from donations import exports, ledger, projections
 from donations.models import Campaign, ExportRecord, Gift, MonthTotal
+from donations.selectors import finance
 from donations.selectors.finance import ALL_GIFTS, FILES, LEDGER, Column, Selection
-from tests.factories import confirm, make_campaign, make_gift, make_staff
+from tests.factories import collate_ledger, confirm, make_campaign, make_gift, make_staff
 
 pytestmark = pytest.mark.django_db
 NOVEMBER = Selection(start=date(2024, 11, 1), end=date(2024, 12, 1), livemode=False)
@@ -211,6 +212,19 @@ def test_what_fails_in_the_middle_of_a_page_is_an_error_and_not_the_end_of_the_f
 def test_a_gift_that_was_not_paid_has_no_row(campaign: Campaign) -> None:
     make_gift(campaign)
     assert rows_of("gifts", Selection()) == rows_of("ledger", Selection()) == []
+
+
+@pytest.mark.parametrize("name", ["ledger", "gifts"])
+@pytest.mark.parametrize("size", [1, 500])
+def test_what_moved_in_one_second_stands_in_the_order_of_bytes_whatever_the_databases_collation(
+    campaign: Campaign, name: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collate_ledger("en-x-icu")
+    monkeypatch.setattr(exports, "SIZES", (size,) * 4)
+    for payment in ("pi_3aB", "pi_3Ab", "pi_3_x"):
+        book(make_gift(campaign, reference=f"gift_{payment}"), ("gift", payment, 50000, at("2024-11-18 12:00:00")))
+    gifts = [row["gift"] for row in rows_of(name)]
+    assert gifts == ["gift_pi_3Ab", "gift_pi_3_x", "gift_pi_3aB"]
 
 
 @pytest.mark.parametrize("lines_at_once", [1, 3, 1024])
@@ -420,6 +434,21 @@ def test_sqlite_reads_pages_by_the_ledgers_index() -> None:
         plan = " ".join(row[-1] for row in cursor.fetchall())
     assert "entries_in_order" in plan
     assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.postgres
+def test_postgresql_reads_pages_by_the_ledgers_index(campaign: Campaign) -> None:
+    key = (at("2024-11-01 12:00:00"), "a", "b", "c")
+    sql, parameters = finance.page(LEDGER, NOVEMBER, cell=lambda column: column.sql, newest=9, after=key, size=5)
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {sql}", parameters)
+        plan = " ".join(row[0] for row in cursor.fetchall())
+    assert "Index Scan using entries_in_order" in plan
+    assert (
+        "ROW(effective_at, (processor)::text, (kind)::text, (reference)::text) > " in plan.partition("Index Cond:")[2]
+    )
+    assert "Sort" not in plan
 
 
 class PipeWithoutReader(io.RawIOBase):

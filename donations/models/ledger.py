@@ -86,6 +86,7 @@ class LedgerEntry(models.Model):
             ),
         ]
         indexes = [
+            # On PostgreSQL its texts are in the order of bytes, which a migration says: see `selectors.finance`.
             models.Index(fields=["effective_at", "processor", "kind", "reference"], name="entries_in_order"),
             models.Index(
                 fields=["gift"],

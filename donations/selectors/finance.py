@@ -1,7 +1,8 @@
 """The reads behind finance's two files: their columns, which rows, in which order, a page at a time.
 
 Both come from the ledger alone, in the order of its index `entries_in_order`; a page begins after the key at which the
-one before it ended, so that no page costs more than the first.
+one before it ended, so that no page costs more than the first. Texts are ordered by their bytes in every database,
+whatever its collation: the hash of a closed month's file is of its lines in their order.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from donations.selectors.sums import COUNTED, GIFT_KINDS, SUMS
 
 ENTRIES, GIFTS = LedgerEntry._meta.db_table, Gift._meta.db_table
 KEY = "e.effective_at, e.processor, e.kind, e.reference"
+# SQLite orders by bytes by itself, and calls that otherwise.
+KEY_BY_BYTES = 'e.effective_at, e.processor COLLATE "C", e.kind COLLATE "C", e.reference COLLATE "C"'
 OFFSETS = timedelta(days=1)  # no zone's calendar is further than this from UTC's
 
 Key = tuple[Any, ...]
@@ -110,14 +113,14 @@ LEDGER = File(
     ),
     entries="TRUE",
     named="e.id = %s",
-    rows=f"SELECT {{cells}} FROM {ENTRIES} e WHERE {{conditions}} ORDER BY {KEY} LIMIT {{size}}",  # noqa: S608
+    rows=f"SELECT {{cells}} FROM {ENTRIES} e WHERE {{conditions}} ORDER BY {{key}} LIMIT {{size}}",  # noqa: S608
 )
 """One row a movement of money."""
 
 GIFT_ROWS = f"""
-WITH page AS (SELECT e.* FROM {ENTRIES} e WHERE {{conditions}} ORDER BY {KEY} LIMIT {{size}}),
+WITH page AS (SELECT e.* FROM {ENTRIES} e WHERE {{conditions}} ORDER BY {{key}} LIMIT {{size}}),
   sums AS (SELECT gift, {SUMS} FROM {ENTRIES} WHERE id <= %s AND gift IN (SELECT gift FROM page) GROUP BY gift)
-SELECT {{cells}} FROM page e JOIN sums ON sums.gift = e.gift JOIN {GIFTS} g ON g.reference = e.gift ORDER BY {KEY}
+SELECT {{cells}} FROM page e JOIN sums ON sums.gift = e.gift JOIN {GIFTS} g ON g.reference = e.gift ORDER BY {{key}}
 """  # noqa: S608 (the only texts put in are our own names)
 
 ALL_GIFTS = File(
@@ -170,16 +173,17 @@ def page(
     file: File, selection: Selection, *, cell: Callable[[Column], str], newest: int, after: Key | None, size: int
 ) -> tuple[str, list[Any]]:
     """The statement that reads the rows after a key, with its parameters; `cell` writes a column's expression."""
+    key = KEY_BY_BYTES if connection.vendor == "postgresql" else KEY
     where, parameters = conditions(selection)
     where += [file.entries, "e.id <= %s"]
     parameters.append(newest)
     if after is not None:
-        where.append(f"({KEY}) > (%s, %s, %s, %s)")
+        where.append(f"({key}) > (%s, %s, %s, %s)")
         parameters += after
     if file is ALL_GIFTS:
         parameters.append(newest)
     cells = ", ".join(cell(column) for column in file.columns)
-    return file.rows.format(cells=cells, conditions=" AND ".join(where), size=size), parameters
+    return file.rows.format(cells=cells, conditions=" AND ".join(where), key=key, size=size), parameters
 
 
 def key_of(file: File, first_cell: str) -> Key:

@@ -16,7 +16,7 @@ from donations.selectors.sums import COUNTED, GIFT_KINDS, SUMS
 
 TOTALS_SQL = f"""
 SELECT e.kind, e.currency, COUNT(*), SUM(e.amount) FROM {ENTRIES} e WHERE {{conditions}} AND e.id <= %s
-GROUP BY e.kind, e.currency ORDER BY e.kind, e.currency
+GROUP BY e.kind, e.currency
 """  # noqa: S608 (the only texts put in are our own names)
 
 LATER_SQL = f"SELECT e.id FROM {ENTRIES} e WHERE {{conditions}} AND e.id > %s ORDER BY e.id DESC LIMIT %s"  # noqa: S608
@@ -54,9 +54,10 @@ def selection_of(statement: MonthStatement) -> Selection:
 
 
 def totals(chosen: Selection, *, newest: int) -> list[Total]:
-    """Rows and sums per kind and currency, of the entries up to the one numbered `newest`."""
+    """Rows and sums per kind and currency, in their order, of the entries up to the one numbered `newest`."""
     where, parameters = conditions(chosen)
-    found = _read(TOTALS_SQL.format(conditions=" AND ".join(where)), [*parameters, newest])
+    # Sorted here: a statement compares them in order, which a database's collation must not decide.
+    found = sorted(_read(TOTALS_SQL.format(conditions=" AND ".join(where)), [*parameters, newest]))
     return [Total(kind=kind, currency=currency, rows=rows, amount=int(sum_)) for kind, currency, rows, sum_ in found]
 
 
