@@ -25,7 +25,7 @@ from donations.processors.base import Malformed
 from donations.processors.facts import Fact, fact_from_json
 from donations.selectors import finance, statements
 from donations.selectors.finance import LEDGER, Selection
-from donations.selectors.statements import Total
+from donations.selectors.statements import Change, Total
 
 log = logging.getLogger(__name__)
 State = InboxEvent.State
@@ -64,15 +64,23 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A statement beside what its month's books say now; `later` are the latest entries that were booked since."""
+    """A statement beside what its month's books say now, `lines` for finance's month and `counted` for the bar's.
+
+    `later` and `changes` are the latest entries that were booked since: for the month's days, and for its gifts.
+    """
 
     lines: tuple[Line, ...]
     counted: tuple[Line, ...]
     later: tuple[LedgerEntry, ...]
+    changes: tuple[Change, ...]
 
     @property
-    def is_restated(self) -> bool:
-        return any(line.rows[0] != line.rows[1] for line in self.lines) or any(line.difference for line in self.counted)
+    def books_are_restated(self) -> bool:
+        return any(line.rows[0] != line.rows[1] for line in self.lines)
+
+    @property
+    def bar_is_restated(self) -> bool:
+        return any(line.difference for line in self.counted)
 
 
 # ---- closing
@@ -254,6 +262,7 @@ def compare(statement: MonthStatement) -> Comparison:
         lines=_lines(closed_totals(statement), now[0]),
         counted=_lines(_as_totals(statement.counted), _as_totals(now[1])),
         later=tuple(statements.booked_later(statement, most=MOST_LATER)),
+        changes=tuple(statements.changed_later(statement, most=MOST_LATER)),
     )
 
 

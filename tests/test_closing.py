@@ -248,7 +248,7 @@ def test_later_movements_stand_beside_what_was_closed(campaign: Campaign) -> Non
     confirm(gift)
     statement = close(campaign)
     before = file_of(statement)
-    assert not closing.compare(statement).is_restated
+    assert not closing.compare(statement).books_are_restated
     confirm(make_gift(campaign, 700))
     deliver(refund_event(gift, 20000, refund="re_1", created=DECEMBER_18))
     inbox.drain()
@@ -258,9 +258,31 @@ def test_later_movements_stand_beside_what_was_closed(campaign: Campaign) -> Non
     ]
     assert [(line.amount, line.difference) for line in compared.counted] == [((50000, 30700), -19300)]
     assert [entry.amount for entry in compared.later] == [700]
-    assert compared.is_restated
+    assert [(change.entry.amount, change.counted) for change in compared.changes] == [(-20000, -20000), (700, 700)]
+    assert compared.books_are_restated
+    assert compared.bar_is_restated
     assert file_of(statement) == before
     assert closing.verify(statement) == []
+
+
+def test_each_difference_of_the_bar_is_explained_to_the_cent(campaign: Campaign) -> None:
+    covered, disputed, other = make_gift(campaign, 50000, fee_cover=103), make_gift(campaign, 700), make_gift(campaign)
+    move(covered, "gift", 50103)
+    move(disputed, "gift", 700)
+    move(other, "gift", 50000, at=DECEMBER_18)
+    statement = close(campaign)
+    move(covered, "refund", -200, at=DECEMBER_18, reference="re_1")
+    move(covered, "fee", -90, at=DECEMBER_18)
+    move(other, "refund", -500, at=DECEMBER_18)
+    move(disputed, "dispute_withdrawn", -900, at=DECEMBER_18)
+    move(covered, "refund", -300, at=DECEMBER_18, reference="re_2")
+    move(disputed, "dispute_reinstated", 400, at=DECEMBER_18)
+    compared = closing.compare(statement)
+    assert [(change.entry.amount, change.counted) for change in compared.changes] == [
+        (400, 200), (-300, -300), (-900, -700), (-200, -97),
+    ]  # fmt: skip
+    assert [line.difference for line in compared.counted] == [sum(change.counted for change in compared.changes)]
+    assert (compared.later, compared.books_are_restated, compared.bar_is_restated) == ((), False, True)
 
 
 def test_a_kind_that_came_later_has_a_line_of_its_own(campaign: Campaign) -> None:

@@ -2,7 +2,7 @@
 
 import html
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -97,15 +97,28 @@ def test_closing_needs_the_right_and_a_token(gift: Gift) -> None:
 def test_a_statement_shows_as_closed_beside_restated(finance: Client, gift: Gift) -> None:
     statement = closed(gift.campaign)
     page = words(finance.get(f"{ROOM}/{statement.pk}/change/"))
-    assert "Nothing was booked since that changes it." in page
+    assert "Nothing was booked since for a day of this month." in page
     restate(gift)
     page = words(finance.get(f"{ROOM}/{statement.pk}/change/"))
-    assert "Restated. Something was booked since this month was closed." in page
+    assert "Restated. Something was booked since for a day of this month." in page
     assert "Gift USD 1 1 500 $ 500 $ –" in page
     assert "Refund USD 0 1 0 $ −200 $ −200 $" in page
     assert "Counted by the bar USD 500 $ 300 $ −200 $" in page
     assert "re_later" in page
     assert statement.sha256 in page
+
+
+def test_a_refund_of_another_month_restates_the_bar_alone_and_is_listed_there(finance: Client, gift: Gift) -> None:
+    statement = closed(gift.campaign)
+    deliver(refund_event(gift, 20000, refund="re_later", created=datetime(2024, 12, 18, 12, tzinfo=UTC)))
+    inbox.drain()
+    page = words(finance.get(f"{ROOM}/{statement.pk}/change/"))
+    assert "Nothing was booked since for a day of this month." in page
+    assert "Restated. A refund lowers the bar of its gift’s month" in page
+    assert "Booked since for finance’s November 2024 Nothing." in page
+    listed = page.partition("Booked since for the bar’s November 2024")[2]
+    assert "refund −200 $ −200 $" in listed
+    assert f"re_later {gift.pk}" in listed
 
 
 def test_both_files_are_downloaded_and_recorded(finance: Client, gift: Gift) -> None:

@@ -94,7 +94,12 @@ class MonthStatementAdmin(ReadOnlyAdmin):
         context["lines"] = [_row(line, _kind(line)) for line in compared.lines]
         context["counted"] = [_row(line, "Counted by the bar") for line in compared.counted]
         context["later"] = [_entry_line(entry, request.user) for entry in compared.later]
-        context["most_later"] = closing.MOST_LATER if len(compared.later) == closing.MOST_LATER else 0
+        context["changes"] = [
+            _entry_line(change.entry, request.user)
+            | {"counted": _signed(change.counted, change.entry.currency), "gift": change.entry.gift_id}
+            for change in compared.changes
+        ]
+        context["most_later"] = closing.MOST_LATER
         context["month_label"] = Month.parse(statement.month).label
         context["may_export"] = request.user.has_perm("donations.add_exportrecord")
         return super().render_change_form(request, context, *args, **kwargs)
@@ -194,15 +199,18 @@ class Row:
 
 
 def _row(line: Line, name: str) -> Row:
-    sign = "+" if line.difference > 0 else ""
     return Row(
         name=name,
         currency=line.currency,
         rows=(f"{line.rows[0]:,}", f"{line.rows[1]:,}"),
         amounts=(amount_text(line.amount[0], line.currency), amount_text(line.amount[1], line.currency)),
-        difference=f"{sign}{amount_text(line.difference, line.currency)}" if line.difference else "–",
+        difference=_signed(line.difference, line.currency),
         differs=bool(line.difference) or line.rows[0] != line.rows[1],
     )
+
+
+def _signed(change: int, currency: str) -> str:
+    return f"{'+' if change > 0 else ''}{amount_text(change, currency)}" if change else "–"
 
 
 def _kind(line: Line) -> str:

@@ -4,6 +4,7 @@ All come from the ledger alone, never from a projection. Entries up to a number 
 them is the same for ever.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +22,36 @@ GROUP BY e.kind, e.currency
 
 LATER_SQL = f"SELECT e.id FROM {ENTRIES} e WHERE {{conditions}} AND e.id > %s ORDER BY e.id DESC LIMIT %s"  # noqa: S608
 
-# The gifts of a campaign month by the index of their days, and of each what the bar counts.
+# The gifts of a campaign month, by the index of their days.
+ITS_GIFTS = f"SELECT e.gift FROM {ENTRIES} e WHERE {{conditions}} AND e.kind IN {GIFT_KINDS} AND e.campaign_month = %s"  # noqa: S608
+
+# Of each of them what the bar counts.
 COUNTED_SQL = f"""
 SELECT currency, SUM({COUNTED}) FROM (
   SELECT gift, MAX(CASE WHEN kind <> 'fee' THEN currency END) AS currency, {SUMS}
-  FROM {ENTRIES} WHERE id <= %s AND gift IN (
-    SELECT e.gift FROM {ENTRIES} e WHERE {{conditions}} AND e.kind IN {GIFT_KINDS} AND e.campaign_month = %s)
+  FROM {ENTRIES} WHERE id <= %s AND gift IN ({ITS_GIFTS})
   GROUP BY gift
 ) sums GROUP BY currency ORDER BY currency
 """  # noqa: S608 (the only texts put in are our own names)
+
+# What was booked for them later; and by how much each entry of a gift changed what the bar counts of it.
+LATER_OF_GIFTS_SQL = f"""
+SELECT id, gift FROM {ENTRIES} WHERE id > %s AND kind <> 'fee' AND gift IN ({ITS_GIFTS}) ORDER BY id DESC LIMIT %s
+"""  # noqa: S608 (the only texts put in are our own names)
+CHANGES_SQL = f"""
+SELECT id, {COUNTED} - COALESCE(LAG({COUNTED}) OVER (PARTITION BY gift ORDER BY id), 0) FROM (
+  SELECT id, gift, SUM(goal_amount) OVER entries AS goal, SUM(amount) OVER entries AS held
+  FROM {ENTRIES} WHERE kind <> 'fee' AND gift IN ({{gifts}}) WINDOW entries AS (PARTITION BY gift ORDER BY id)
+) sums
+"""  # noqa: S608 (the only texts put in are our own names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """An entry, and by how much it changed what the bar counts of its gift; minor units, signed."""
+
+    entry: LedgerEntry
+    counted: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +94,26 @@ def booked_later(statement: MonthStatement, *, most: int) -> list[LedgerEntry]:
     """The entries of a closed month's days that were booked after it was closed: the latest ones, the latest first."""
     where, parameters = conditions(selection_of(statement))
     found = _read(LATER_SQL.format(conditions=" AND ".join(where)), [*parameters, statement.newest_entry, most])
-    return list(LedgerEntry.objects.filter(pk__in=[identity for (identity,) in found]).order_by("-pk"))
+    return _entries(identity for (identity,) in found)
+
+
+def changed_later(statement: MonthStatement, *, most: int) -> list[Change]:
+    """The entries of the campaign month's gifts that were booked after it was closed, of any day; as `booked_later`.
+
+    Together they make the difference of the bar's figure. Fees are left out: the bar never counts them.
+    """
+    where, parameters = conditions(selection_of(statement))
+    sql = LATER_OF_GIFTS_SQL.format(conditions=" AND ".join(where))
+    found = _read(sql, [statement.newest_entry, *parameters, statement.month, most])
+    gifts = sorted({gift for _, gift in found})
+    places = ", ".join(["%s"] * len(gifts)) or "NULL"
+    changes = dict(_read(CHANGES_SQL.format(gifts=places), gifts))
+    later = _entries(identity for identity, _ in found)
+    return [Change(entry=entry, counted=int(changes[entry.pk])) for entry in later]
+
+
+def _entries(identities: Iterable[int]) -> list[LedgerEntry]:
+    return list(LedgerEntry.objects.filter(pk__in=list(identities)).order_by("-pk"))
 
 
 def of_month(*, campaign: str, month: Month, livemode: bool) -> MonthStatement | None:

@@ -79,7 +79,8 @@ def differences(made: Closed) -> list[str]:
         "bar": (without_zeros(statement.counted), made.bar),
         "restated": ({key: both for key, both in lines.items() if any(both)}, now),
         "restated bar": (without_zeros(counted), bar),
-        "whether it is restated": (compared.is_restated, (now, bar) != (made.sums, made.bar)),
+        "whether the books are restated": (compared.books_are_restated, now != made.sums),
+        "whether the bar is restated": (compared.bar_is_restated, bar != made.bar),
         "what is not borne out": (closing.verify(statement), []),
     }
     return [f"{statement}, {what}: {one}, and it should be {two}" for what, (one, two) in found.items() if one != two]
