@@ -357,6 +357,19 @@ def test_a_gift_shows_its_fee_and_where_its_money_is_and_its_payout_what_it_is_m
     assert "Together 485.20 $" in shown
 
 
+def test_a_gift_names_the_payout_that_carries_it_now_and_the_one_that_it_came_back_from(
+    finance: Client, gift: Gift
+) -> None:
+    failed, carrier = make_payout("po_1", status="failed"), make_payout("po_2")
+    gone, back = ("txn_1", "charge", "ch_1", "pi_1"), ("txn_2", "payout_failure", failed.reference, "")
+    for names, of_gift, payout in ((gone, gift.pk, failed), (back, "", carrier)):
+        fact = TransactionSeen(*names, 50000, 0, 50000, "USD", "", NOON, NOON, payout.reference)
+        settlements.record_transactions("stripe", [(fact, of_gift, False)])
+    shown = finance.get(page(gift))
+    assert f'<a href="{page(carrier)}">po_2</a>, after it came back from po_1' in shown.content.decode()
+    assert "reached the bank on 18 November 2024" in words(shown)
+
+
 def test_a_payout_is_found_by_its_id_and_by_what_it_carried(finance: Client, gift: Gift) -> None:
     payout, other = make_payout("po_1"), make_payout("po_2")
     fact = TransactionSeen("txn_1", "charge", "ch_1", "pi_1", 1, 0, 1, "USD", "", NOON, NOON, "po_1")

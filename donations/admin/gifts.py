@@ -291,8 +291,18 @@ def _movement_line(settled: Settlement, user: Any) -> dict[str, Any]:
         "net": amount_text(movement.net, movement.currency),
         "created": movement.created,
         "bank": settled.bank,
-        "payout": link_to(settled.payout, user, movement.payout) if settled.payout else movement.payout or "–",
+        "payout": _payout_shown(settled, user),
     }
+
+
+def _payout_shown(settled: Settlement, user: Any) -> str:
+    """The payout that carries a movement now, and those that it came back from."""
+    if settled.payout is None:
+        return settled.movement.payout or "–"
+    link = link_to(settled.payout, user, settled.payout.reference)
+    if not settled.came_back_from:
+        return link
+    return format_html("{}, after it came back from {}", link, ", then ".join(settled.came_back_from))
 
 
 def event_line(event: InboxEvent, user: Any) -> dict[str, Any]:

@@ -19,13 +19,15 @@ class Settlement:
 
     `payout` is the last that carried it: where one failed, the next that carried what came back. It is None while the
     money is on the balance; `failed_at` is when the payout's money came back, if it did. `may_be_paid_out`: payouts
-    were made by hand since it was available, of which the processor does not tell what they carried.
+    were made by hand since it was available, of which the processor does not tell what they carried. `came_back_from`:
+    the ids of the payouts that carried it before `payout` and failed or were canceled, the first one first.
     """
 
     movement: BalanceTransaction
     payout: Payout | None
     failed_at: datetime | None
     may_be_paid_out: bool = False
+    came_back_from: tuple[str, ...] = ()
 
     @property
     def bank(self) -> str:
@@ -56,13 +58,14 @@ def _with_payouts(movements: Iterable[BalanceTransaction]) -> list[Settlement]:
     by_hand = _payouts_by_hand(row for row in rows if not row.payout)
     settled = []
     for row in rows:
-        carrier = _last_carrier(row.payout, payouts, backs)
+        *before, carrier = _carriers_of(row.payout, payouts, backs)
         back = backs.get(carrier)
         later = any(
             (each.currency, each.livemode) == (row.currency, row.livemode) and each.created >= row.available_on
             for each in by_hand
         )
-        settled.append(Settlement(row, payouts.get(carrier), back.created if back else None, not row.payout and later))
+        failed = back.created if back else None
+        settled.append(Settlement(row, payouts.get(carrier), failed, not row.payout and later, tuple(before)))
     return settled
 
 
@@ -79,12 +82,12 @@ def _carriers(references: set[str]) -> tuple[dict[str, Payout], dict[str, Balanc
     return payouts, backs
 
 
-def _last_carrier(reference: str, payouts: dict[str, Payout], backs: dict[str, BalanceTransaction]) -> str:
-    passed = {reference}
-    while (back := backs.get(reference)) and back.payout in payouts and back.payout not in passed:
-        reference = back.payout
-        passed.add(reference)
-    return reference
+def _carriers_of(reference: str, payouts: dict[str, Payout], backs: dict[str, BalanceTransaction]) -> list[str]:
+    """The payout, and those that carried on what came back of it, one after the other."""
+    carriers = [reference]
+    while (back := backs.get(carriers[-1])) and back.payout in payouts and back.payout not in carriers:
+        carriers.append(back.payout)
+    return carriers
 
 
 def _payouts_by_hand(balance: Iterable[BalanceTransaction]) -> list[Payout]:
