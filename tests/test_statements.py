@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, User
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
@@ -186,7 +186,7 @@ def test_the_dashboard_of_a_closed_month_says_by_whom_and_what_is_restated(finan
 
 
 def test_what_waits_for_approval_is_named_by_page_and_command(finance: Client, gift: Gift) -> None:
-    user = make_staff()
+    user = make_staff("add_monthstatement")
     offline.record_gift(
         campaign=gift.campaign, amount=2_000_000, day=date(2024, 11, 15), method="cash", reference="BOX 1",
         reason="a box", user=user,
@@ -207,7 +207,7 @@ def run(*arguments: str) -> None:
 
 
 def test_the_command_closes_and_verifies(gift: Gift, capsys: pytest.CaptureFixture[str]) -> None:
-    user = make_staff()
+    user = make_staff("add_monthstatement")
     run("--month=2024-11", f"--by={user.username}")
     statement = MonthStatement.objects.get()
     assert statement.closed_by == user
@@ -217,6 +217,19 @@ def test_the_command_closes_and_verifies(gift: Gift, capsys: pytest.CaptureFixtu
     restate(gift)
     run("--month=2024-11", "--verify")
     assert "Its file made anew is the same, byte for byte." in capsys.readouterr().out
+
+
+def test_the_command_closes_in_the_name_of_those_who_may_alone(gift: Gift) -> None:
+    gone, other = make_staff("add_monthstatement"), make_staff("view_monthstatement")
+    User.objects.filter(pk=gone.pk).update(is_active=False)
+    for user, remedy in (
+        (gone, "switched off .* make the user active"),
+        (other, "may not close a month[.] .* Finance"),
+    ):
+        with pytest.raises(CommandError, match=f"“{user.username}” .*{remedy}"):
+            run("--month=2024-11", f"--by={user.username}")
+    assert not MonthStatement.objects.exists()
+    run("--month=2024-11", f"--by={make_staff(superuser=True).username}")
 
 
 def test_the_command_finds_tampering(gift: Gift) -> None:
@@ -243,7 +256,7 @@ def test_the_command_finds_tampering(gift: Gift) -> None:
 )
 def test_the_command_says_what_is_wrong(gift: Gift, arguments: list[str], said: str) -> None:
     deliver(checkout_event(make_gift(gift.campaign, 700)))
-    user = make_staff()
+    user = make_staff("add_monthstatement")
     with pytest.raises(CommandError, match=said):
         run(*[argument.replace("BOOKKEEPER", user.username) for argument in arguments])
     assert not MonthStatement.objects.exists()

@@ -22,6 +22,24 @@ def month(text: str) -> Month:
         raise argparse.ArgumentTypeError("write a month like 2024-11") from error
 
 
+def closer(name: str) -> User:
+    """Who closes it, by the name that they sign in with: it stays in the statement. Raises CommandError."""
+    user = User.objects.filter(username=name).first()
+    if user is None:
+        raise CommandError("Name who closes it, by the name that they sign in with: --by NAME.")
+    if not user.is_active:
+        raise CommandError(
+            f"“{name}” is switched off and signs in no more: nothing is closed in that name. "
+            "Name somebody who may close months, or make the user active in the admin."
+        )
+    if not user.has_perm("donations.add_monthstatement"):
+        raise CommandError(
+            f"“{name}” may not close a month. Name somebody of the group Finance, "
+            "or give the right “Can add month statement” in the admin."
+        )
+    return user
+
+
 class Command(BaseCommand):
     help = "Close a month of a campaign's books for good; or, with --verify, make its file anew and compare."
 
@@ -29,7 +47,9 @@ class Command(BaseCommand):
         """Take the month, and who closes it."""
         parser.add_argument("--campaign", required=True, help="the campaign's name in addresses")
         parser.add_argument("--month", type=month, required=True, help="such as 2024-11")
-        parser.add_argument("--by", default="", help="the user name of who closes it; needed unless --verify")
+        parser.add_argument(
+            "--by", default="", help="the user name of who closes it and may do so; needed unless --verify"
+        )
         parser.add_argument(
             "--in-spite", default="", help="close it though something of it is not settled, for this reason"
         )
@@ -45,12 +65,12 @@ class Command(BaseCommand):
         if options["verify"]:
             self._verify(campaign, options["month"])
             return
-        user = User.objects.filter(username=options["by"]).first()
-        if user is None:
-            raise CommandError("Name who closes it, by the name that they sign in with: --by NAME.")
         try:
             statement = closing.close(
-                campaign=campaign, month=options["month"], user=user, in_spite_because=options["in_spite"]
+                campaign=campaign,
+                month=options["month"],
+                user=closer(options["by"]),
+                in_spite_because=options["in_spite"],
             )
         except closing.OpenEvents as refusal:
             raise CommandError(f"{refusal} Say it with --in-spite REASON.") from refusal
