@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from django.contrib import admin
@@ -18,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import closing, inbox, processors, projections, settlements, watching
+from donations import closing, inbox, offline, processors, projections, settlements, watching
 from donations.admin import amounts, reading
 from donations.admin.refunds import RefundForm
 from donations.models import (
@@ -272,6 +273,58 @@ def test_each_door_opens_to_those_who_may(
             if address.startswith("/admin/") and not (answer.status_code == 302 and "/login/" in answer["Location"]):
                 wrong.append((door, [answer.status_code], [302]))
     assert not wrong
+
+
+@pytest.mark.slow
+def test_no_link_leads_finance_or_managers_where_they_may_not_go(
+    gift: Gift, quarantined: InboxEvent, monthly: RecurringGift, follower: Follower, manager: Client, finance: Client
+) -> None:
+    user = make_staff()
+    CampaignMonth.objects.get_or_create(campaign_id="general", month="2024-11", defaults={"goal": 1})
+    ExportRecord.objects.create(file="ledger", requested_by=user)
+    RefundRequest.objects.create(gift=gift, amount=500, requested_by=user)
+    make_payout()
+    day = NOON.date()
+    for amount in (700, 2_000_000):
+        offline.record_gift(
+            campaign=gift.campaign, amount=amount, day=day, method="cash", reference=f"BOX {amount}", reason="a box",
+            user=user,
+        )  # fmt: skip
+    closing.close(campaign=gift.campaign, month=Month(2024, 10), user=user)
+    for person in (manager, finance):
+        assert dead_links(person) == []
+
+
+def dead_links(person: Client) -> list[str]:
+    """The links on the admin's pages that do not answer 200, each with the page that it was found on."""
+    found_on = {"/admin/": ""}
+    waiting, read, dead = ["/admin/"], set[str](), []
+    while waiting:
+        address = waiting.pop()
+        answer = person.get(address, follow=True)
+        if answer.status_code != 200:
+            dead.append(f"{found_on[address]}: {address} answers {answer.status_code}")
+        path = address.partition("?")[0]
+        if path in read or not path.startswith("/admin/"):
+            continue
+        read.add(path)
+        for link in re.findall(r'<a [^>]*href="([^"]*)"', answer.content.decode()):
+            target = urljoin(address, html.unescape(link)).partition("#")[0]
+            if target.startswith("/") and target not in found_on:
+                found_on[target] = address
+                waiting.append(target)
+    return dead
+
+
+def test_what_a_person_may_not_see_is_named_without_a_link(finance: Client, superuser: Client) -> None:
+    user = make_staff()
+    record = ExportRecord.objects.create(file="ledger", requested_by=user)
+    link = f"/admin/auth/user/{user.pk}/change/"
+    for person, is_linked in ((finance, False), (superuser, True)):
+        shown = person.get(page(record)).content.decode()
+        assert (user.username in shown, link in shown) == (True, is_linked)
+        assert 'class="form-row field-requested_by"' in shown
+        assert "Requested by:" in shown
 
 
 def test_totals_and_states_have_no_room() -> None:

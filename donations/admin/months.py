@@ -10,6 +10,7 @@ from django.http import HttpRequest
 
 from donations import campaigning
 from donations.admin.amounts import AmountField, read_goal, read_marks, typed_text
+from donations.admin.reading import LinkingByRight
 from donations.charts import amount_text
 from donations.models import Campaign, CampaignMonth
 from donations.periods import Month
@@ -80,7 +81,7 @@ class CampaignMonthForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(CampaignMonth)
-class CampaignMonthAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class CampaignMonthAdmin(LinkingByRight):
     """Months with goals of their own, written by `campaigning`. None is deleted: a past month would lose its goal."""
 
     form = CampaignMonthForm

@@ -1,17 +1,17 @@
 """Rooms in which things are looked at and never edited, by superusers either."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
-from django.contrib.admin.utils import quote
+from django.contrib.admin.utils import flatten, quote
 from django.contrib.admin.views.main import ERROR_FLAG, PAGE_VAR, SEARCH_VAR
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db.models import Model, QuerySet
+from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -60,7 +60,34 @@ class CannotSearch(Exception):
     """A search that leads nowhere; its text says why."""
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's class takes no parameters when it runs
+class LinkingByRight(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's class takes no parameters when it runs
+    """Pages whose links to other rows are for those who may see them; Django links whatever has a page."""
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        form = context["adminform"]
+        names = {name for name in form.readonly_fields if self._is_link(name)}
+        shown = {name: self._link_shown(name, request.user) for name in names}
+        form.readonly_fields = [*form.readonly_fields, *shown.values()]
+        form.fieldsets = [
+            (title, {**options, "fields": [shown.get(name, name) for name in flatten(options["fields"])]})
+            for title, options in form.fieldsets
+        ]
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _is_link(self, name: Any) -> bool:
+        return any(isinstance(field, ForeignKey) and field.name == name for field in self.opts.fields)
+
+    def _link_shown(self, name: str, user: Person) -> Callable[[Any], str]:
+        """A field of the page, called like the one whose place it takes."""
+
+        def shown(row: Any) -> str:
+            return link_to(getattr(row, name), user)
+
+        shown.__name__ = name
+        return admin.display(description=self.opts.get_field(name).verbose_name)(shown)  # type: ignore[union-attr]
+
+
+class ReadOnlyAdmin(LinkingByRight):
     """Lists and pages of what the application alone writes: nobody adds, changes or deletes it here.
 
     An address may filter by `allowed_lookups` alone. Django would allow every field of the model, and answer so, letter
