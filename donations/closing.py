@@ -19,7 +19,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from donations import exports, money, processors
-from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, MonthStatement, OfflineRequest
+from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, Lookup, MonthStatement, OfflineRequest
 from donations.periods import Month
 from donations.processors.base import Malformed
 from donations.processors.facts import Fact, fact_from_json
@@ -32,6 +32,7 @@ State = InboxEvent.State
 MOST_OPEN_EVENTS = 1000
 MOST_NAMED = 5
 MOST_LATER = 200
+GIFTS_AT_ONCE = 500
 LONGEST_LOCK_WAIT = timedelta(seconds=5)
 LOCK_NOT_AVAILABLE = "55P03"
 
@@ -41,7 +42,7 @@ class CannotClose(Exception):
 
 
 class OpenEvents(CannotClose):
-    """What may belong to the month is not settled: inbox events, or what staff entered and nobody has approved yet.
+    """What may belong to the month is not settled: inbox events, what staff entered and nobody has approved, fees.
 
     With a reason it can be closed in spite of them.
     """
@@ -95,9 +96,10 @@ def close(*, campaign: Campaign, month: Month, user: User, in_spite_because: str
     chosen = statements.selection(campaign=campaign.pk, month=month, livemode=settings.LIVEMODE)
     reason, waiting = in_spite_because.strip()[:300], list(waiting_requests(campaign=campaign, month=month))
     events = open_events(campaign=campaign, month=month)
-    is_open = events + len(waiting)
+    fees = fees_looked_up(campaign=campaign, month=month)
+    is_open = events + len(waiting) + fees
     if is_open and not reason:
-        raise OpenEvents(_open_words(events, waiting))
+        raise OpenEvents(_open_words(events, waiting, fees))
     newest = _newest_entry()
     statement = MonthStatement(
         campaign=campaign,
@@ -133,9 +135,10 @@ def _closed_words(campaign: Campaign, month: Month) -> str:
     )
 
 
-def _open_words(events: int, waiting: list[OfflineRequest]) -> str:
-    found = [*([_events_words(events)] if events else []), *([_waiting_words(waiting)] if waiting else [])]
-    return f"{' '.join(found)} Settle that first, or close it all the same and say why."
+def _open_words(events: int, waiting: list[OfflineRequest], fees: int) -> str:
+    found = [_events_words(events) if events else "", _waiting_words(waiting) if waiting else ""]
+    found.append(_fees_words(fees) if fees else "")
+    return f"{' '.join(filter(None, found))} Settle that first, or close it all the same and say why."
 
 
 def _events_words(number: int) -> str:
@@ -153,6 +156,16 @@ def _waiting_words(waiting: list[OfflineRequest]) -> str:
     ]
     rest = len(waiting) - len(named)
     return f"Not approved or rejected yet: {', '.join(named)}{f', and {rest:,} more' if rest else ''}."
+
+
+def _fees_words(number: int) -> str:
+    many = (
+        f"At least {number:,} gifts" if number == MOST_OPEN_EVENTS else f"{number:,} gift{'' if number == 1 else 's'}"
+    )
+    return (
+        f"Of {many} of this month the fee is not booked yet: the payment service is still being asked for it, "
+        "which manage.py reconcile does at once."
+    )
 
 
 def _newest_entry() -> int:
@@ -221,6 +234,27 @@ def waiting_requests(*, campaign: Campaign, month: Month) -> QuerySet[OfflineReq
         status=OfflineRequest.Status.WAITING, campaign=campaign, livemode=settings.LIVEMODE
     )
     return standing.filter(day__lt=month.next.first_day).order_by("day", "pk")
+
+
+def fees_looked_up(*, campaign: Campaign, month: Month) -> int:
+    """Of how many of the month's gifts the fee is not booked, and still being asked for. To MOST_OPEN_EVENTS.
+
+    What is asked for is known by the processor's id alone, which an event of the gift named.
+    """
+    pending = Lookup.objects.filter(kind=Lookup.Kind.BALANCE_TRANSACTION, next_try_at__isnull=False)
+    wanted = set(pending.values_list("object_id", flat=True))
+    if not wanted:
+        return 0
+    without = statements.gifts_without_fee(campaign=campaign.pk, month=month, livemode=settings.LIVEMODE)
+    pages = (without[first : first + GIFTS_AT_ONCE] for first in range(0, len(without), GIFTS_AT_ONCE))
+    return min(sum(len(_naming(gifts, wanted)) for gifts in pages), MOST_OPEN_EVENTS)
+
+
+def _naming(gifts: list[str], wanted: set[str]) -> set[str]:
+    """Those of these gifts of which an event names something of what is wanted."""
+    events = InboxEvent.objects.filter(gift_reference__in=gifts)
+    named = events.values_list("gift_reference", "facts")
+    return {gift for gift, facts in named if facts and not wanted.isdisjoint(map(str, facts.values()))}
 
 
 def _may_belong(event: InboxEvent, campaign: Campaign, month: Month) -> bool:

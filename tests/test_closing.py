@@ -13,12 +13,23 @@ from django.utils import timezone
 
 from donations import closing, exports, inbox, ledger, offline, projections
 from donations.closing import CannotClose, OpenEvents
-from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, MonthStatement, MonthTotal, OfflineRequest, guards
+from donations.models import (
+    Campaign,
+    Gift,
+    InboxEvent,
+    LedgerEntry,
+    Lookup,
+    MonthStatement,
+    MonthTotal,
+    OfflineRequest,
+    guards,
+)
 from donations.periods import Month
 from donations.selectors import statements
 from donations.selectors.finance import LEDGER
 from tests.factories import (
     NOON,
+    charge_event,
     checkout_event,
     collate_ledger,
     confirm,
@@ -28,6 +39,7 @@ from tests.factories import (
     make_gift,
     make_staff,
     refund_event,
+    told,
 )
 
 pytestmark = pytest.mark.django_db
@@ -229,6 +241,23 @@ def test_what_was_decided_or_is_of_another_month_campaign_or_mode_does_not_hold_
     enter(campaign, 2_000_000)
     settings.LIVEMODE = False
     assert close(campaign).open_events == 0
+
+
+def test_fees_that_are_still_asked_for_hold_the_month_open(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "GIFTS_AT_ONCE", 2)
+    gifts = [make_gift(campaign) for _ in range(3)]
+    later, other, without = make_gift(campaign), make_gift(make_campaign("other")), make_gift(campaign)
+    for gift in (*gifts, other, without):
+        confirm(gift)
+    confirm(later, at=DECEMBER_18)
+    for number, gift in enumerate((*gifts, later, other)):
+        told(charge_event(gift, f"txn_{number}"))
+    with pytest.raises(OpenEvents, match=r"^Of 3 gifts of this month the fee is not booked yet: .* say why[.]$"):
+        close(campaign)
+    move(gifts[0], "fee", -90, reference="txn_0")
+    Lookup.objects.filter(object_id="txn_1").update(next_try_at=None)
+    assert closing.fees_looked_up(campaign=campaign, month=NOVEMBER) == 1
+    assert close(campaign, in_spite_because="The processor is away.").open_events == 1
 
 
 def enter(campaign: Campaign, amount: int, day: date = date(2024, 11, 18)) -> OfflineRequest:

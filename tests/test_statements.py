@@ -16,11 +16,21 @@ from django.test import Client
 from donations import closing, inbox, offline
 from donations.models import Campaign, ExportRecord, Gift, MonthStatement, guards
 from donations.periods import Month
-from tests.factories import NOON, checkout_event, confirm, deliver, make_campaign, make_gift, make_staff, refund_event
+from tests.factories import (
+    NOON,
+    charge_event,
+    checkout_event,
+    confirm,
+    deliver,
+    make_campaign,
+    make_gift,
+    make_staff,
+    refund_event,
+)
 
 pytestmark = pytest.mark.django_db
 ROOM = "/admin/donations/monthstatement"
-NOVEMBER = {"campaign": "general", "month": "2024-11"}
+NOVEMBER = {"campaign": "general", "month": "2024-11", "sure": "on"}
 
 
 @pytest.fixture
@@ -84,6 +94,29 @@ def test_what_stands_in_the_way_is_said_beside_its_field(finance: Client, gift: 
     assert "not over yet" in finance.post(f"{ROOM}/close/", NOVEMBER | {"month": "2999-01"}).content.decode()
     for month in ("2024-13", "", "November"):
         assert finance.post(f"{ROOM}/close/", NOVEMBER | {"month": month}).status_code == 422
+
+
+def test_a_month_is_closed_by_those_who_are_asked_once_more_alone(finance: Client, gift: Gift) -> None:
+    answer = finance.post(f"{ROOM}/close/", {**NOVEMBER, "sure": ""})
+    assert answer.status_code == 422
+    assert "cannot be reopened. Nothing was closed." in answer.context["form"].errors["sure"][0]
+    assert "frozen as they are now" in words(answer)
+    assert not MonthStatement.objects.exists()
+
+
+def test_the_form_begins_with_the_default_campaign(finance: Client, gift: Gift) -> None:
+    make_campaign("a-first-one")
+    names = re.findall(r'<option value="([^"]*)"', finance.get(f"{ROOM}/close/").content.decode())
+    assert names == ["general", "a-first-one"]
+
+
+def test_fees_that_are_asked_for_are_said_beside_the_reason(finance: Client, gift: Gift) -> None:
+    deliver(charge_event(gift, "txn_1"))
+    inbox.drain()
+    answer = finance.post(f"{ROOM}/close/", NOVEMBER)
+    assert "Of 1 gift of this month the fee is not booked yet" in answer.context["form"].errors["reason"][0]
+    finance.post(f"{ROOM}/close/", {**NOVEMBER, "reason": "The processor is away."})
+    assert MonthStatement.objects.get().open_events == 1
 
 
 def test_closing_needs_the_right_and_a_token(gift: Gift) -> None:
@@ -199,7 +232,7 @@ def test_what_waits_for_approval_is_named_by_page_and_command(finance: Client, g
     assert "--in-spite REASON" in str(refused.value)
     run("--month=2024-11", f"--by={user.username}", "--in-spite=It is not counted yet.")
     statement = MonthStatement.objects.get()
-    assert "waited for approval 1" in words(finance.get(f"{ROOM}/{statement.pk}/change/")).replace(":", "")
+    assert "fees that were asked for 1" in words(finance.get(f"{ROOM}/{statement.pk}/change/")).replace(":", "")
 
 
 def run(*arguments: str) -> None:

@@ -30,7 +30,7 @@ class CloseForm(forms.Form):
     """Which month to close; `reason` closes it though something of it is not settled."""
 
     campaign: "forms.ModelChoiceField[Campaign]" = forms.ModelChoiceField(
-        Campaign.objects.order_by("slug"), empty_label=None
+        Campaign.objects.order_by("-is_default", "slug"), empty_label=None
     )
     month = forms.CharField(
         max_length=7,
@@ -44,6 +44,14 @@ class CloseForm(forms.Form):
         max_length=300,
         widget=forms.TextInput({"class": "vTextField", "autocomplete": "off"}),
         help_text="Empty, unless this page says that something is not settled. It stays in the statement.",
+    )
+    sure = forms.BooleanField(
+        label="Close it for good",
+        help_text="It cannot be undone: nobody reopens a month. Its totals, the bar’s figure and the hash of its file "
+        "are frozen as they are now.",
+        error_messages={
+            "required": "Tick this as well: a month that is closed cannot be reopened. Nothing was closed."
+        },
     )
 
 
@@ -70,7 +78,7 @@ class MonthStatementAdmin(ReadOnlyAdmin):
     def hash_shown(self, statement: MonthStatement) -> str:
         return statement.sha256
 
-    @admin.display(description="not settled: inbox events, and what waited for approval")
+    @admin.display(description="not settled: inbox events, what waited for approval, fees that were asked for")
     def open_shown(self, statement: MonthStatement) -> str:
         return f"{statement.open_events:,}"
 

@@ -19,7 +19,8 @@ class MonthStatement(models.Model):
     rows = models.BigIntegerField(help_text="Rows of its ledger file.")
     sha256 = models.CharField(max_length=64, help_text="Of the bytes of its ledger file, in small hexadecimals.")
     newest_entry = models.BigIntegerField(help_text="The number of the newest ledger entry when it was closed.")
-    # What staff entered and nobody had approved yet counts among them: approved, it becomes an inbox event.
+    # Among them count what staff entered and nobody had approved yet, and gifts whose fee was still being asked for:
+    # each becomes an inbox event.
     open_events = models.IntegerField(default=0, help_text="Inbox events that it was closed in spite of.")
     reason = models.CharField(max_length=300, blank=True, help_text="Why it was closed in spite of them.")
     closed_by = models.ForeignKey("auth.User", models.PROTECT, related_name="+")

@@ -46,6 +46,12 @@ SELECT id, {COUNTED} - COALESCE(LAG({COUNTED}) OVER (PARTITION BY gift ORDER BY 
 """  # noqa: S608 (the only texts put in are our own names)
 
 
+WITHOUT_FEE_SQL = f"""
+SELECT e.gift FROM {ENTRIES} e WHERE {{conditions}} AND e.kind = 'gift'
+AND NOT EXISTS (SELECT 1 FROM {ENTRIES} f WHERE f.gift = e.gift AND f.kind = 'fee') ORDER BY e.id
+"""  # noqa: S608 (the only texts put in are our own names)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """An entry, and by how much it changed what the bar counts of its gift; minor units, signed."""
@@ -114,6 +120,12 @@ def changed_later(statement: MonthStatement, *, most: int) -> list[Change]:
 
 def _entries(identities: Iterable[int]) -> list[LedgerEntry]:
     return list(LedgerEntry.objects.filter(pk__in=list(identities)).order_by("-pk"))
+
+
+def gifts_without_fee(*, campaign: str, month: Month, livemode: bool) -> list[str]:
+    """The gifts that a processor moved in a month and of which no fee is booked, the first booked first."""
+    where, parameters = conditions(selection(campaign=campaign, month=month, livemode=livemode))
+    return [gift for (gift,) in _read(WITHOUT_FEE_SQL.format(conditions=" AND ".join(where)), parameters)]
 
 
 def of_month(*, campaign: str, month: Month, livemode: bool) -> MonthStatement | None:
