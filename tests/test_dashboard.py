@@ -258,6 +258,17 @@ def refund(gift: Gift, amount: int, reference: str, *, at: datetime, kind: str =
 
 
 @pytest.mark.usefixtures("at_the_middle")
+def test_what_was_taken_back_otherwise_is_not_called_refunded_nor_denied(campaign: Campaign, manager: Client) -> None:
+    refund(give(campaign, 5_000), -5_000, "R1", at=MIDDLE, kind="adjustment")
+    refund(give(campaign, 7_000), -7_000, "txn_1", at=MIDDLE, kind="dispute_withdrawn")
+    page = read(manager)
+    assert "Latest refunds No refunds of this month’s gifts." in page
+    assert "Other amount · reversed" in page
+    assert "Other amount · disputed" in page
+    assert "given back" not in page
+
+
+@pytest.mark.usefixtures("at_the_middle")
 def test_the_newest_refund_stands_first_whenever_its_gift_was_given(campaign: Campaign, manager: Client) -> None:
     early, late = (
         give(campaign, 10_000, public_name=name, at=MIDDLE - timedelta(days=days))

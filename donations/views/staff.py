@@ -332,7 +332,7 @@ def _latest(glance: Glance) -> Iterator[LatestList]:
     for title, empty, lines in (
         ("Latest gifts", "No gifts are confirmed in this month.", glance.latest_gifts),
         ("Latest awaiting", "No payments are on their way.", glance.latest_awaiting),
-        ("Latest refunds", "Nothing of this month’s gifts was given back.", glance.latest_refunds),
+        ("Latest refunds", "No refunds of this month’s gifts.", glance.latest_refunds),
     ):
         rows = [_latest_row(line=line, zone=zone, refund=lines is glance.latest_refunds) for line in lines]
         yield LatestList(title=title, empty=empty, rows=rows)
