@@ -11,6 +11,7 @@ from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.views.decorators.http import require_http_methods
 
@@ -42,17 +43,7 @@ class DecisionForm(forms.Form):
 class OfflineRequestAdmin(ReadOnlyAdmin):
     """What staff entered, the latest first. Nothing is edited: what was wrong is reversed by a new entry."""
 
-    list_display = (
-        "requested_at",
-        "kind",
-        "status",
-        "amount_shown",
-        "day",
-        "campaign_slug",
-        "reference",
-        "requested_by",
-        "mode",
-    )
+    list_display = ("what", "amount_shown", "status", "campaign_slug", "reference", "entered_by", "mode")
     list_filter = ("status", "kind", "campaign", ModeFilter)
     list_select_related = ("requested_by",)
     allowed_lookups = frozenset({"status__exact", "kind__exact", "campaign__slug__exact", "livemode__exact"})
@@ -74,6 +65,16 @@ class OfflineRequestAdmin(ReadOnlyAdmin):
     @admin.display(description="amount")
     def amount_shown(self, asked: OfflineRequest) -> str:
         return amount_text(asked.amount, asked.currency)
+
+    @admin.display(description="what")
+    def what(self, asked: OfflineRequest) -> str:
+        """With the day that it is for."""
+        return f"{asked.get_kind_display().capitalize()}, {date_format(asked.day)}"
+
+    @admin.display(description="entered by")
+    def entered_by(self, asked: OfflineRequest) -> str:
+        """With the day, UTC: a list has no room for the time."""
+        return f"{asked.requested_by}, {asked.requested_at:%Y-%m-%d}"
 
     # ---- the page of one
 

@@ -98,6 +98,30 @@ def test_the_latest_downloads_scroll_within_their_card(staff_page: Page, home: H
     assert "from 2024-01-01" in staff_page.get_by_role("region", name="Latest downloads: table").inner_text()
 
 
+OFFLINE = """
+from datetime import date
+from django.contrib.auth.models import User
+from donations import offline
+from donations.models import Campaign
+user = User.objects.create_user("bookkeeper.of-the-newsroom")
+campaign = Campaign.objects.first()
+campaign.pk = "a-campaign-of-a-long-name-for-the-newsroom"
+campaign.is_default = False
+campaign.save(force_insert=True)
+offline.record_gift(campaign=campaign, amount=200_000_000, day=date(2024, 9, 15), method="cash", reason="a box",
+    user=user, reference="STATEMENT 2024-09-15 TRANSFER-12345678901234567890")
+"""
+
+
+def test_all_columns_of_what_staff_entered_are_to_be_seen(staff_page: Page, home: House) -> None:
+    home.manage("shell", "--no-imports", "-c", OFFLINE)
+    sign_in(staff_page, home)
+    assert_no_sideways_scrolling(staff_page, f"{home.site}/admin/donations/offlinerequest/", 1200)
+    box = "document.querySelector('.results')"
+    assert staff_page.evaluate(f"{box}.scrollWidth <= {box}.clientWidth")
+    assert "bookkeeper.of-the-newsroom" in staff_page.locator(".field-entered_by").inner_text().replace("\n", "")
+
+
 FINDINGS = """
 from donations import health
 from donations.health import Result
