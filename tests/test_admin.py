@@ -327,6 +327,32 @@ def test_what_a_person_may_not_see_is_named_without_a_link(finance: Client, supe
         assert "Requested by:" in shown
 
 
+def test_a_zone_that_days_stand_in_is_kept_and_the_page_says_why(manager: Client, campaign: Campaign) -> None:
+    def move_to(zone: str) -> str:
+        fields = campaign_fields(Campaign.objects.get(), time_zone=zone)
+        assert manager.post(page(campaign), fields).status_code == 302
+        return Campaign.objects.get().time_zone
+
+    make_gift(campaign)
+    assert move_to("Asia/Tokyo") == "Asia/Tokyo"
+    closing.close(campaign=campaign, month=Month(2024, 10), user=make_staff())
+    assert move_to("Europe/Paris") == "Asia/Tokyo"
+    assert "It cannot be changed any more: gifts, followers, offline gifts" in words(manager.get(page(campaign)))
+
+
+@pytest.mark.parametrize("begun", ["gift", "follower", "adjustment"])
+def test_a_zone_is_kept_from_the_first_day_that_stands_in_it(
+    manager: Client, campaign: Campaign, begun: str, request: pytest.FixtureRequest
+) -> None:
+    if begun == "adjustment":
+        user, day = make_staff(), NOON.date()
+        offline.record_adjustment(campaign=campaign, amount=-500, day=day, reference="R1", reason="lost", user=user)
+    else:
+        request.getfixturevalue(begun)
+    form = manager.get(page(campaign)).content.decode()
+    assert re.search(r'<input type="text" name="time_zone"[^>]* disabled', form)
+
+
 def test_totals_and_states_have_no_room() -> None:
     for model in (MonthTotal, DailyRollup, GiftState):
         assert not admin.site.is_registered(model)

@@ -13,7 +13,17 @@ from moneyed import get_currency
 from donations import campaigning, money
 from donations.admin.amounts import AmountField, read_amount, read_goal, typed_text
 from donations.charts import amount_text
-from donations.models import Campaign, CampaignMonth, Follower, Gift, OfflineRequest, RecurringGift, Tier
+from donations.models import (
+    Campaign,
+    CampaignMonth,
+    Follower,
+    Gift,
+    MonthStatement,
+    MonthTotal,
+    OfflineRequest,
+    RecurringGift,
+    Tier,
+)
 from donations.models.campaigns import currency_of
 from donations.periods import Month
 
@@ -32,6 +42,15 @@ RAISED: tuple[tuple[Any, str], ...] = (
 def is_raising(campaign: Campaign) -> bool:
     """Whether amounts in the campaign's currency stand already: each kind of gift, followers, goals, adjustments."""
     return any(model.objects.filter(campaign=campaign).exists() for model, _ in RAISED)
+
+
+# What has its day or month by the campaign's zone.
+DATED: tuple[Any, ...] = (MonthTotal, OfflineRequest, MonthStatement)
+
+
+def has_days(campaign: Campaign) -> bool:
+    """Whether days or months of the campaign stand already: of gifts, followers, what staff entered, closed months."""
+    return any(model.objects.filter(campaign=campaign).exists() for model in DATED)
 
 
 class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class takes no parameters when it runs
@@ -61,6 +80,16 @@ class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class
             self._keep_currency_of_what_stands(campaign)
         if "time_zone" in self.fields:
             self.fields["time_zone"].help_text = "Where its months begin and end, such as Europe/Paris."
+            if self.stored_currency and has_days(campaign):
+                self._keep_the_zone()
+
+    def _keep_the_zone(self) -> None:
+        """Months would begin elsewhere: what is booked keeps its day, and what is closed its end."""
+        self.fields["time_zone"].disabled = True
+        self.fields["time_zone"].help_text = (
+            "It cannot be changed any more: gifts, followers, offline gifts, adjustments or closed months have their "
+            "days in it. Another zone is another campaign."
+        )
 
     def _keep_currency_of_what_stands(self, campaign: Campaign) -> None:
         if "currency" in self.fields and is_raising(campaign):
