@@ -334,8 +334,11 @@ def test_a_download_that_breaks_off_says_so_in_its_last_line(campaign: Campaign,
     lines = b"".join(taken).decode().splitlines()
     assert len(lines) == 3
     assert lines[-1].startswith("THIS FILE IS NOT COMPLETE.")
-    with pytest.raises(DatabaseError), transaction.atomic():
-        signed_in("add_exportrecord").post("/staff/exports/gifts.csv", choice)
+    client = signed_in("add_exportrecord")
+    client.raise_request_exception = False
+    with transaction.atomic():
+        assert client.post("/staff/exports/gifts.csv", choice).status_code in {500, 503}
+        transaction.set_rollback(True)
 
 
 def test_a_download_is_the_file_and_is_recorded(campaign: Campaign) -> None:
