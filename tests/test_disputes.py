@@ -1,25 +1,28 @@
 """Disputes: money that a bank takes back and returns, in any order, in parts, above the gift, in another currency."""
 
 import itertools
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import transaction
 
-from donations import inbox, invariants, projections
+from donations import inbox, invariants, offline, projections
 from donations.models import Campaign, Gift, GiftState, InboxEvent, LedgerEntry, Lookup, MonthTotal
 from tests.factories import (
     NOON,
     Event,
+    body_of,
     checkout_event,
     confirm,
     dispute_event,
     event,
     make_campaign,
     make_gift,
+    make_staff,
     movement,
     refund_event,
     told,
+    transaction_event,
 )
 
 pytestmark = pytest.mark.django_db
@@ -186,10 +189,164 @@ def test_of_what_was_withdrawn_twice_in_one_second_the_larger_is_the_measure(pai
     assert list(invariants.check()) == []
 
 
+def exchanged(reference: str, amount: int, rate: float | None, at: datetime = DECEMBER, currency: str = "eur") -> Event:
+    """A movement that was exchanged from the gift's currency at this rate."""
+    return movement(reference, amount, currency=currency, at=at, exchange_rate=rate, type="adjustment")
+
+
+def amounts() -> dict[str, int]:
+    return {reference: amount for _, reference, amount in disputes()}
+
+
+def disputed() -> int:
+    return GiftState.objects.get().disputed
+
+
+@pytest.mark.parametrize("rate, settled", [(0.95, 47500), (0.85, 42500), (1.08771, 54386), (0.333333, 16667)])
+def test_what_comes_back_at_another_rate_is_what_was_withdrawn(paid: Gift, rate: float, settled: int) -> None:
+    taken, back = exchanged("txn_taken", -46000, 0.92), exchanged("txn_back", settled, rate, JANUARY)
+    assert told(dispute_event(paid, taken), dispute_event(paid, taken, back, status="won")) == ["processed"] * 2
+    assert (amounts(), disputed(), raised()) == ({"txn_taken": -50000, "txn_back": 50000}, 0, 50000)
+    assert list(invariants.check()) == []
+
+
+@pytest.mark.parametrize("rounded", [-1, 0, 1])
+def test_however_the_processor_rounds_nothing_of_a_whole_return_stays_disputed(
+    campaign: Campaign, rounded: int
+) -> None:
+    gift = make_gift(campaign, 4999)
+    confirm(gift)
+    # 4999 × 0.9177 is 4587.58, and times 0.8713 it is 4355.63.
+    taken, back = exchanged("txn_a", -4587 - (rounded > 0), 0.9177), exchanged("txn_b", 4355 + (rounded > 0), 0.8713)
+    told(dispute_event(gift, taken, {**back, "created": int(JANUARY.timestamp())}))
+    assert amounts() == {"txn_a": -4999, "txn_b": 4999}
+
+
+def test_parts_are_exchanged_back_each_at_its_own_rate_and_the_last_is_the_rest(paid: Gift) -> None:
+    taken = exchanged("txn_taken", -46000, 0.92)
+    third = exchanged("txn_third", 15833, 0.95, JANUARY)  # of 166.66 it would be 158.327
+    rest = exchanged("txn_rest", 28334, 0.85, JANUARY + timedelta(days=1))  # of 333.34 it is 283.339
+    told(dispute_event(paid, taken, third, rest))
+    assert amounts() == {"txn_taken": -50000, "txn_third": 16666, "txn_rest": 33334}
+    assert (disputed(), list(invariants.check())) == (0, [])
+
+
+def test_what_was_returned_may_be_withdrawn_again_at_a_third_rate(paid: Gift) -> None:
+    moved = [
+        exchanged("txn_taken", -46000, 0.92),
+        exchanged("txn_part", 28500, 0.95, JANUARY),
+        exchanged("txn_again", -25500, 0.85, JANUARY + timedelta(days=1)),
+    ]
+    told(dispute_event(paid, *moved, status="lost"))
+    assert amounts() == {"txn_taken": -50000, "txn_part": 30000, "txn_again": -30000}
+    assert (disputed(), list(invariants.check())) == (50000, [])
+
+
+def test_a_rate_is_of_minor_units_so_a_currency_without_decimals_needs_no_more(campaign: Campaign) -> None:
+    tokyo = make_campaign("tokyo", currency="JPY", is_default=False)
+    gift = make_gift(tokyo, 30000)
+    confirm(gift)
+    taken = exchanged("txn_taken", -20025, 0.6675, currency="usd")  # 30,000 yen are 200.25 $
+    told(dispute_event(gift, taken, exchanged("txn_back", 6833, 0.6833, JANUARY, currency="usd")))
+    assert amounts() == {"txn_taken": -30000, "txn_back": 10000}
+
+
+def test_what_was_withdrawn_in_the_gifts_currency_may_be_returned_in_another(paid: Gift) -> None:
+    told(dispute_event(paid, TAKEN, exchanged("txn_back", 46000, 0.92, JANUARY), status="won"))
+    assert (amounts(), disputed()) == ({"txn_taken": -50000, "txn_back": 50000}, 0)
+
+
+def test_a_return_in_another_currency_tells_nothing_by_its_ratio_to_a_withdrawal_in_the_gifts(paid: Gift) -> None:
+    assert told(dispute_event(paid, TAKEN, exchanged("txn_back", 46000, None, JANUARY))) == ["quarantined"]
+
+
+def test_a_return_whose_withdrawal_is_not_told_is_booked_by_its_rate(paid: Gift) -> None:
+    whole, part = exchanged("txn_whole", 42501, 0.85001), exchanged("txn_part", 25500, 0.85)
+    told(dispute_event(paid, whole), dispute_event(paid, part, id="du_other"))
+    assert amounts() == {"txn_whole": 50000, "txn_part": 30000}
+
+
+def test_a_rate_is_read_to_its_last_digit(paid: Gift) -> None:
+    body = body_of(dispute_event(paid, exchanged("txn_part", -1000, 0.5))).replace(b"0.5", b"0.8000000000000000000001")
+    assert inbox.put(processor="stripe", origin="delivery", event_id="evt_exact", type="dispute", body=body)
+    inbox.drain()
+    [row] = InboxEvent.objects.filter(event_id="evt_exact")
+    assert row.facts is not None
+    assert row.facts["movements"][0]["exchange_rate"] == "0.8000000000000000000001"
+    assert amounts() == {"txn_part": -1250}
+
+
+@pytest.mark.parametrize("rate", ["0.92", True, 0, -0.92, 1e-300, 1e300, [0.92]])
+def test_what_is_no_rate_is_not_told(paid: Gift, rate: object) -> None:
+    taken = movement("txn_taken", -46000, currency="eur", exchange_rate=rate)
+    told(dispute_event(paid, taken))
+    assert amounts() == {"txn_taken": -50000}
+    assert "exchange_rate" not in InboxEvent.objects.get(type="charge.dispute.updated").facts["movements"][0]
+
+
+def test_a_sighting_of_an_earlier_version_without_rates_stands_beside_one_with_them(paid: Gift) -> None:
+    taken = exchanged("txn_taken", -46000, 0.92)
+    told(dispute_event(paid, taken))
+    row = InboxEvent.objects.get(type="charge.dispute.updated")
+    for moved in row.facts["movements"]:
+        del moved["exchange_rate"]
+    row.save(update_fields=["facts"])
+    told(dispute_event(paid, taken, exchanged("txn_back", 42500, 0.85, JANUARY), status="won"))
+    assert (amounts(), list(invariants.check())) == ({"txn_taken": -50000, "txn_back": 50000}, [])
+    InboxEvent.objects.filter(pk=row.pk).update(body=None)
+    inbox.replay(row)
+    assert list(invariants.check()) == []
+
+
+@pytest.mark.parametrize("booked, correction", [(51630, -1630), (46196, 3804)])
+def test_what_an_earlier_version_booked_wrongly_is_found_until_an_adjustment_puts_it_right(
+    paid: Gift, booked: int, correction: int
+) -> None:
+    rate, settled = (0.95, 47500) if correction < 0 else (0.85, 42500)
+    taken, back = exchanged("txn_taken", -46000, 0.92), exchanged("txn_back", settled, rate, JANUARY)
+    # As then: without rates the return is booked by its ratio to the withdrawal.
+    told(dispute_event(paid, {**taken, "exchange_rate": None}, {**back, "exchange_rate": None}, status="won"))
+    assert amounts()["txn_back"] == booked
+    told(dispute_event(paid, taken, back, status="won"), transaction_event(paid, back))
+    found = {finding.invariant for finding in invariants.check()}
+    assert {"movements_are_booked", "what_moved_is_what_is_booked"} <= found
+    assert ("dispute_returns_what_it_took" in found) == (booked > 50000)
+    offline.record_adjustment(
+        campaign=paid.campaign,
+        gift=paid if correction < 0 else None,  # a gift is given no more than was taken from it
+        amount=correction,
+        day=NOON.date(),
+        reference="txn_back",
+        reason="the rate changed",
+        user=make_staff(superuser=True),
+    )
+    assert list(invariants.check()) == []
+
+
+@pytest.mark.slow
+def test_every_order_of_what_is_exchanged_ends_in_one_state(campaign: Campaign) -> None:
+    gift = make_gift(campaign, 4999)
+    moved = [
+        exchanged("txn_taken", -4588, 0.9177),
+        exchanged("txn_part", 1000, 0.8713, JANUARY),
+        exchanged("txn_rest", 3404, 0.8839, JANUARY + timedelta(days=1)),
+    ]
+    events = [checkout_event(gift), *(dispute_event(gift, *moved[: count + 1]) for count in range(3))]
+    found = set()
+    for order in itertools.permutations(events):
+        with transaction.atomic():
+            told(*order)
+            inbox.drain()
+            found.add((*disputes(), disputed(), raised(), len(list(invariants.check()))))
+            transaction.set_rollback(True)
+    rows = [("dispute_reinstated", "txn_part", 1148), ("dispute_reinstated", "txn_rest", 3851)]
+    assert found == {(*rows, ("dispute_withdrawn", "txn_taken", -4999), 0, 4999, 0)}
+
+
 def test_a_return_without_its_withdrawal_in_another_currency_is_for_a_person(paid: Gift) -> None:
     returned = dispute_event(paid, movement("txn_returned", 46000, currency="eur"))
     assert told(returned) == ["quarantined"]
-    reason = "it returns money in another currency than the gift's, and tells no withdrawal"
+    reason = "it moved money in another currency than the gift's, and does not tell at which exchange rate"
     assert InboxEvent.objects.get(event_id=returned["id"]).reason == reason
 
 

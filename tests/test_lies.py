@@ -100,6 +100,7 @@ LIES: dict[str, Lie] = {
     "processor_is_known": changed(InboxEvent, PAID, processor="other"),
     "gift_is_the_right_one": changed(InboxEvent, PAID, gift_reference="gift_other"),
     "movements_are_booked": gone(LedgerEntry, kind="refund"),
+    "dispute_returns_what_it_took": changed(LedgerEntry, {"kind": "dispute_reinstated"}, amount=10**9),
     "entry_is_told_of": changed(LedgerEntry, GIFT, inbox_event=None),
     "entry_was_booked_in_time": booked_a_week_later,
     "entry_is_like_its_gift": changed(LedgerEntry, GIFT, tier="other"),

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from fractions import Fraction
+from decimal import ROUND_HALF_UP, Decimal
 from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -85,6 +85,7 @@ CAMPAIGNS = {"general": ("USD", "America/New_York"), "berlin": ("EUR", "Europe/B
 
 campaigns = st.sampled_from(list(CAMPAIGNS))
 moments = st.sampled_from(list(MOMENTS))
+RATES = ["1.08", "0.9", "1.2391", "0.00731", "43.5"]  # of minor units, one each time that money is exchanged
 amounts = st.integers(1, 5000)
 percents = st.integers(1, 100)
 positions = st.integers(0, 99)  # of a list, counted around
@@ -309,25 +310,31 @@ class Books(RuleBasedStateMachine):
     def dispute(self, payment: str, percent: int, fee: int, moment: str) -> str:
         amount = max(1, self.arrived[payment].amount * percent // 100)
         taken = self.taken[name := self.name("du")] = Taken(payment, amount, [], [])
-        self._move(name, taken, -amount, fee, moment)
+        self._move(name, taken, -amount, fee, moment, is_all=True)
         return name
 
-    def _move(self, name: str, taken: Taken, amount: int, fee: int, moment: str) -> None:
-        """All is settled in USD: what is in another currency, at 1.08."""
-        rate = Fraction(108, 100) if self.arrived[taken.payment].currency == "EUR" else Fraction(1)
-        settled, reference = round(amount * rate) or (1 if amount > 0 else -1), self.name("txn")
-        taken.movements.append(movement(reference, settled, fee=fee, at=time_of(moment), type="adjustment"))
-        taken.moved.append((reference, in_gifts_currency(taken, settled), fee))
+    def _move(self, name: str, taken: Taken, amount: int, fee: int, moment: str, *, is_all: bool) -> None:
+        """All is settled in USD: what is in another currency, each time at another rate."""
+        reference, is_exchanged = self.name("txn"), self.arrived[taken.payment].currency == "EUR"
+        rate = Decimal(RATES[len(self.said) % len(RATES)]) if is_exchanged else Decimal(1)
+        settled = int((amount * rate).quantize(Decimal(1), ROUND_HALF_UP)) or (1 if amount > 0 else -1)
+        told = {"type": "adjustment", "exchange_rate": float(rate) if is_exchanged else None}
+        taken.movements.append(movement(reference, settled, fee=fee, at=time_of(moment), **told))
+        left = sum(moved for _, moved, _ in taken.moved) if amount > 0 else taken.amount
+        taken.moved.append((reference, amount if is_all else in_gifts_currency(settled, rate, abs(left)), fee))
         event = dispute_event(self._gift_like(self.arrived[taken.payment]), *taken.movements, amount=taken.amount,
                               id=name, payment_intent=taken.payment, at=time_of(moment))  # fmt: skip
         self.tell(event, Moved(taken.payment, tuple(taken.moved)))
 
     @rule(name=disputes, percent=percents, fee_too=st.booleans())
     def reinstate(self, name: str, percent: int, fee_too: bool) -> None:
+        """A part of what is left, or all of it. In a second after those before: rounding goes by what was left."""
         taken = self.taken[name]
-        back = -taken.moved[0][1] * percent // 100
-        # In time after the withdrawal, which is the measure of what comes later.
-        self._move(name, taken, max(1, back), -taken.moved[0][2] if fee_too else 0, list(MOMENTS)[-1])
+        left = -sum(moved for _, moved, _ in taken.moved)
+        if left > 0:
+            back, fee = max(1, left * percent // 100), -taken.moved[0][2] if fee_too else 0
+            moment = time_of(list(MOMENTS)[-1]) + timedelta(seconds=len(taken.moved))
+            self._move(name, taken, back, fee, moment.isoformat(), is_all=back == left)
 
     # ---- the processor's own books
 
@@ -650,11 +657,12 @@ STATES = "SELECT gift_id, status, charged, adjusted, refunded, disputed, counted
 MONTHS = f"SELECT campaign_id, month, currency, {', '.join(bookkeeper.SUMS)} FROM donations_monthtotal"
 
 
-def in_gifts_currency(taken: Taken, settled: int) -> int:
-    """Of the disputed amount the part that this is of what was withdrawn, half a unit rounded away from zero."""
-    withdrawn = -taken.movements[0]["amount"]
-    part = Fraction(taken.amount * abs(settled), withdrawn) + Fraction(1, 2)
-    return int(part) if settled > 0 else -int(part)
+def in_gifts_currency(settled: int, rate: Decimal, left: int) -> int:
+    """What was exchanged, half a unit rounded up; all that is left, where that is less than a settled unit away."""
+    if abs(left * rate - abs(settled)) < 1:
+        return left if settled > 0 else -left
+    exact = (abs(settled) / rate).quantize(Decimal(1), ROUND_HALF_UP)
+    return int(exact) if settled > 0 else -int(exact)
 
 
 def fetch(sql: str) -> list[Any]:

@@ -95,17 +95,17 @@ def test_a_bank_debit_is_a_payment_not_a_charge(box: Sandboxed) -> None:
 
 
 @pytest.mark.parametrize(
-    "currency, rate, amount, settled",
-    [("eur", "1.08", 2500, 2700), ("jpy", "0.0067", 2500, 1675), ("usd", "9", 2500, 2500)],
+    "currency, rate, told, amount, settled",
+    [("eur", "1.08", 1.08, 2500, 2700), ("jpy", "0.0067", 0.67, 2500, 1675), ("usd", "9", None, 2500, 2500)],
 )
 def test_the_balance_may_be_held_in_another_currency(
-    box: Sandboxed, currency: str, rate: str, amount: int, settled: int
+    box: Sandboxed, currency: str, rate: str, told: float | None, amount: int, settled: int
 ) -> None:
     box.control("account", settlement_currency="usd", exchange_rate=rate)
     payment = box.control(f"sessions/{box.checkout(amount, currency)['id']}/pay")["payment_intent"]
     moved = movement_of(box, payment)
     assert (moved["currency"], moved["amount"]) == ("usd", settled)
-    assert moved["exchange_rate"] == (None if currency == "usd" else float(rate))
+    assert moved["exchange_rate"] == told
     assert moved["fee"] == (settled * 290 + 5000) // 10_000 + 30
     refund = box.control("refunds", payment_intent=payment)["id"]
     assert [one["net"] for one in box.listed("balance_transactions", source=refund)] == [-settled]

@@ -1,9 +1,16 @@
 """Disputes: each movement of a dispute's money is booked once, with the fee that it cost."""
 
+from collections.abc import Iterator
+from fractions import Fraction
+from math import floor
+
 from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, quarantine
 from donations.booking.fees import fee_entry
+from donations.ledger import NewEntry
 from donations.models import Gift, Lookup
 from donations.processors.facts import DisputeChanged, Movement
+
+UNTOLD = "it moved money in another currency than the gift's, and does not tell at which exchange rate"
 
 
 def disputed(books: Books, item: Item, fact: DisputeChanged) -> Outcome:
@@ -13,23 +20,20 @@ def disputed(books: Books, item: Item, fact: DisputeChanged) -> Outcome:
         return gift
     if fact.currency != gift.currency:
         return quarantine(gift, f"it disputes {fact.currency}, and the gift is in {gift.currency}")
-    moved = [movement for movement in fact.movements if movement.amount]
-    withdrawn = first_withdrawal(fact)
-    if any(movement.currency != gift.currency for movement in moved) and withdrawn is None:
-        return quarantine(gift, "it returns money in another currency than the gift's, and tells no withdrawal")
-    for movement in moved:
-        _plan(books, item, gift, movement, in_currency_of_gift(fact, movement, withdrawn))
-    for movement in fact.movements:
+    moved = list(in_currency_of_gift(fact))
+    if any(amount is None for _, amount in moved):
+        return quarantine(gift, UNTOLD)
+    for movement, amount in moved:
+        if amount:
+            books.plan(_entry(books, item, gift, movement, amount))
         if movement.fee:
             books.plan(fee_entry(books, item, gift, movement))
         books.ask(Lookup.Kind.BALANCE_TRANSACTION, movement.transaction)
     return Outcome(State.PROCESSED, gift=gift.pk)
 
 
-def _plan(books: Books, item: Item, gift: Gift, movement: Movement, amount: int) -> None:
-    if not amount:
-        return
-    entry = books.entry_of(
+def _entry(books: Books, item: Item, gift: Gift, movement: Movement, amount: int) -> NewEntry:
+    return books.entry_of(
         gift,
         item,
         kind=Kind.DISPUTE_WITHDRAWN if amount < 0 else Kind.DISPUTE_REINSTATED,
@@ -40,25 +44,54 @@ def _plan(books: Books, item: Item, gift: Gift, movement: Movement, amount: int)
         settlement_currency=movement.currency,
         settlement_amount=movement.amount,
     )
-    books.plan(entry)
 
 
-def first_withdrawal(fact: DisputeChanged) -> Movement | None:
-    """What took the disputed amount away: the measure for what is told in the settlement's currency alone.
+# ---- what a movement is in the gift's currency
 
-    Of several in one second it is the largest: a later one takes back no more than was returned in between.
+
+def in_currency_of_gift(fact: DisputeChanged) -> Iterator[tuple[Movement, int | None]]:
+    """Each movement, and what it is in the payment's currency, minor units, signed; None where nothing tells it.
+
+    By its own exchange rate, or that of the first withdrawal; and by what the dispute had taken before, which its
+    earlier movements tell. So each sighting that tells of a movement tells the same of it.
     """
-    withdrawals = [movement for movement in fact.movements if movement.amount < 0]
-    return min(withdrawals, key=lambda moved: (moved.created, moved.amount, moved.transaction), default=None)
+    found: list[tuple[Movement, int]] = []
+    rates: dict[str, Fraction] = {}
+    # Of several withdrawals in one second the largest goes first: a later one takes back no more than was returned.
+    for movement in sorted(fact.movements, key=lambda moved: (moved.created, moved.amount, moved.transaction)):
+        taken = _taken_before(movement, found)
+        whole = fact.amount - taken if movement.amount < 0 or not rates else taken
+        amount = _amount(fact, movement, whole, rates.get(movement.currency))
+        yield movement, amount
+        if amount:
+            found.append((movement, amount))
+        if amount and movement.amount < 0:
+            rates.setdefault(movement.currency, Fraction(movement.amount, amount))
 
 
-def in_currency_of_gift(fact: DisputeChanged, movement: Movement, withdrawn: Movement | None) -> int:
-    """A movement in the payment's currency, minor units, signed.
+def _taken_before(movement: Movement, found: list[tuple[Movement, int]]) -> int:
+    """What these had taken, less what they had returned. In one second, what is taken goes before what is returned."""
+    earlier = (of for moved, of in found if moved.created < movement.created or moved.amount < 0 < movement.amount)
+    return -sum(earlier)
 
-    Of another settlement currency the withdrawal took the disputed amount; a part of it is that part of the amount.
-    """
-    if movement.currency == fact.currency or withdrawn is None:
+
+def _amount(fact: DisputeChanged, movement: Movement, whole: int, rate: Fraction | None) -> int | None:
+    """`whole` is what it comes to if it takes all that is left to be taken, or returns all that was taken."""
+    if movement.currency == fact.currency or not movement.amount:
         return movement.amount
-    whole = -withdrawn.amount
-    part = (2 * fact.amount * abs(movement.amount) + whole) // (2 * whole)
-    return part if movement.amount > 0 else -part
+    sign = 1 if movement.amount > 0 else -1
+    if movement.exchange_rate:
+        rate = Fraction(movement.exchange_rate)
+    if rate:
+        return sign * _before_exchange(abs(movement.amount), rate, whole)
+    return -whole if sign < 0 < whole else None
+
+
+def _before_exchange(settled: int, rate: Fraction, whole: int) -> int:
+    """What became so many minor units of the settlement: `whole`, where rounding alone differs; or to the nearest unit.
+
+    However the processor rounds, it is less than one unit of the settlement away from the exact product.
+    """
+    if whole > 0 and abs(whole * rate - settled) < 1:
+        return whole
+    return floor(settled / rate + Fraction(1, 2))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from donations import periods
+from donations.invariants.corrections import is_corrected
 from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import facts_of
 from donations.invariants.movements import Movement, movements
@@ -92,8 +93,9 @@ def entry_is_told_of(entry: Entry) -> Told:
         return
     if booked.effective_at not in told.moments:
         yield f"it has the time {booked.effective_at}, and its event tells another"
-    money = (booked.amount, booked.currency, booked.settlement_amount, booked.settlement_currency)
-    if money != (told.amount, told.currency, told.settlement_amount, told.settlement_currency):
+    money = (booked.currency, booked.settlement_amount, booked.settlement_currency)
+    is_amount = booked.amount == told.amount or is_corrected(booked, told)
+    if not is_amount or money != (told.currency, told.settlement_amount, told.settlement_currency):
         yield "its amount or currency is not the one that its event tells"
     if told.campaign and told.campaign != booked.campaign_id:
         yield f"its campaign is {booked.campaign_id}, and its event tells of {told.campaign}"

@@ -8,6 +8,7 @@ from functools import cached_property
 from donations import processors
 from donations.booking.books import OF_OTHERS, STRANGERS
 from donations.booking.monthly import LETTERS, gift_reference
+from donations.invariants.corrections import corrected_by, is_corrected
 from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import Facts, facts_of
 from donations.invariants.movements import LASTING, SUBJECTS, Movement, movements
@@ -20,6 +21,7 @@ from donations.processors.facts import (
     Adjusted,
     ChargeSettled,
     CheckoutChanged,
+    DisputeChanged,
     Fact,
     InvoicePaid,
     InvoiceSeen,
@@ -44,6 +46,7 @@ STATUSES: dict[type, frozenset[str]] = {
 
 ASK_AGAIN = "Compare the row with a backup, or with the event in the processor’s dashboard."
 READ_AGAIN = "Replay the event in the admin."
+CORRECT = "Compare it with the processor’s dashboard; enter an adjustment with the movement’s number as its reference."
 RESTORE = "Restore the row from a backup, then run manage.py rebuild."
 
 
@@ -399,8 +402,31 @@ def _differences(event: Event, movement: Movement, entry: LedgerEntry) -> Told:
     told = (movement.amount, movement.currency, event.row.gift_reference, event.row.livemode)
     booked = (entry.amount, entry.currency, entry.gift_id or "", entry.livemode)
     for name, one, other in zip(("amount", "currency", "gift", "mode"), told, booked, strict=True):
-        if one != other:
+        if one != other and not (name == "amount" and is_corrected(entry, movement)):
             yield f"it tells of a {name} of {one}, and {movement.kind} {movement.reference} has {other}", RESTORE
+
+
+def dispute_returns_what_it_took(event: Event) -> Told:
+    """By the ledger, a dispute whose withdrawal is told has not returned more than it took.
+
+    Nor does it hold more than is disputed, where it was exchanged: in one currency the processor has the last word.
+    """
+    row, fact = event.row, event.fact
+    if row.state != State.PROCESSED or not isinstance(fact, DisputeChanged):
+        return
+    kinds = (LedgerEntry.Kind.DISPUTE_WITHDRAWN, LedgerEntry.Kind.DISPUTE_REINSTATED)
+    keys = [(row.processor, kind, moved.transaction) for moved in fact.movements for kind in kinds]
+    entries = [event.entries[key] for key in keys if key in event.entries]
+    if not any(entry.kind == LedgerEntry.Kind.DISPUTE_WITHDRAWN for entry in entries):
+        return
+    held = -sum(entry.amount + corrected_by(entry) for entry in entries)
+    was_exchanged = any(moved.currency != fact.currency for moved in fact.movements)
+    if held < 0 or (was_exchanged and held > fact.amount):
+        took = -sum(entry.amount for entry in entries if entry.amount < 0)
+        yield (
+            f"by the ledger it took {took} minor units of {fact.currency} and keeps {held}; {fact.amount} are disputed",
+            CORRECT,
+        )
 
 
 def settlements_are_kept(event: Event) -> Told:
@@ -424,5 +450,6 @@ INVARIANTS: tuple[Callable[[Event], Told], ...] = (
     processor_is_known,
     gift_is_the_right_one,
     movements_are_booked,
+    dispute_returns_what_it_took,
     settlements_are_kept,
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from donations.booking.disputes import first_withdrawal, in_currency_of_gift
+from donations.booking.disputes import in_currency_of_gift
 from donations.models import LedgerEntry
 from donations.processors.facts import (
     Adjusted,
@@ -110,9 +110,7 @@ def _disputed(heard: Heard) -> Iterator[Movement]:
     fact = heard.fact
     if not isinstance(fact, DisputeChanged):
         return
-    withdrawn = first_withdrawal(fact)
-    for moved in fact.movements:
-        amount = in_currency_of_gift(fact, moved, withdrawn)
+    for moved, amount in in_currency_of_gift(fact):
         if amount:
             yield Movement(
                 kind=Kind.DISPUTE_WITHDRAWN if amount < 0 else Kind.DISPUTE_REINSTATED,

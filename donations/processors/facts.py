@@ -123,13 +123,18 @@ class InvoicePaid:
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """One movement of a dispute's money: `amount` is signed; it and `fee` are in the settlement's `currency`."""
+    """One movement of a dispute's money: `amount` is signed; it and `fee` are in the settlement's `currency`.
+
+    `exchange_rate` is an exact decimal: the amount in the payment's currency times it is `amount`, both in minor units.
+    Empty where nothing was exchanged, or it is not told.
+    """
 
     transaction: str
     amount: int
     fee: int
     currency: str
     created: datetime
+    exchange_rate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +252,10 @@ FACTS: dict[str, type[Fact]] = {
     "adjustment": Adjusted,
 }
 KINDS = {shape: kind for kind, shape in FACTS.items()}
-LATER: dict[type[Fact], tuple[dict[str, Any], ...]] = {
+LATER: dict[type[Fact | Movement], tuple[dict[str, Any], ...]] = {
     InvoiceSeen: ({"amount_due": 0, "currency": ""}, {"draft": False, "amounts": ()}),
     RecurringChanged: ({"amounts": (), "currency": "", "interval": ""},),
+    Movement: ({"exchange_rate": ""},),
 }
 """What facts that an earlier version stored lack, a group a version. Of a group what is not empty is stored."""
 OPTIONAL_TIMES = ("cancel_at", "ended_at")
@@ -258,13 +264,7 @@ TIMES = ("created", "occurred_at", "cancel_at", "ended_at", "available_on", "arr
 
 def fact_to_json(fact: Fact) -> dict[str, Any]:
     """A fact as JSON, with its kind and ISO times."""
-    stored = {"kind": KINDS[type(fact)]} | _fields_of(fact)
-    for group in LATER.get(type(fact), ()):
-        for name, empty in group.items():
-            # Left out, so that what was told of an object before and after an upgrade is the same.
-            if getattr(fact, name) == empty:
-                del stored[name]
-    return stored
+    return {"kind": KINDS[type(fact)]} | _fields_of(fact)
 
 
 def as_far_as_stored(fact: Fact, stored: dict[str, Any]) -> Fact:
@@ -272,12 +272,20 @@ def as_far_as_stored(fact: Fact, stored: dict[str, Any]) -> Fact:
     for group in LATER.get(type(fact), ()):
         if not group.keys() & stored.keys():
             fact = replace(fact, **group)
+    if isinstance(fact, DisputeChanged) and not any("exchange_rate" in moved for moved in stored["movements"]):
+        fact = replace(fact, movements=tuple(replace(moved, exchange_rate="") for moved in fact.movements))
     return fact
 
 
 def _fields_of(fact: Fact | Movement) -> dict[str, Any]:
     # Not asdict: it copies what is never changed, at ten times the cost.
-    return {name: _to_json(getattr(fact, name)) for name in fact.__dataclass_fields__}
+    fields = {name: _to_json(getattr(fact, name)) for name in fact.__dataclass_fields__}
+    for group in LATER.get(type(fact), ()):
+        for name, empty in group.items():
+            # Left out, so that what was told of an object before and after an upgrade is the same.
+            if getattr(fact, name) == empty:
+                del fields[name]
+    return fields
 
 
 def _to_json(value: Any) -> Any:

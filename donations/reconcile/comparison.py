@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
-from donations import money, settlements
+from donations import settlements
 from donations.booking.books import OF_OTHERS
 from donations.models import BalanceTransaction, Campaign, InboxEvent, LedgerEntry, Lookup, Payout
 from donations.processors.facts import TransactionSeen
@@ -196,13 +196,10 @@ def _corrected(verdict: Verdict, adjustments: list[LedgerEntry]) -> Verdict:
 
 
 def _exchanged(entry: LedgerEntry, currency: str, rate: str) -> Decimal | None:
-    """An entry's amount in minor units of another currency; None without a rate."""
+    """An entry's amount in minor units of another currency; None without a rate, which is one of minor units."""
     if entry.currency == currency:
         return Decimal(entry.amount)
-    if not rate:
-        return None
-    exact = money.decimal(entry.amount, entry.currency) * Decimal(rate)
-    return exact.scaleb(money.exponent(currency))
+    return entry.amount * Decimal(rate) if rate else None
 
 
 def _judge(shelf: Shelf, fact: TransactionSeen) -> Verdict:
@@ -256,12 +253,13 @@ def _settled(entry: LedgerEntry, fact: TransactionSeen) -> int:
     """An entry's amount in the settlement's currency, by the rate of the movement, rounded as theirs may be."""
     if entry.currency == fact.currency:
         return entry.amount
-    if entry.settlement_currency == fact.currency and entry.settlement_amount is not None:
-        return entry.settlement_amount
+    told = entry.settlement_amount if entry.settlement_currency == fact.currency else None
     exact = _exchanged(entry, fact.currency, fact.exchange_rate)
-    if exact is None:
-        return 0
-    return fact.amount if abs(exact - fact.amount) <= 1 else int(exact)
+    if exact is None or told not in {None, fact.amount}:
+        return told or 0
+    # What is told in the settlement's currency alone was rounded twice: there, and to the gift's unit.
+    rounded = 1 if told is None else 1 + Decimal(fact.exchange_rate) / 2
+    return fact.amount if abs(exact - fact.amount) <= rounded else int(exact)
 
 
 def _payout(shelf: Shelf, fact: TransactionSeen) -> Verdict:

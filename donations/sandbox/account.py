@@ -44,13 +44,16 @@ class Account:
         return days[attempts - 1] if 0 < attempts <= len(days) else None
 
     def settled(self, amount: int, currency: str) -> tuple[int, str, float | None]:
-        """An amount as the balance holds it: in which currency, and at which rate if it was exchanged."""
+        """An amount as the balance holds it: in which currency, and at which rate if it was exchanged.
+
+        As Stripe tells a rate: the amount times it is the settled amount, both in minor units.
+        """
         into = self.settlement_currency
         if not into or into == currency:
             return amount, currency, None
         places = amounts.exponent(into) - amounts.exponent(currency)
-        rate = Decimal(self.exchange_rate)
-        whole = (Decimal(amount) * rate).scaleb(places).quantize(Decimal(1), ROUND_HALF_UP)
+        rate = Decimal(self.exchange_rate).scaleb(places)
+        whole = (amount * rate).quantize(Decimal(1), ROUND_HALF_UP)
         return int(whole), into, float(rate)
 
 

@@ -173,15 +173,22 @@ def covered(invoice: Json) -> int:
 
 
 def of_dispute(dispute: Json, moved: Json) -> int:
-    """What a movement of a dispute is in the gift's currency: of the disputed amount, the part of what was withdrawn.
+    """What a movement of a dispute is in the gift's currency, by the rate of its day.
 
-    The processor tells its movements in the settlement's currency alone, each at the rate of its day.
+    The processor tells it in the settlement's currency alone. It takes and returns whole amounts: where all that is
+    disputed, or all that was taken, would have come to the same, that is it.
     """
     if moved["currency"] == dispute["currency"]:
         return int(moved["amount"])
-    withdrawn = -dispute["balance_transactions"][0]["amount"]
-    part = int(Fraction(dispute["amount"] * abs(moved["amount"]), withdrawn) + Fraction(1, 2))
-    return part if moved["amount"] > 0 else -part
+    before, sign = 0, 1 if moved["amount"] > 0 else -1
+    for each in dispute["balance_transactions"]:
+        if each["id"] == moved["id"]:
+            break
+        before -= of_dispute(dispute, each)
+    whole, rate = before if sign > 0 else dispute["amount"] - before, Fraction(str(moved["exchange_rate"]))
+    if abs(whole * rate - abs(moved["amount"])) < 1:
+        return sign * whole
+    return sign * int(abs(moved["amount"]) / rate + Fraction(1, 2))
 
 
 def of_ours() -> Counter[Movement]:

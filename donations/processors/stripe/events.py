@@ -363,6 +363,7 @@ def _movement(transaction: Json) -> Movement:
         fee=reading.signed(transaction, "fee"),
         currency=reading.currency(transaction),
         created=reading.moment(transaction, "created"),
+        exchange_rate=reading.rate(transaction),
     )
 
 

@@ -4,17 +4,32 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from donations.processors.base import BadDelivery, Malformed
 
 OBJECT_ID = re.compile(r"[a-z]{2,12}_[A-Za-z0-9_]{1,200}", re.ASCII)
 CURRENCY = re.compile(r"[a-z]{3}", re.ASCII)
+RATE = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+LARGEST_RATE = Decimal(10**12)  # of minor units, either way: an Iranian rial's to a Kuwaiti dinar's is far within
 LARGEST_AMOUNT = 10**12
 LATEST_TIME = 4_102_444_800  # the year 2100
 
 Json = dict[str, Any]
 Told = TypeVar("Told")
+
+
+class Fractional(float):
+    """A number that was told with a fraction. `text` is as it was told: exact sums go by that."""
+
+    text: str
+
+    def __new__(cls, text: str) -> "Fractional":
+        """Of the text in the JSON."""
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
 
 
 def parsed(body: bytes) -> Json:
@@ -30,12 +45,14 @@ def parsed(body: bytes) -> Json:
 
 def _loaded(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        return json.loads(body, parse_float=Fractional)
     except json.JSONDecodeError:
         raise
     except ValueError:
         # JSON has no largest number, and Python reads none of over 4,300 digits. As a text it is no amount to us.
-        return json.loads(body, parse_int=lambda digits: int(digits) if len(digits) < 20 else digits)
+        return json.loads(
+            body, parse_float=Fractional, parse_int=lambda digits: int(digits) if len(digits) < 20 else digits
+        )
 
 
 def subject_of(event: Json) -> Json:
@@ -100,6 +117,14 @@ def text(holder: Json, name: str, pattern: re.Pattern[str]) -> str:
 def currency(holder: Json) -> str:
     """An ISO code, upper case."""
     return text(holder, "currency", CURRENCY).upper()
+
+
+def rate(holder: Json) -> str:
+    """An exchange rate as an exact decimal in plain digits; empty where none is told, or none that can be one."""
+    value = holder.get("exchange_rate")
+    told = value.text if isinstance(value, Fractional) else str(value) if type(value) is int else ""
+    exact = Decimal(told) if RATE.fullmatch(told) else Decimal(0)
+    return f"{exact.normalize():f}" if 1 / LARGEST_RATE < exact < LARGEST_RATE else ""
 
 
 def identity(holder: Json, name: str = "id") -> str:
