@@ -30,7 +30,9 @@ from donations.models import (
 from tests.factories import (
     NOON,
     Event,
+    charge_event,
     deliver,
+    dispute_event,
     event,
     invoice_event,
     invoice_paid_event,
@@ -41,8 +43,10 @@ from tests.factories import (
     make_recurring_gift,
     make_staff,
     monthly_checkout_event,
+    movement,
     refund_event,
     subscription_event,
+    transaction_event,
 )
 
 pytestmark = pytest.mark.django_db
@@ -604,6 +608,51 @@ def test_while_the_first_payment_is_open_the_payment_page_tells_the_donor(monthl
 def test_before_anything_is_told_of_the_subscription_the_payment_page_tells_the_donor(monthly: RecurringGift) -> None:
     told(monthly_checkout_event(monthly), renewal_fails(monthly, "action_required"))
     assert letters() == []
+
+
+def before_its_metadata(monthly: RecurringGift, invoice: str = "in_1") -> Event:
+    """An invoice as it is told of before its subscription's metadata is on it."""
+    nothing_yet = {"subscription_details": {"subscription": f"sub_{monthly.pk[10:]}", "metadata": {}}}
+    return invoice_event(monthly, "invoice.created", invoice=invoice, parent=nothing_yet)
+
+
+@pytest.mark.slow
+def test_a_payment_is_booked_in_every_order_though_its_invoice_was_told_without_our_metadata(
+    monthly: RecurringGift,
+) -> None:
+    told(subscription_event(monthly))
+    events = [before_its_metadata(monthly), invoice_event(monthly), invoice_paid_event(monthly)]
+    found = set()
+    for order in itertools.permutations(events):
+        with transaction.atomic():
+            told(*order)
+            found.add((*booked(), *told_of(events[2])[:2]))
+            transaction.set_rollback(True)
+    assert found == {(("gift", "pi_in_1", 1000, "2024-11"), "processed", "")}
+
+
+def test_all_that_was_foreign_for_want_of_an_invoice_is_booked_and_what_is_anothers_stays(
+    monthly: RecurringGift,
+) -> None:
+    like = make_gift(monthly.campaign, reference="gift_in_1")  # whose payment has the name of the invoice's
+    of_it = [
+        invoice_paid_event(monthly),
+        refund_event(like, 300),
+        dispute_event(like, movement("txn_taken", -700, fee=1500), amount=700),
+        charge_event(like, "txn_charge", customer="cus_1"),
+        transaction_event(like, movement("txn_charge", 1000, fee=59)),
+    ]
+    theirs = [before_its_metadata(monthly, "in_9"), invoice_paid_event(monthly, invoice="in_9")]
+    bare = before_its_metadata(monthly)
+    assert told(subscription_event(monthly), *theirs, bare, *of_it)[1:] == ["foreign"] * 8
+    tries = dict(InboxEvent.objects.values_list("event_id", "attempts"))
+    told(invoice_event(monthly))
+    assert {told_of(each)[0] for each in of_it} == {"processed"}
+    assert Counter(kind for kind, *_ in booked()) == Counter(gift=1, refund=1, dispute_withdrawn=1, fee=2)
+    assert [told_of(each)[0] for each in (*theirs, bare)] == ["foreign"] * 3
+    again = dict(InboxEvent.objects.values_list("event_id", "attempts"))
+    assert {name for name in tries if again[name] > tries[name]} == {each["id"] for each in of_it}
+    assert list(invariants.check()) == []
 
 
 def test_a_refund_of_anothers_subscription_is_foreign_at_once(monthly: RecurringGift) -> None:

@@ -312,9 +312,8 @@ def _send(books: Books, booked: list[NewEntry], late: list[str]) -> None:
     if known:
         outbox.enqueue("receipt", sorted(known))
     monthly.enqueue_troubles(books)
-    # Also what was set aside as foreign: a payment that is booked is ours.
-    wake(books.processor, "payment", [entry.reference for entry in paid], State.WAITING, State.FOREIGN)
-    wake(books.processor, "subject", books.invoices, State.WAITING)
+    wake(books.processor, "payment", [entry.reference for entry in paid])
+    wake(books.processor, "subject", books.invoices)
 
 
 def _keep_contacts(books: Books) -> list[str]:

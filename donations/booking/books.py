@@ -20,6 +20,7 @@ State = InboxEvent.State
 Kind = LedgerEntry.Kind
 # Of another software for certain: what has facts is foreign for want of a gift alone, which may come yet.
 OF_OTHERS = Q(state=State.FOREIGN, facts__isnull=True)
+WAITED = Q(state=State.WAITING) | Q(state=State.FOREIGN, facts__isnull=False)
 # What tells that a payment is none of our gifts: it is another software's, or staff dismissed it.
 STRANGERS = (
     OF_OTHERS
@@ -170,9 +171,12 @@ def told_of(processor: str, column: str, objects: Collection[str], *, among: Q, 
     return [row for row in rows.only("processor", "payment", "subject", "facts") if row.processor == processor]
 
 
-def wake(processor: str, column: str, objects: Collection[str], *states: str) -> None:
-    """Have what waited for these objects looked at now. Rows that a worker holds are passed over, never waited for."""
-    waiting = told_of(processor, column, objects, among=Q(state__in=states), free=True)
+def wake(processor: str, column: str, objects: Collection[str]) -> None:
+    """Have what waited for these objects looked at now, and what was set aside as foreign for want of them.
+
+    Rows that a worker holds are passed over, never waited for.
+    """
+    waiting = told_of(processor, column, objects, among=WAITED, free=True)
     if waiting:
         rows = InboxEvent.objects.filter(pk__in=[row.pk for row in waiting])
         rows.update(state=State.WAITING, next_try_at=timezone.now())
