@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,7 @@ from tests.factories import (
     NOON,
     Event,
     charge_event,
+    confirm,
     deliver,
     dispute_event,
     event,
@@ -421,6 +423,35 @@ def test_two_workers_book_each_payment_once(rng: random.Random) -> None:
     assert set(InboxEvent.objects.values_list("state", flat=True)) == {"processed"}
     assert (len(booked()), raised("2024-11"), Gift.objects.count()) == (20, 20000, 20)
     assert projections.drift() + recurring.drift() == []
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_gifts_whose_donor_is_told_late_are_locked_in_the_one_order_of_all_gifts(monthly: RecurringGift) -> None:
+    told(subscription_event(monthly), invoice_event(monthly), invoice_paid_event(monthly))
+    first, last = monthly.gifts.get(), make_gift(monthly.campaign, reference="gift_zzz")
+    confirm(last)
+    deliver(monthly_checkout_event(monthly))
+    deliver(refund_event(last, 100))
+    worker = threading.Thread(target=lambda: (inbox.drain(), connection.close()))
+    with transaction.atomic():
+        Gift.objects.select_for_update().get(pk=first.pk)
+        worker.start()
+        until_a_worker_waits_for_a_lock()
+        # Whoever waits for the first has not locked the last: two batches never hold what the other one wants.
+        assert Gift.objects.select_for_update(nowait=True).get(pk=last.pk)
+    worker.join(60)
+    assert Gift.objects.get(pk=first.pk).donor is not None
+
+
+def until_a_worker_waits_for_a_lock() -> None:
+    with connection.cursor() as cursor:
+        for _ in range(1000):
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone() != (0,):
+                return
+            time.sleep(0.01)
+    raise AssertionError("no worker waits for a lock")
 
 
 # ---- where it stands

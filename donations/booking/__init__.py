@@ -93,6 +93,7 @@ def _open_books(processor: str, items: list[Item]) -> Books:
     facts = [item.told.fact for item in items]
     named = {fact.gift for fact in facts if isinstance(fact, (Paid, CheckoutChanged, OfflineReceived, Adjusted))}
     named |= {monthly.gift_reference(fact.payment) for fact in facts if isinstance(fact, InvoicePaid)}
+    named |= monthly.gifts_without_donor(items, arrangements)
     payments = {fact.payment for fact in facts if isinstance(fact, OF_A_PAYMENT)} - {""}
     gift_of_payment = _paid_for(processor, payments)
     gifts = lock(Gift, named | set(gift_of_payment.values()))

@@ -79,6 +79,16 @@ def lock_recurring(items: list[Item], invoices: dict[str, KnownInvoice]) -> dict
     return lock(RecurringGift, {fact.recurring_gift for _, _, fact in facts} | owners)
 
 
+def gifts_without_donor(items: list[Item], recurring: dict[str, RecurringGift]) -> set[str]:
+    """The gifts whose donor these facts tell only now. While their monthly gifts are locked, there come no others."""
+    told = [(item, fact) for _, item, fact in of_type(enumerate(items), MonthlyCheckout) if item.told.contact]
+    known = {fact.recurring_gift for _, fact in told} & recurring.keys()
+    without = [reference for reference in known if recurring[reference].donor_id is None]
+    if not without:
+        return set()
+    return set(Gift.objects.filter(recurring_gift__in=without, donor=None).values_list("pk", flat=True))
+
+
 def make_gifts(
     processor: str, items: list[Item], invoices: dict[str, KnownInvoice], recurring: dict[str, RecurringGift]
 ) -> None:
@@ -206,10 +216,7 @@ def keep_donors(books: Books, donors: dict[str, Donor]) -> list[str]:
     if not without:
         return []
     bulk.update(RecurringGift, ("reference", "donor_id"), [(ref, donor.pk) for ref, donor in sorted(without.items())])
-    found = Gift.objects.filter(recurring_gift__in=without, donor=None).order_by("pk")
-    gifts = list(found.values_list("pk", "recurring_gift_id"))
-    bulk.update(Gift, ("reference", "donor_id"), [(gift, without[str(owner)].pk) for gift, owner in gifts])
-    for gift, owner in gifts:
-        if gift in books.gifts:
-            books.gifts[gift].donor = without[str(owner)]
-    return [gift for gift, _ in gifts]
+    owners = {gift.pk: gift.recurring_gift_id for gift in books.gifts.values() if gift.donor_id is None}
+    gifts = {gift: without[owner] for gift, owner in sorted(owners.items()) if owner in without}
+    bulk.update(Gift, ("reference", "donor_id"), [(gift, donor.pk) for gift, donor in gifts.items()])
+    return list(gifts)
