@@ -20,7 +20,7 @@ from django.utils import timezone
 from donations import booking, bulk, processors
 from donations.booking import Outcome
 from donations.models import InboxEvent, TypesRead
-from donations.models.inbox import GAVE_UP, PAID_TWICE
+from donations.models.inbox import GAVE_UP, PAID_TWICE, UNBOOKABLE, UNREADABLE
 from donations.processors.base import Interpretation, Malformed
 from donations.processors.facts import fact_from_json, fact_to_json
 
@@ -210,7 +210,7 @@ def _read(row: InboxEvent) -> Reading:
     try:
         interpretation = _interpretation(row)
     except Malformed as error:
-        return Reading(row, None, Outcome(State.QUARANTINED, f"it is not as its type promises: {error}"))
+        return Reading(row, None, Outcome(State.QUARANTINED, f"{UNREADABLE}: {error}"))
     if interpretation.livemode not in {None, processor.livemode}:
         other = "live" if interpretation.livemode else "test"
         reason = f"it is of the {other} mode, which this site's key is not"
@@ -311,7 +311,7 @@ def accept(event: InboxEvent, *, user: User, reason: str = "") -> None:
         twice = event.reason.startswith(PAID_TWICE) and not str(refusal).startswith(PAID_TWICE)
         why = f"{PAID_TWICE}: {refusal}" if twice else str(refusal)
         InboxEvent.objects.filter(pk=event.pk, state=State.QUARANTINED).update(reason=why[:300])
-        raise CannotDecide(f"It could not be booked: {refusal}.") from refusal
+        raise CannotDecide(f"It could not be booked: {str(refusal).removeprefix(f'{UNBOOKABLE}: ')}.") from refusal
     finally:
         event.refresh_from_db()
 

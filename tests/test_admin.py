@@ -48,6 +48,7 @@ from tests.factories import (
     checkout_event,
     confirm,
     deliver,
+    dispute_event,
     invoice_event,
     invoice_paid_event,
     make_campaign,
@@ -56,6 +57,7 @@ from tests.factories import (
     make_recurring_gift,
     make_staff,
     monthly_checkout_event,
+    movement,
     refund_event,
     subscription_event,
 )
@@ -1063,11 +1065,56 @@ def test_what_cannot_be_booked_is_said(finance: Client, campaign: Campaign, gift
     deliver(told)
     inbox.drain()
     event = InboxEvent.objects.get(event_id=told["id"])
+    asked = finance.get(page(event, "decide"))
+    assert "It cannot be accepted All movements of a gift are in its currency" in words(asked)
+    assert "Refund it in the processor’s dashboard" in words(asked)
     answer = decide(finance, event, "accept")
     assert answer.status_code == 422
     assert "It could not be booked: it was paid in EUR" in words(answer)
+    assert all('value="accept"' not in each.content.decode() for each in (asked, answer))
     assert 'value="dismiss"' in answer.content.decode()
     assert decide(finance, event, "dismiss", "given back").status_code == 302
+
+
+@pytest.mark.parametrize(
+    "what, instead",
+    [
+        ("dispute", "Enter what it is worth in the gift’s currency as an adjustment"),
+        ("rate", "Enter what it is worth in the gift’s currency as an adjustment"),
+        ("refund", "Enter what it is worth in the gift’s currency as an adjustment"),
+        ("unreadable", "Nothing in it can be booked"),
+        ("invoice", "Refund it in the processor’s dashboard"),
+    ],
+)
+def test_what_cannot_be_accepted_says_what_to_do_instead(
+    finance: Client, campaign: Campaign, what: str, instead: str
+) -> None:
+    gift, monthly = make_gift(campaign), make_recurring_gift(campaign)
+    confirm(gift)
+    deliver(invoice_event(monthly))
+    told = {
+        "dispute": lambda: dispute_event(gift, movement("txn_1", -46000, currency="eur"), currency="eur"),
+        "rate": lambda: dispute_event(gift, movement("txn_1", 46000, currency="eur")),
+        "refund": lambda: refund_event(gift, 100, currency="eur"),
+        "unreadable": lambda: refund_event(gift, 100, currency="dollars"),
+        "invoice": lambda: invoice_paid_event(monthly, currency="eur"),
+    }[what]()
+    deliver(told)
+    inbox.drain()
+    event = InboxEvent.objects.get(event_id=told["id"])
+    asked = finance.get(page(event, "decide"))
+    assert instead in words(asked)
+    assert 'value="accept"' not in asked.content.decode()
+    assert 'value="dismiss"' in asked.content.decode()
+    with pytest.raises(inbox.CannotDecide, match=r"^It could not be booked: "):
+        inbox.accept(event, user=make_staff())
+    assert not event.may_be_accepted
+
+
+def test_what_a_person_can_decide_is_offered_to_be_accepted(finance: Client, quarantined: InboxEvent) -> None:
+    asked = finance.get(page(quarantined, "decide"))
+    assert 'value="accept"' in asked.content.decode()
+    assert "cannot be accepted" not in words(asked)
 
 
 def test_the_history_tells_who_dismissed_an_event_that_was_read_again(finance: Client, quarantined: InboxEvent) -> None:

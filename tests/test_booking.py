@@ -214,7 +214,10 @@ def test_refunds_in_several_steps_end_in_one_state_in_every_order(gift: Gift) ->
 
 def test_a_refund_in_another_currency_is_quarantined(paid: Gift) -> None:
     assert told(refund_event(paid, 100, currency="eur")) == ["quarantined"]
-    assert InboxEvent.objects.get(state="quarantined").reason == "it refunds EUR, and the gift is in USD"
+    assert (
+        InboxEvent.objects.get(state="quarantined").reason
+        == "it cannot be accepted: it refunds EUR, and the gift is in USD"
+    )
     assert refunds() == []
 
 
@@ -355,7 +358,7 @@ def test_a_payment_of_another_amount_is_quarantined(gift: Gift, amount: int) -> 
 
 def test_a_payment_in_another_currency_is_quarantined(gift: Gift) -> None:
     assert told(checkout_event(gift, currency="eur")) == ["quarantined"]
-    assert InboxEvent.objects.get().reason == "it was paid in EUR, and asked in USD"
+    assert InboxEvent.objects.get().reason == "it cannot be accepted: it was paid in EUR, and asked in USD"
     assert booked() == []
 
 

@@ -346,7 +346,7 @@ def test_every_order_of_what_is_exchanged_ends_in_one_state(campaign: Campaign) 
 def test_a_return_without_its_withdrawal_in_another_currency_is_for_a_person(paid: Gift) -> None:
     returned = dispute_event(paid, movement("txn_returned", 46000, currency="eur"))
     assert told(returned) == ["quarantined"]
-    reason = "it moved money in another currency than the gift's, and does not tell at which exchange rate"
+    reason = "it cannot be accepted: what it moved was exchanged, and it does not tell at which rate"
     assert InboxEvent.objects.get(event_id=returned["id"]).reason == reason
 
 

@@ -370,7 +370,7 @@ def test_events_of_the_other_mode_are_kept_and_never_counted(
 def test_a_payment_for_a_gift_of_the_other_mode_is_quarantined(campaign: Campaign) -> None:
     told = checkout_event(make_gift(campaign, livemode=True))
     told["livemode"] = told["data"]["object"]["livemode"] = False
-    assert quarantined(told).reason == "its gift is of the other mode"
+    assert quarantined(told).reason == "it cannot be accepted: its gift is of the other mode"
     assert booked() == []
 
 

@@ -337,7 +337,11 @@ def test_a_payment_of_the_other_mode_is_never_counted(campaign: Campaign, monthl
     RecurringGift.objects.filter(pk=monthly.pk).update(livemode=True)
     paid = first_month(monthly)
     assert told(*paid)[-1] == "quarantined"
-    assert told_of(paid[-1]) == ("quarantined", "its monthly gift is of the other mode", monthly.pk)
+    assert told_of(paid[-1]) == (
+        "quarantined",
+        "it cannot be accepted: its monthly gift is of the other mode",
+        monthly.pk,
+    )
     assert booked() == []
 
 

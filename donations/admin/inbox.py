@@ -30,6 +30,24 @@ State = InboxEvent.State
 NEEDS_A_PERSON = (State.QUARANTINED, State.WRONG_MODE, State.WAITING)
 
 
+# What to do about an event that cannot be accepted, by the kind of its fact.
+GIVE_BACK = (
+    "All movements of a gift are in its currency and of its mode, so this payment cannot be booked as it. Refund it in "
+    "the processor’s dashboard; or keep it, and enter what it is worth as an adjustment of the campaign. Then dismiss "
+    "it."
+)
+PUT_RIGHT = (
+    "All movements of a gift are in its currency and of its mode, so this cannot be booked as one. Enter what it is "
+    "worth in the gift’s currency as an adjustment, with the movement’s number as its reference: of the gift where "
+    "money was taken, of the campaign where it came back. Then dismiss it."
+)
+UNKNOWN = (
+    "Nothing in it can be booked. Look for it in the processor’s dashboard; where money moved, enter an adjustment. "
+    "Then dismiss it. What a later version can read is booked when it is replayed."
+)
+INSTEAD = {"paid": GIVE_BACK, "invoice_paid": GIVE_BACK, "refund": PUT_RIGHT, "dispute": PUT_RIGHT}
+
+
 class StateFilter(admin.SimpleListFilter):
     """By state; unless told, what needs a person. A search looks everywhere."""
 
@@ -231,6 +249,7 @@ def _decision_form_page(
         "back": page_of(event),
         "form": form,
         "is_quarantined": event.state == State.QUARANTINED,
+        "instead": INSTEAD.get((event.facts or {}).get("kind", ""), UNKNOWN),
         "facts": [
             ("Event", f"{event.event_id}, {event.type}"),
             ("State", event.get_state_display()),

@@ -24,6 +24,7 @@ from donations.booking.books import (
     of_type,
     quarantine,
     told_of,
+    unbookable,
     wake,
 )
 from donations.ledger import NewEntry
@@ -126,9 +127,9 @@ def _paid(books: Books, item: Item, fact: Paid) -> Outcome:
     if gift is None:
         return Outcome(State.WAITING, "its gift is not known here", fact.gift)
     if gift.currency != fact.currency:
-        return quarantine(gift, f"it was paid in {fact.currency}, and asked in {gift.currency}")
+        return unbookable(gift.pk, f"it was paid in {fact.currency}, and asked in {gift.currency}")
     if gift.livemode != item.told.livemode:
-        return quarantine(gift, "its gift is of the other mode")
+        return unbookable(gift.pk, "its gift is of the other mode")
     if any(kind in LedgerEntry.GIFT_KINDS for kind, _ in books.entries[gift.pk]):
         if not item.accepted:
             return quarantine(gift, f"{PAID_TWICE}: this is a second payment for a gift that is paid already")
@@ -243,7 +244,7 @@ def _refund(books: Books, item: Item, fact: RefundChanged, sightings: list[Refun
     if isinstance(gift, Outcome):
         return gift
     if fact.currency != gift.currency:
-        return quarantine(gift, f"it refunds {fact.currency}, and the gift is in {gift.currency}")
+        return unbookable(gift.pk, f"it refunds {fact.currency}, and the gift is in {gift.currency}")
     entries = _refund_entries(books, gift, item, sightings)
     if not item.accepted and _exceeds(books, gift, entries):
         return Outcome(State.WAITING, "with it, more would be refunded than was charged", gift.pk)

@@ -11,6 +11,7 @@ from django.utils import timezone
 from donations import bulk, ledger, projections
 from donations.ledger import NewEntry
 from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, Lookup, RecurringGift
+from donations.models.inbox import UNBOOKABLE
 from donations.processors.base import Contact, Interpretation
 from donations.processors.facts import PayoutChanged, TransactionSeen
 from donations.recurring import RecurringNews
@@ -184,6 +185,11 @@ def wake(processor: str, column: str, objects: Collection[str]) -> None:
 
 def quarantine(gift: Gift, reason: str) -> Outcome:
     return Outcome(State.QUARANTINED, reason, gift.pk)
+
+
+def unbookable(reference: str, reason: str) -> Outcome:
+    """What becomes of what no decision can bring into the books of a gift, or monthly gift: another currency, say."""
+    return Outcome(State.QUARANTINED, f"{UNBOOKABLE}: {reason}", reference)
 
 
 def gift_of(books: Books, payment: str, what: str, *, at_last: str = State.QUARANTINED) -> Gift | Outcome:

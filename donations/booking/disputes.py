@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from math import floor
 
-from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, quarantine
+from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, unbookable
 from donations.booking.fees import fee_entry
 from donations.ledger import NewEntry
 from donations.models import Gift, Lookup
 from donations.processors.facts import DisputeChanged, Movement
 
-UNTOLD = "it moved money in another currency than the gift's, and does not tell at which exchange rate"
+UNTOLD = "what it moved was exchanged, and it does not tell at which rate"
 
 
 def disputed(books: Books, item: Item, fact: DisputeChanged) -> Outcome:
@@ -19,10 +19,10 @@ def disputed(books: Books, item: Item, fact: DisputeChanged) -> Outcome:
     if isinstance(gift, Outcome):
         return gift
     if fact.currency != gift.currency:
-        return quarantine(gift, f"it disputes {fact.currency}, and the gift is in {gift.currency}")
+        return unbookable(gift.pk, f"it disputes {fact.currency}, and the gift is in {gift.currency}")
     moved = list(in_currency_of_gift(fact))
     if any(amount is None for _, amount in moved):
-        return quarantine(gift, UNTOLD)
+        return unbookable(gift.pk, UNTOLD)
     for movement, amount in moved:
         if amount:
             books.plan(_entry(books, item, gift, movement, amount))

@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from donations import bulk, outbox
-from donations.booking.books import Books, Item, KnownInvoice, Outcome, State, lock, of_type, told_of
+from donations.booking.books import Books, Item, KnownInvoice, Outcome, State, lock, of_type, told_of, unbookable
 from donations.models import Donor, Gift, Lookup, OutboxMessage, RecurringGift
 from donations.processors.facts import InvoicePaid, InvoiceSeen, MonthlyCheckout, RecurringChanged, fact_from_json
 from donations.recurring import fee_cover_among, news_of
@@ -173,7 +173,7 @@ def gift_of_invoice(books: Books, item: Item, fact: InvoicePaid) -> Gift | Outco
         return Outcome(State.WAITING, "its monthly gift is not known here", owner)
     refusal = _stands_in_the_way(arrangement, item, fact)
     if refusal:
-        return Outcome(State.QUARANTINED, refusal, owner)
+        return unbookable(owner, refusal)
     if _is_divided_later(arrangement, item, fact, invoice):
         return _ask_for_invoice(books, item, fact, "its invoice is known here as a draft alone", owner)
     return books.gifts[gift_reference(fact.payment)]  # `make_gifts` has seen to it that it stands

@@ -3,7 +3,7 @@
 from typing import Any
 
 from donations import ledger
-from donations.booking.books import Books, Item, Kind, Outcome, State, quarantine
+from donations.booking.books import Books, Item, Kind, Outcome, State, quarantine, unbookable
 from donations.ledger import NewEntry
 from donations.models import Campaign, Gift, LedgerEntry
 from donations.processors.facts import Adjusted, OfflineReceived
@@ -44,9 +44,9 @@ def adjusted(books: Books, item: Item, fact: Adjusted) -> Outcome:
 
 def _unlike_its_gift(gift: Gift, item: Item, fact: OfflineReceived | Adjusted) -> Outcome | None:
     if gift.currency != fact.currency:
-        return quarantine(gift, f"it is in {fact.currency}, and its gift is in {gift.currency}")
+        return unbookable(gift.pk, f"it is in {fact.currency}, and its gift is in {gift.currency}")
     if gift.livemode != item.told.livemode:
-        return quarantine(gift, "its gift is of the other mode")
+        return unbookable(gift.pk, "its gift is of the other mode")
     return None
 
 

@@ -3,9 +3,11 @@
 from django.db import models
 from django.db.models import Q
 
-# How the reasons of two kinds of quarantine begin: they are told apart from the others.
+# How the reasons of some kinds of quarantine begin: they are told apart from the others.
 PAID_TWICE = "paid twice"
 GAVE_UP = "it failed for 72 hours"
+UNREADABLE = "it is not as its type promises"
+UNBOOKABLE = "it cannot be accepted"  # what is wrong with it stays so, whoever wants it booked
 
 
 class InboxEvent(models.Model):
@@ -80,6 +82,11 @@ class InboxEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event_id} {self.type}"
+
+    @property
+    def may_be_accepted(self) -> bool:
+        """Whether staff can have it booked: it is in quarantine for what a person can decide."""
+        return self.state == self.State.QUARANTINED and not self.reason.startswith((UNBOOKABLE, UNREADABLE))
 
 
 class TypesRead(models.Model):
