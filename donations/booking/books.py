@@ -199,9 +199,7 @@ def gift_of(books: Books, payment: str, what: str, *, at_last: str = State.QUARA
         if payment in books.foreign:
             return Outcome(State.FOREIGN, f"the payment that it {what} is not ours, or was dismissed")
         return Outcome(State.WAITING, f"the payment that it {what} is not booked here", at_last=at_last)
-    gift = books.gifts.get(reference)
-    # Where it was booked after the locks were taken, the next try sees it.
-    return gift or Outcome(State.WAITING, "its gift is being booked", reference)
+    return books.gifts[reference]  # locked when the books were opened, or made in this batch
 
 
 def of_type(numbered: Iterable[tuple[int, Item]], *shapes: type[Any]) -> list[tuple[int, Item, Any]]:
