@@ -2,12 +2,17 @@
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, ROUND_UP, Decimal
 
 import pytest
 from django.db import transaction
+from hypothesis import given
+from hypothesis import strategies as st
 
 from donations import inbox, invariants, offline, projections
+from donations.booking.disputes import in_currency_of_gift
 from donations.models import Campaign, Gift, GiftState, InboxEvent, LedgerEntry, Lookup, MonthTotal
+from donations.processors.facts import DisputeChanged, Movement
 from tests.factories import (
     NOON,
     Event,
@@ -240,6 +245,36 @@ def test_what_was_returned_may_be_withdrawn_again_at_a_third_rate(paid: Gift) ->
     told(dispute_event(paid, *moved, status="lost"))
     assert amounts() == {"txn_taken": -50000, "txn_part": 30000, "txn_again": -30000}
     assert (disputed(), list(invariants.check())) == (50000, [])
+
+
+def test_what_happens_in_one_second_is_the_same_whether_it_is_told_at_once_or_one_by_one(campaign: Campaign) -> None:
+    moved = [exchanged("txn_a", -4588, 0.9177), exchanged("txn_b", 4355, 0.8713), exchanged("txn_c", -4419, 0.8841)]
+    found = set()
+    for apart in (1, 2, 3):
+        gift = make_gift(campaign, 4999)
+        confirm(gift)
+        mine = [{**each, "id": f"{each['id']}{apart}"} for each in moved]
+        told(*(dispute_event(gift, *mine[:count]) for count in range(apart, 4)))
+        rows = LedgerEntry.objects.filter(gift=gift, kind__startswith="dispute").order_by("reference")
+        found.add(tuple(rows.values_list("amount", flat=True)))
+    assert (found, list(invariants.check())) == ({(-4999, 4999, -4999)}, [])
+
+
+rates = st.decimals("0.00001", "99999", allow_nan=False, allow_infinity=False, places=6).filter(bool)
+ways_to_round = st.sampled_from([ROUND_DOWN, ROUND_HALF_UP, ROUND_HALF_EVEN, ROUND_UP])
+
+
+@given(st.integers(1, 99_999_999), st.lists(rates, min_size=4, max_size=4), ways_to_round)
+def test_whatever_the_rates_and_the_rounding_what_is_taken_and_returned_as_a_whole_stays_whole(
+    amount: int, rates: list[Decimal], rounding: str
+) -> None:
+    told = []
+    for number, rate in enumerate(rates):
+        settled = int((amount * rate).quantize(Decimal(1), rounding)) or 1  # less than a unit cannot move
+        at, signed = NOON + timedelta(seconds=number), settled if number % 2 else -settled
+        told.append(Movement(f"txn_{number}", signed, 0, "EUR", at, f"{rate:f}"))
+    fact = DisputeChanged("du_1", "pi_1", "won", "", amount, "USD", tuple(told), NOON)
+    assert [of for _, of in in_currency_of_gift(fact)] == [-amount, amount] * 2
 
 
 def test_a_rate_is_of_minor_units_so_a_currency_without_decimals_needs_no_more(campaign: Campaign) -> None:

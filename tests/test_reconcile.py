@@ -73,7 +73,7 @@ def paid(box: Sandboxed, campaign: Campaign, amount: int = 2500, **how: str) -> 
     """A gift that was paid at the processor."""
     gift = make_gift(campaign, amount)
     form = {"client_reference_id": gift.pk, "metadata[gift]": gift.pk, "payment_intent_data[metadata][gift]": gift.pk}
-    session = box.checkout(form=session_form(amount) | form, replace=True)
+    session = box.checkout(form=session_form(amount, campaign.currency.lower()) | form, replace=True)
     how_paid = box.control(f"sessions/{session['id']}/pay", **how)
     gift.checkout_id = how_paid["payment_intent"]  # not saved: where the test finds its payment
     return gift
@@ -663,6 +663,18 @@ def test_another_settlement_currency_is_compared_by_its_rate(box: Sandboxed, cam
     paid(box, campaign, 3333)
     row = run()
     assert (row.differences, list(row.books)) == ([], ["EUR charge"])
+
+
+def test_a_currency_without_decimals_is_compared_by_the_rate_of_minor_units(box: Sandboxed) -> None:
+    box.control("account", settlement_currency="usd", exchange_rate="0.006731")
+    tokyo = make_campaign("tokyo", currency="JPY", is_default=False)
+    gift = paid(box, tokyo, 3333)
+    dispute = box.control("disputes", payment_intent=gift.checkout_id)["id"]
+    box.control("account", exchange_rate="0.007219")
+    box.control(f"disputes/{dispute}/win")
+    row = run()
+    assert (row.differences, sorted(row.books)) == ([], ["USD adjustment", "USD charge"])
+    assert sums()["dispute_withdrawn"][1] == -sums()["dispute_reinstated"][1] == -3333
 
 
 def test_it_is_told_since_when_both_books_are_equal_or_not(box: Sandboxed, gift: Gift) -> None:

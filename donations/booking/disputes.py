@@ -59,9 +59,7 @@ def in_currency_of_gift(fact: DisputeChanged) -> Iterator[tuple[Movement, int | 
     rates: dict[str, Fraction] = {}
     # Of several withdrawals in one second the largest goes first: a later one takes back no more than was returned.
     for movement in sorted(fact.movements, key=lambda moved: (moved.created, moved.amount, moved.transaction)):
-        taken = _taken_before(movement, found)
-        whole = fact.amount - taken if movement.amount < 0 or not rates else taken
-        amount = _amount(fact, movement, whole, rates.get(movement.currency))
+        amount = _amount(fact, movement, _whole(fact, movement, found), rates.get(movement.currency))
         yield movement, amount
         if amount:
             found.append((movement, amount))
@@ -69,14 +67,21 @@ def in_currency_of_gift(fact: DisputeChanged) -> Iterator[tuple[Movement, int | 
             rates.setdefault(movement.currency, Fraction(movement.amount, amount))
 
 
-def _taken_before(movement: Movement, found: list[tuple[Movement, int]]) -> int:
-    """What these had taken, less what they had returned. In one second, what is taken goes before what is returned."""
-    earlier = (of for moved, of in found if moved.created < movement.created or moved.amount < 0 < movement.amount)
-    return -sum(earlier)
+def _whole(fact: DisputeChanged, movement: Movement, found: list[tuple[Movement, int]]) -> int:
+    """What a movement comes to if it takes all that is left to be taken, or returns all that was taken before.
+
+    Before is in an earlier second: what else happens in its own may not be told yet.
+    """
+    before = [amount for moved, amount in found if moved.created < movement.created]
+    taken = -sum(before)
+    if movement.amount < 0:
+        return fact.amount - taken if taken < fact.amount else fact.amount
+    if any(amount < 0 for amount in before):
+        return taken
+    return next((-amount for _, amount in found if amount < 0), fact.amount)
 
 
 def _amount(fact: DisputeChanged, movement: Movement, whole: int, rate: Fraction | None) -> int | None:
-    """`whole` is what it comes to if it takes all that is left to be taken, or returns all that was taken."""
     if movement.currency == fact.currency or not movement.amount:
         return movement.amount
     sign = 1 if movement.amount > 0 else -1

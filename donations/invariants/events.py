@@ -419,9 +419,12 @@ def dispute_returns_what_it_took(event: Event) -> Told:
     entries = [event.entries[key] for key in keys if key in event.entries]
     if not any(entry.kind == LedgerEntry.Kind.DISPUTE_WITHDRAWN for entry in entries):
         return
-    held = -sum(entry.amount + corrected_by(entry) for entry in entries)
     was_exchanged = any(moved.currency != fact.currency for moved in fact.movements)
-    if held < 0 or (was_exchanged and held > fact.amount):
+    most = fact.amount if was_exchanged else -sum(entry.amount for entry in entries if entry.amount < 0)
+    held = -sum(entry.amount for entry in entries)
+    if not 0 <= held <= most:
+        held -= sum(corrected_by(entry) for entry in entries)
+    if not 0 <= held <= most:
         took = -sum(entry.amount for entry in entries if entry.amount < 0)
         yield (
             f"by the ledger it took {took} minor units of {fact.currency} and keeps {held}; {fact.amount} are disputed",
