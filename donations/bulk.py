@@ -61,6 +61,12 @@ def locked(*, skip: bool = False) -> str:
     return f"FOR NO KEY UPDATE{' SKIP LOCKED' if skip else ''}"
 
 
+def hold(names: Iterable[str]) -> None:
+    """Hold these names until the transaction ends. Whoever else wants one of them waits, before it locks any row."""
+    if connection.vendor == "postgresql":  # SQLite lets one write at a time
+        run("SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(%s) AS name", [sorted(names)])
+
+
 @lru_cache
 def _reading(
     model: type[Model], columns: tuple[str, ...], vendor: str

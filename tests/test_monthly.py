@@ -431,6 +431,22 @@ def test_two_workers_book_each_payment_once(rng: random.Random) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
+def test_a_payment_is_not_set_aside_while_another_worker_hears_whose_its_invoice_is(monthly: RecurringGift) -> None:
+    told(subscription_event(monthly), before_its_metadata(monthly))
+    deliver(invoice_event(monthly))
+    paid = invoice_paid_event(monthly)
+    worker = threading.Thread(target=lambda: (deliver(paid), inbox.drain(), connection.close()))
+    with transaction.atomic():
+        inbox.drain()  # it has looked for the payment, and nobody sees yet what it heard
+        worker.start()
+        until_a_worker_waits_for_a_lock()
+    worker.join(60)
+    try_again()
+    assert (told_of(paid)[0], len(booked())) == ("processed", 1)
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
 def test_gifts_whose_donor_is_told_late_are_locked_in_the_one_order_of_all_gifts(monthly: RecurringGift) -> None:
     told(subscription_event(monthly), invoice_event(monthly), invoice_paid_event(monthly))
     first, last = monthly.gifts.get(), make_gift(monthly.campaign, reference="gift_zzz")

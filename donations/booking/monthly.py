@@ -48,7 +48,11 @@ def told_invoices(processor: str, items: list[Item]) -> dict[str, KnownInvoice]:
     """What was told of the invoices that these facts tell were paid, here or before."""
     wanted = {fact.invoice for _, _, fact in of_type(enumerate(items), InvoicePaid)}
     found: dict[str, KnownInvoice] = {}
-    for _, _, fact in of_type(enumerate(items), InvoiceSeen):
+    told = of_type(enumerate(items), InvoiceSeen)
+    if wanted or told:
+        # Else a payment could be set aside as foreign just when its invoice tells otherwise and looks for it in vain.
+        bulk.hold(wanted | {fact.invoice for _, _, fact in told})
+    for _, _, fact in told:
         found[fact.invoice] = _more_of(found.get(fact.invoice), _known(fact))
     settled = Q(state__in=[State.FOREIGN, State.PROCESSED])
     unknown = {invoice for invoice in wanted if invoice not in found or not found[invoice].is_final}
