@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,7 +36,8 @@ from donations.models import (
 )
 from donations.offline import record_adjustment
 from donations.processors.base import KeyRefused, ProcessorUnavailable
-from donations.processors.facts import TransactionSeen
+from donations.processors.facts import Adjusted, TransactionSeen
+from donations.processors.offline import event_body
 from donations.reconcile import comparison, lookups, runs
 from donations.reconcile.comparison import CORRECTED, MISSING_HERE, Verdict, corrected
 from donations.selectors import health
@@ -516,6 +518,22 @@ def test_adjustments_explain_a_difference_that_they_come_to(
         adjust(make_campaign(f"fund-{number}", is_default=False), amount, "txn_1")
     [verdict] = corrected([lacking])
     assert verdict.cause is (CORRECTED if is_corrected else MISSING_HERE)
+
+
+def test_what_was_adjusted_as_a_test_explains_no_live_difference(
+    campaign: Campaign, go_live: Callable[[], None]
+) -> None:
+    lacking = [Verdict("charge", "USD", f"txn_{number}", "pi_1", 50000, 1480, 0, 0, MISSING_HERE) for number in (1, 2)]
+    adjust(campaign, 50000, "txn_1")
+    as_before = Adjusted("", "general", "general:txn_2", 50000, "USD", NOON)  # as an earlier version named it
+    body = event_body(as_before, livemode=False, created=NOON)
+    assert inbox.put(processor="offline", origin="staff", event_id="staff:1", type="adjustment", body=body)
+    inbox.drain()
+    assert [each.cause for each in corrected(lacking)] == [CORRECTED, CORRECTED]
+    go_live()
+    assert [each.cause for each in corrected(lacking)] == [MISSING_HERE, MISSING_HERE]
+    adjust(campaign, 50000, "txn_1")
+    assert [each.cause for each in corrected(lacking)] == [CORRECTED, MISSING_HERE]
 
 
 def test_a_tick_runs_once_an_hour_and_looks_up_each_time(box: Sandboxed, campaign: Campaign) -> None:
