@@ -409,27 +409,24 @@ def _differences(event: Event, movement: Movement, entry: LedgerEntry) -> Told:
 def dispute_returns_what_it_took(event: Event) -> Told:
     """By the ledger, a dispute whose withdrawal is told has not returned more than it took.
 
-    Nor does it hold more than is disputed, where it was exchanged: in one currency the processor has the last word.
+    Nor does it keep more than any sighting says is disputed, where it was exchanged: in one currency the processor has
+    the last word.
     """
-    row, fact = event.row, event.fact
-    if row.state != State.PROCESSED or not isinstance(fact, DisputeChanged):
+    heard, fact = event.facts.heard(event.row), event.fact
+    if event.row.state != State.PROCESSED or heard is None or not isinstance(fact, DisputeChanged):
         return
     kinds = (LedgerEntry.Kind.DISPUTE_WITHDRAWN, LedgerEntry.Kind.DISPUTE_REINSTATED)
-    keys = [(row.processor, kind, moved.transaction) for moved in fact.movements for kind in kinds]
+    keys = [(event.row.processor, kind, moved.transaction) for moved in fact.movements for kind in kinds]
     entries = [event.entries[key] for key in keys if key in event.entries]
-    if not any(entry.kind == LedgerEntry.Kind.DISPUTE_WITHDRAWN for entry in entries):
-        return
-    was_exchanged = any(moved.currency != fact.currency for moved in fact.movements)
-    most = fact.amount if was_exchanged else -sum(entry.amount for entry in entries if entry.amount < 0)
-    held = -sum(entry.amount for entry in entries)
-    if not 0 <= held <= most:
-        held -= sum(corrected_by(entry) for entry in entries)
-    if not 0 <= held <= most:
-        took = -sum(entry.amount for entry in entries if entry.amount < 0)
-        yield (
-            f"by the ledger it took {took} minor units of {fact.currency} and keeps {held}; {fact.amount} are disputed",
-            CORRECT,
-        )
+    took = -sum(entry.amount for entry in entries if entry.amount < 0)
+    disputed = max(other.amount for other in heard.alike if isinstance(other, DisputeChanged))
+    most = disputed if any(moved.currency != fact.currency for moved in fact.movements) else took
+    kept = -sum(entry.amount for entry in entries)
+    if took and not 0 <= kept <= most:
+        kept -= sum(corrected_by(entry) for entry in entries)
+    if took and not 0 <= kept <= most:
+        words = f"by the ledger it took {took} minor units of {fact.currency} and keeps {kept}; {disputed} are disputed"
+        yield words, CORRECT
 
 
 def settlements_are_kept(event: Event) -> Told:
