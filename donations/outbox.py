@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 State = OutboxMessage.State
 Kind = OutboxMessage.Kind
 CUT_OFF_AFTER = timedelta(minutes=5)
+# A letter that cannot be written yet waits for what it lacks, looked at ever later: news come in any order.
+LONGEST_PATIENCE = timedelta(hours=72)
+SHORTEST_WAIT, LONGEST_WAIT = timedelta(seconds=2), timedelta(hours=1)
 # Anybody can type anybody's address and follow: the whole site asks no more strangers than this in an hour.
 MOST_FOLLOW_MAILS_AN_HOUR = 200
 COLUMNS = ("kind", "subject_id", "round", "state", "attempts", "next_try_at", "last_error", "created_at")
@@ -77,6 +80,9 @@ def _send(message: OutboxMessage) -> None:
         mail = _compose(message)
     except NothingToSend as reason:
         _settle(message, State.UNNEEDED, str(reason))
+        return
+    except NotYet as lack:
+        _wait(message, str(lack))
         return
     except Exception as error:
         log.exception("mail %s cannot be written", message.pk)
@@ -151,8 +157,23 @@ def _retry(message: OutboxMessage, why: str) -> None:
     )
 
 
+def _wait(message: OutboxMessage, lack: str) -> None:
+    """Nothing was said to the mail server, so to look again cannot send twice: as late again as the letter is old."""
+    now = timezone.now()
+    age = now - message.created_at
+    if age > LONGEST_PATIENCE:
+        _settle(message, State.UNNEEDED, f"after 72 hours, still: {lack}")
+        return
+    wait = min(LONGEST_WAIT, max(SHORTEST_WAIT, age))
+    OutboxMessage.objects.filter(pk=message.pk).update(state=State.QUEUED, next_try_at=now + wait, last_error=lack)
+
+
 class NothingToSend(Exception):
     """A message that is to be sent to nobody, or not any more; its text says why."""
+
+
+class NotYet(Exception):
+    """A message that lacks something which may still be told; its text says what."""
 
 
 def _compose(message: OutboxMessage) -> EmailMessage:
@@ -188,15 +209,29 @@ def _from_now_on(gift: Gift) -> dict[str, str]:
     return {"asks": money.format_minor(terms.total, terms.currency), "often": terms.often}
 
 
+Status = RecurringGift.Status
+NOT_BEGUN = {Status.PENDING, Status.EXPIRED, Status.INCOMPLETE}
+
+
 def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
-    """What the donor of a monthly gift has to do, on the processor's page for that invoice."""
+    """What the donor of a monthly gift has to do, on the processor's page for that invoice.
+
+    Who failed at the very first payment was told by the page that they paid on. Whether it was the first is told by
+    the subscription, and who gives by the checkout: both may come after the invoice's trouble.
+    """
     told = InboxEvent.objects.filter(subject=message.subject_id, state=InboxEvent.State.PROCESSED)
     if told.filter(facts__kind="invoice_paid").exists():
         raise NothingToSend("it was paid in the meantime")
-    trouble = told.filter(facts__kind="invoice").exclude(facts__trouble="").latest("created")
+    trouble = told.filter(facts__kind="invoice").exclude(facts__trouble="").order_by("-created").first()
+    if trouble is None:
+        raise NotYet("what is wrong with the invoice is being read again")
     recurring = RecurringGift.objects.select_related("donor", "campaign").get(pk=trouble.gift_reference)
-    if recurring.status in {RecurringGift.Status.PENDING, RecurringGift.Status.INCOMPLETE}:
-        raise NothingToSend("its first payment is still open: the payment page tells the donor itself")
+    if recurring.status == Status.INCOMPLETE_EXPIRED:
+        raise NothingToSend("its first payment never came: the payment page told the donor itself")
+    if recurring.status in NOT_BEGUN and not recurring.gifts.exists():
+        raise NotYet("its first payment is open, as far as was told: the payment page tells the donor itself")
+    if recurring.donor is None:
+        raise NotYet("there is no address to send it to")
     facts = trouble.facts or {}
     # Who changed the amount at the processor is asked for another one than the gift began with.
     terms = recurring.terms

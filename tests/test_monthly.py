@@ -650,15 +650,85 @@ def test_of_an_invoice_that_was_paid_meanwhile_no_trouble_is_told(monthly: Recur
     assert [message for message in mail.outbox if "could not be collected" in message.subject] == []
 
 
+def let_letters_grow_old(hours: float) -> None:
+    """As if the letters that wait had been queued so much earlier, and it were their turn."""
+    for letter in OutboxMessage.objects.filter(state="queued"):
+        letter.created_at -= timedelta(hours=hours)
+        letter.next_try_at = timezone.now()
+        letter.save(update_fields=["created_at", "next_try_at"])
+
+
+def letter_of(kind: str = "unpaid") -> tuple[str, str]:
+    outbox.send_due()
+    letter = OutboxMessage.objects.get(kind=kind)
+    return letter.state, letter.last_error
+
+
 def test_while_the_first_payment_is_open_the_payment_page_tells_the_donor(monthly: RecurringGift) -> None:
     told(monthly_checkout_event(monthly), subscription_event(monthly, "incomplete"), renewal_fails(monthly, "failed"))
-    assert letters() == []
-    assert OutboxMessage.objects.get().state == "unneeded"
+    assert letter_of()[0] == "queued"
+    told(subscription_event(monthly, "incomplete_expired", at=NOON + timedelta(hours=23)))
+    let_letters_grow_old(23)
+    assert letter_of() == ("unneeded", "its first payment never came: the payment page told the donor itself")
+    assert mail.outbox == []
 
 
-def test_before_anything_is_told_of_the_subscription_the_payment_page_tells_the_donor(monthly: RecurringGift) -> None:
-    told(monthly_checkout_event(monthly), renewal_fails(monthly, "action_required"))
+@pytest.mark.parametrize("kind", ["failed", "action_required"])
+@pytest.mark.parametrize("before", [None, "incomplete"])
+def test_a_trouble_that_is_told_before_the_subscription_reaches_the_donor_once(
+    monthly: RecurringGift, kind: str, before: str | None
+) -> None:
+    """As of a bank debit that comes back: there the arrangement begins before its first payment."""
+    if before:
+        told(subscription_event(monthly, before))
+    told(monthly_checkout_event(monthly), renewal_fails(monthly, kind), renewal_fails(monthly, kind, 2))
     assert letters() == []
+    told(subscription_event(monthly, "past_due", at=DECEMBER))
+    assert letters() == [], "it is not its turn yet"
+    for _ in range(3):
+        let_letters_grow_old(1)
+        assert len(letters()) == 1
+
+
+def test_a_trouble_that_is_told_before_the_donor_reaches_the_donor_once(monthly: RecurringGift) -> None:
+    told(subscription_event(monthly, "past_due", at=DECEMBER), renewal_fails(monthly, "failed"))
+    assert letter_of() == ("queued", "there is no address to send it to")
+    told(monthly_checkout_event(monthly))
+    let_letters_grow_old(0)
+    assert len(letters()) == 1
+
+
+def test_a_trouble_of_a_monthly_gift_that_was_paid_before_waits_for_no_news_of_the_subscription(
+    monthly: RecurringGift,
+) -> None:
+    told(*first_month(monthly)[1:], renewal_fails(monthly, "failed"))
+    assert len(letters()) == 2, "a receipt, and the letter"
+
+
+def test_a_letter_that_waits_is_looked_at_ever_later_and_given_up_after_72_hours(monthly: RecurringGift) -> None:
+    told(monthly_checkout_event(monthly), renewal_fails(monthly, "failed"))
+    for age, wait in ((0, 2), (10, 10), (600, 600), (7200, 3600), (250_000, 3600)):
+        OutboxMessage.objects.update(
+            created_at=timezone.now() - timedelta(seconds=age), next_try_at=timezone.now(), attempts=0
+        )
+        assert letter_of()[0] == "queued"
+        letter = OutboxMessage.objects.get()
+        assert abs((letter.next_try_at - timezone.now()).total_seconds() - wait) < 1
+        assert letter.attempts == 0, "those are the mail server's"
+    let_letters_grow_old(72)
+    assert letter_of() == (
+        "unneeded",
+        "after 72 hours, still: its first payment is open, as far as was told: the payment page tells the donor itself",
+    )
+
+
+def test_a_trouble_that_is_being_read_again_at_its_turn_is_not_lost(monthly: RecurringGift) -> None:
+    told(*first_month(monthly), subscription_event(monthly, "past_due", at=DECEMBER), renewal_fails(monthly, "failed"))
+    inbox.read_again(states=["processed"], types=["invoice.payment_failed"])
+    assert letter_of() == ("queued", "what is wrong with the invoice is being read again")
+    inbox.drain()
+    let_letters_grow_old(0)
+    assert letter_of()[0] == "sent"
 
 
 def before_its_metadata(monthly: RecurringGift, invoice: str = "in_1") -> Event:
