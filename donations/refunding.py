@@ -8,16 +8,23 @@ from datetime import timedelta
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.db.models import F
 from django.utils import timezone
 
 from donations import money, processors, projections
 from donations.models import Gift, GiftState, RefundRequest
 from donations.models.gifts import new_refund_key
-from donations.processors.base import KEY_LASTS, MORE_THAN_LEFT, ProcessorRefused, ProcessorUnavailable
+from donations.processors.base import (
+    KEY_LASTS,
+    MORE_THAN_LEFT,
+    AnswerKept,
+    ProcessorRefused,
+    ProcessorUnavailable,
+)
 from donations.selectors import refunds
 
 log = logging.getLogger(__name__)
-SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # longer than a call to the processor can take
+SHORTEST_REFUND_WAIT = timedelta(minutes=1)  # about as long as the calls take; who overlap send under one key
 LONGEST_REFUND_WAIT = timedelta(hours=1)
 
 
@@ -85,13 +92,19 @@ def asked_already(key: str) -> RefundRequest | None:
 
 
 def send_refund(request: RefundRequest) -> None:
-    """Send a request with the key that it was saved with; safe to repeat. Raises RefundRefused."""
+    """Send a request with the key that is saved for it; safe to repeat, also at once. Raises RefundRefused.
+
+    An answer that the processor keeps spends the key, and the next try goes on under another one. By then the spent one
+    can make no refund any more; whether it made one before it failed is looked up before each use of another.
+    """
     payment = GiftState.objects.values_list("payment", flat=True).get(pk=request.gift_id)
     try:
-        refund_id = processors.get(request.gift.processor).refund(payment, request.amount, request.key)
+        refund_id = _made_before(request, payment) or _refund(request, payment)
     except ProcessorUnavailable as fault:
         log.warning("refund %s not sent: %s", request.key, fault)
-        RefundRequest.objects.filter(pk=request.pk).update(error=str(fault)[:300])
+        if isinstance(fault, AnswerKept):
+            _spend_key(request)
+        RefundRequest.objects.filter(pk=request.pk, status="sending").update(error=str(fault)[:300])
         return
     except ProcessorRefused as refusal:
         words = _refusal_words(request.gift.processor, refusal)
@@ -100,6 +113,30 @@ def send_refund(request: RefundRequest) -> None:
     RefundRequest.objects.filter(pk=request.pk, status="sending").update(
         status="accepted", refund_id=refund_id, error=""
     )
+
+
+def _refund(request: RefundRequest, payment: str) -> str:
+    key = f"{request.key}-{request.keys_spent}" if request.keys_spent else request.key
+    return processors.get(request.gift.processor).refund(payment, request.amount, request.key, key)
+
+
+def _made_before(request: RefundRequest, payment: str) -> str:
+    """The refund that a spent key made though it failed; empty where there is none. Raises ProcessorUnavailable."""
+    if not request.keys_spent:
+        return ""
+    try:
+        found = processors.get(request.gift.processor).refund_of(payment, request.key)
+    except ProcessorRefused as refusal:
+        # Whoever cannot look does not know, and it is the list that was refused: the refund is not.
+        raise ProcessorUnavailable(f"its refunds cannot be listed: {refusal.code}") from refusal
+    # Or its event has come while we looked.
+    return found or RefundRequest.objects.values_list("refund_id", flat=True).get(pk=request.pk)
+
+
+def _spend_key(request: RefundRequest) -> None:
+    """Of several who are told the same failure, one counts it: all go on with the same key, to one refund."""
+    row = RefundRequest.objects.filter(pk=request.pk, status="sending", keys_spent=request.keys_spent)
+    row.update(keys_spent=F("keys_spent") + 1)
 
 
 REFUSALS = {
@@ -144,7 +181,10 @@ def _claim(request: RefundRequest) -> bool:
     wait = min(LONGEST_REFUND_WAIT, max(SHORTEST_REFUND_WAIT, now - request.requested_at))
     # The condition decides between two processes: one of them changes the row.
     free = RefundRequest.objects.filter(pk=request.pk, status="sending", next_try_at__lte=now)
-    return bool(free.update(next_try_at=now + wait))
+    is_ours = bool(free.update(next_try_at=now + wait))
+    if is_ours:
+        request.refresh_from_db(fields=["keys_spent"])  # another may have sent it since it was read
+    return is_ours
 
 
 def give_up_refund(request: RefundRequest) -> None:

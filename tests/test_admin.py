@@ -730,7 +730,7 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, str]]:
     """A processor that takes every refund; the calls that it was sent."""
     calls: list[tuple[str, int, str]] = []
 
-    def refund(_: object, payment: str, amount: int, key: str) -> str:
+    def refund(_: object, payment: str, amount: int, request: str, key: str) -> str:
         calls.append((payment, amount, key))
         assert not connection.in_atomic_block or len(connection.savepoint_ids) == 0, "called within a transaction"
         return "re_taken"

@@ -740,6 +740,131 @@ def test_processes_that_send_again_at_once_send_each_refund_once(campaign: Campa
     assert (len(sent), len(set(sent))) == (4, 4)
 
 
+# ---- refunds of a processor that keeps its failure
+
+
+def a_paid_gift(campaign: Campaign, box: Sandboxed) -> Gift:
+    """Paid at the sandbox with 500 $; whose payment it is, is known here."""
+    gift = a_confirmed_gift(campaign)
+    GiftState.objects.filter(pk=gift.pk).update(payment=box.paid(50000)["payment_intent"])
+    return gift
+
+
+def refunds_at(box: Sandboxed) -> list[tuple[int, str]]:
+    return [(refund["amount"], refund["metadata"]["request"]) for refund in box.listed("refunds")]
+
+
+@pytest.fixture
+def broken(campaign: Campaign, box: Sandboxed, monkeypatch: pytest.MonkeyPatch) -> RefundRequest:
+    """A refund of 100 $ of 500 $, to which the processor keeps a failure of its own as the answer."""
+    monkeypatch.setattr(stripe.HTTPClient, "INITIAL_DELAY", 0.01)
+    gift = a_paid_gift(campaign, box)
+    box.control("trouble", mode="broken", calls=1, path="POST /v1/refunds")
+    asked = refunding.request_refund(gift=gift, amount=10000, reason="", user=None)
+    asked.refresh_from_db()
+    assert (asked.status, asked.keys_spent, refunds_at(box)) == ("sending", 1, [])
+    return asked
+
+
+def sent_again(asked: RefundRequest) -> str:
+    """The refund's status after one more try."""
+    let_pass(timedelta(hours=1))
+    assert refunding.send_refunds_again() == 1
+    asked.refresh_from_db()
+    return asked.status
+
+
+def test_a_refund_whose_failure_the_processor_keeps_is_made_once_under_another_key(
+    box: Sandboxed, broken: RefundRequest
+) -> None:
+    assert sent_again(broken) == "accepted"
+    assert refunds_at(box) == [(10000, broken.key)]
+    # Whoever was held up since then, and sends under whatever key, makes no second one.
+    for spent in (0, 1):
+        broken.status, broken.keys_spent = "sending", spent
+        refunding.send_refund(broken)
+    assert len(refunds_at(box)) == 1
+    broken.refresh_from_db()
+    assert (broken.status, GiftState.objects.get().refund_requested) == ("accepted", 10000)
+
+
+def test_a_refund_that_was_made_before_the_failure_is_found_and_none_is_made_again(
+    box: Sandboxed, broken: RefundRequest
+) -> None:
+    payment = GiftState.objects.get().payment
+    form = {"payment_intent": payment, "amount": 10000, "metadata[request]": broken.key}
+    made = box.api("POST", "/v1/refunds", form).json["id"]
+    box.control("refunds", payment_intent=payment, amount=500)
+    assert sent_again(broken) == "accepted"
+    assert broken.refund_id == made
+    assert len(box.listed("refunds")) == 2
+
+
+def test_where_nobody_can_look_no_other_key_is_used(box: Sandboxed, broken: RefundRequest) -> None:
+    payment = GiftState.objects.get().payment
+    box.control("trouble", mode="down", path="GET /v1/refunds")
+    assert sent_again(broken) == "sending"
+    box.control("trouble", mode="none")
+    GiftState.objects.update(payment="")
+    assert sent_again(broken) == "sending", "that the list is refused says nothing of the refund"
+    assert (broken.keys_spent, box.listed("refunds")) == (1, [])
+    GiftState.objects.update(payment=payment)
+    assert sent_again(broken) == "accepted"
+    assert len(refunds_at(box)) == 1
+
+
+def test_a_processor_that_fails_on_and_on_makes_one_refund_when_it_is_well(
+    box: Sandboxed, broken: RefundRequest
+) -> None:
+    box.control("trouble", mode="broken", path="POST /v1/refunds")
+    assert [sent_again(broken) for _ in range(3)] == ["sending"] * 3
+    assert broken.keys_spent == 4
+    box.control("trouble", mode="none")
+    assert sent_again(broken) == "accepted"
+    assert refunds_at(box) == [(10000, broken.key)]
+
+
+def test_after_an_answer_that_was_lost_the_same_key_is_sent_again(
+    box: Sandboxed, broken: RefundRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refund was made, and nobody heard of it: another key would make another one."""
+    monkeypatch.setattr(stripe.HTTPClient, "_sleep_time_seconds", lambda *_: 0)
+    box.control("trouble", mode="down", path="POST /v1/refunds")
+    assert sent_again(broken) == "sending"
+    assert broken.keys_spent == 1, "it is not kept, so nobody knows whether it is spent"
+    box.control("trouble", mode="none")
+    assert sent_again(broken) == "accepted"
+    assert len(refunds_at(box)) == 1
+
+
+def test_a_refund_that_was_told_while_we_looked_is_not_made_again(box: Sandboxed, broken: RefundRequest) -> None:
+    RefundRequest.objects.update(status="accepted", refund_id="re_1")
+    refunding.send_refund(broken)
+    assert box.listed("refunds") == []
+
+
+def test_of_two_who_meet_a_kept_failure_of_a_refund_one_spends_the_key(campaign: Campaign) -> None:
+    asked = RefundRequest.objects.create(gift=a_confirmed_gift(campaign), amount=100)
+    one, other = RefundRequest.objects.get(pk=asked.pk), RefundRequest.objects.get(pk=asked.pk)
+    refunding._spend_key(one)
+    refunding._spend_key(other)
+    asked.refresh_from_db()
+    assert asked.keys_spent == 1
+
+
+@pytest.mark.postgres
+def test_processes_that_send_at_once_after_a_kept_failure_make_one_refund(
+    box: Sandboxed, broken: RefundRequest
+) -> None:
+    """Also those whose lease ran out: what they send is under one key."""
+    box.control("trouble", mode="broken", calls=2, path="POST /v1/refunds")
+    for _ in range(4):
+        asked = [RefundRequest.objects.get(pk=broken.pk) for _ in range(4)]
+        assert at_once(*[lambda one=one: refunding.send_refund(one) for one in asked]) == []  # type: ignore[misc]
+    assert refunds_at(box) == [(10000, broken.key)]
+    assert RefundRequest.objects.get().status == "accepted"
+
+
 def test_an_address_that_grows_in_small_letters_is_refused_in_words(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:

@@ -1484,7 +1484,7 @@ def test_a_no_for_good_is_refused_with_a_sentence_for_the_reader(
     for call in (
         lambda: checkout(served),
         lambda: adapting.expire_checkout("cs_test_1"),
-        lambda: adapting.refund("pi_1", 500, REQUEST),
+        lambda: adapting.refund("pi_1", 500, REQUEST, REQUEST),
     ):
         with pytest.raises(ProcessorRefused) as refused:
             call()
@@ -1496,7 +1496,7 @@ def test_a_no_for_good_is_refused_with_a_sentence_for_the_reader(
 def test_more_asked_back_than_is_left_is_known_by_its_parameter_as_it_has_no_code(served: Served) -> None:
     served.answer(400, {"error": {"type": "invalid_request_error", "message": "no", "param": "amount"}})
     with pytest.raises(ProcessorRefused) as refused:
-        adapter(api_base=served.url).refund("pi_1", 500, REQUEST)
+        adapter(api_base=served.url).refund("pi_1", 500, REQUEST, REQUEST)
     assert refused.value.code == MORE_THAN_LEFT
 
 
@@ -1589,7 +1589,7 @@ def test_a_refund_is_tried_twice_with_one_key(served: Served, monkeypatch: pytes
     monkeypatch.setattr("stripe.HTTPClient.MAX_DELAY", 0.01)
     monkeypatch.setattr("stripe.HTTPClient.INITIAL_DELAY", 0.01)
     with pytest.raises(ProcessorUnavailable):
-        adapter(api_base=served.url).refund("pi_1", 500, REQUEST)
+        adapter(api_base=served.url).refund("pi_1", 500, REQUEST, REQUEST)
     assert {(path, headers["idempotency-key"]) for path, headers, _ in served.calls} == {("/v1/refunds", REQUEST)}
     assert len(served.calls) == 2
     sent = dict(parse_qsl(served.calls[0][2]))
@@ -1598,7 +1598,19 @@ def test_a_refund_is_tried_twice_with_one_key(served: Served, monkeypatch: pytes
 
 def test_an_accepted_refund_is_its_id(served: Served) -> None:
     served.answer(200, {"id": "re_1", "object": "refund", "status": "pending"})
-    assert adapter(api_base=served.url).refund("pi_1", 500, REQUEST) == "re_1"
+    assert adapter(api_base=served.url).refund("pi_1", 500, REQUEST, REQUEST) == "re_1"
+
+
+def test_a_refund_is_found_among_all_of_its_payments_refunds_by_the_request_that_it_carries(served: Served) -> None:
+    others = [{"id": "re_1", "metadata": None}, {"id": "re_2", "metadata": {"request": REQUEST[:-1] + "1"}}]
+    served.answer(200, {"object": "list", "data": others, "has_more": False})
+    adapting = adapter(api_base=served.url)
+    assert adapting.refund_of("pi_1", REQUEST) == ""
+    ours = {"id": "re_3", "metadata": {"request": REQUEST}}
+    served.answer(200, {"object": "list", "data": [*others, ours], "has_more": True})
+    assert adapting.refund_of("pi_1", REQUEST) == "re_3"
+    path, query = "/v1/refunds", {"payment_intent": "pi_1", "limit": "100"}
+    assert [(each, dict(asked)) for each, asked in queries(served)] == [(path, query)] * 2
 
 
 @pytest.mark.parametrize("body", [b"<html>Welcome to the airport's network</html>", b"", b"{"])
@@ -1646,7 +1658,7 @@ def test_a_processor_that_does_not_answer_staff_or_a_sweep_is_given_up_too(
     adapting = adapter(api_base=served.url)
     began = time.monotonic()
     with pytest.raises(ProcessorUnavailable):
-        adapting.refund("pi_1", 500, REQUEST) if calls == 2 else adapting.sweep("payouts", since=NOON)
+        adapting.refund("pi_1", 500, REQUEST, REQUEST) if calls == 2 else adapting.sweep("payouts", since=NOON)
     assert time.monotonic() - began < 2
     assert len(served.calls) == calls
 

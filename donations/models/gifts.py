@@ -184,6 +184,9 @@ class RefundRequest(models.Model):
     reason = models.CharField(max_length=200, blank=True)
     status = models.CharField(max_length=10, choices=Status, default=Status.SENDING)
     refund_id = models.CharField(max_length=255, blank=True)
+    keys_spent = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="Idempotency keys under which the processor keeps a failure of its own."
+    )
     error = models.CharField(max_length=300, blank=True)
     requested_by = models.ForeignKey("auth.User", models.PROTECT, null=True, related_name="+")
     requested_at = models.DateTimeField(auto_now_add=True)

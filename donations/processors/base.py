@@ -37,7 +37,10 @@ class KeyRefused(ProcessorUnavailable):
 
 
 class AnswerKept(ProcessorUnavailable):
-    """The processor failed, and keeps that as its answer to this key: the call may be sent again under another one."""
+    """The processor failed, and keeps that as its answer to this key: the call may be sent again under another one.
+
+    Whether anything was done before it failed, nobody knows: money is looked for first.
+    """
 
 
 class ProcessorBusy(ProcessorUnavailable):
@@ -188,8 +191,17 @@ class Processor(Protocol):
         Raises ProcessorUnavailable, also where it takes longer than `within` seconds, or ProcessorRefused.
         """
 
-    def refund(self, payment: str, amount: int, key: str) -> str:
-        """Ask for a refund and return its id. Raises ProcessorUnavailable or ProcessorRefused."""
+    def refund(self, payment: str, amount: int, request: str, key: str) -> str:
+        """Ask for a refund under an idempotency key and return its id. It carries `request`, our name for it, for good.
+
+        Raises AnswerKept, another ProcessorUnavailable, or ProcessorRefused.
+        """
+
+    def refund_of(self, payment: str, request: str) -> str:
+        """The id of the refund of this payment that carries this request of ours; empty where it has none.
+
+        Raises ProcessorUnavailable or ProcessorRefused.
+        """
 
     def sweep(self, step: str, *, since: datetime, after: str = "") -> Page:
         """A page of what it has of a step of SWEEP, made since then; `after` is the cursor of the page before.

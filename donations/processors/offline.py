@@ -86,7 +86,7 @@ class OfflineProcessor:
     def expire_checkout(self, checkout_id: str) -> None:
         raise ProcessorRefused(NO_PAGE, "offline")
 
-    def refund(self, payment: str, amount: int, key: str) -> str:
+    def refund(self, payment: str, amount: int, request: str, key: str) -> str:
         raise ProcessorRefused(NO_REFUND, "offline")
 
 

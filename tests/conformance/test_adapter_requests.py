@@ -159,11 +159,26 @@ def test_a_checkout_that_is_expired(
 
 def test_a_refund(stripe_says: Description, adapter: StripeProcessor, box: Sandboxed, sent: list[Sent]) -> None:
     payment, key = box.paid()["payment_intent"], "refund_" + "0" * 32
-    refund = adapter.refund(payment, 500, key)
+    refund = adapter.refund(payment, 500, key, key)
     request = sent[-1]
     assert (request.method, request.path, request.key) == ("POST", "/v1/refunds", key)
     assert stripe_says.request_errors("POST", request.path, request.body) == []
     assert box.api("GET", f"/v1/refunds/{refund}").json["metadata"] == {"request": key}
+
+
+def test_a_refund_that_is_looked_for_by_its_request(
+    stripe_says: Description, adapter: StripeProcessor, box: Sandboxed, sent: list[Sent]
+) -> None:
+    """Also on a later page."""
+    payment, key = box.paid(20_000)["payment_intent"], "refund_" + "0" * 32
+    refund = adapter.refund(payment, 500, key, f"{key}-1")
+    for _ in range(100):
+        box.control("refunds", payment_intent=payment, amount=1)
+    sent.clear()
+    assert adapter.refund_of(payment, key) == refund
+    assert [request.path.partition("?")[0] for request in sent] == ["/v1/refunds"] * 2
+    for request in sent:
+        assert stripe_says.request_errors(request.method, request.path, request.body) == []
 
 
 def test_what_is_asked_for_when_something_was_missed(

@@ -163,13 +163,18 @@ class StripeProcessor:
 
         return deadline.within(within, open_portal)
 
-    def refund(self, payment: str, amount: int, key: str) -> str:
-        """Create a refund that carries our key, so that its events lead back to the request."""
+    def refund(self, payment: str, amount: int, request: str, key: str) -> str:
+        """Create a refund whose metadata name the request, so that its events lead back to it."""
         with _translated():
             refund = self.client.v1.refunds.create(
-                {"payment_intent": payment, "amount": amount, "metadata": {"request": key}}, {"idempotency_key": key}
+                {"payment_intent": payment, "amount": amount, "metadata": {"request": request}},
+                {"idempotency_key": key},
             )
         return refund.id
+
+    def refund_of(self, payment: str, request: str) -> str:
+        """Looked for in the list of the payment's refunds, by their metadata."""
+        return lists.refund_of(self._get, payment, request)
 
     def sweep(self, step: str, *, since: datetime, after: str = "") -> Page:
         """A page of a list; each object is an event of the type that would have told of it."""

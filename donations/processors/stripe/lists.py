@@ -43,6 +43,20 @@ def look_up(get: Get, kind: str, object_id: str, *, after: str, livemode: bool) 
     return Page(tuple(_sightings(read(found), livemode)), 1)
 
 
+def refund_of(get: Get, payment: str, request: str) -> str:
+    """The id of the payment's refund whose metadata name this request; empty where none of them does."""
+    which: Json = {"payment_intent": payment, "limit": LIMIT}
+    while True:
+        answer = get(REFUNDS, which)
+        refunds: list[Json] = answer["data"]
+        for refund in refunds:
+            if (refund.get("metadata") or {}).get("request") == request:
+                return str(refund["id"])
+        if not answer["has_more"]:
+            return ""
+        which["starting_after"] = refunds[-1]["id"]
+
+
 def _of_payment(get: Get, payment: str, livemode: bool) -> Page:
     """The checkout that a payment was made on, or the invoice that it paid."""
     path, more, read = LISTS["checkouts"]
@@ -179,6 +193,7 @@ def _refund_that_moved(refund: Json, transaction: Json) -> Iterator[Told]:
 Read = Callable[[Json], Iterator[Told]]
 SOURCES: dict[str, Read] = {"dispute": _dispute, "payout": _payout}
 TRANSACTIONS = "/v1/balance_transactions"
+REFUNDS = "/v1/refunds"
 # A step's path, its parameters beside the period's, and what reads an object of it; None: events are what they are.
 LISTS: dict[str, tuple[str, Json, Read | None]] = {
     "events": ("/v1/events", {"delivery_success": False}, None),
@@ -188,7 +203,7 @@ LISTS: dict[str, tuple[str, Json, Read | None]] = {
         _checkout,
     ),
     "invoice_payments": ("/v1/invoice_payments", {"status": "paid", "expand": ["data.invoice"]}, _invoice_payment),
-    "refunds": ("/v1/refunds", {"expand": ["data.failure_balance_transaction"]}, _refund),
+    "refunds": (REFUNDS, {"expand": ["data.failure_balance_transaction"]}, _refund),
     "disputes": ("/v1/disputes", {}, _dispute),
     "payouts": ("/v1/payouts", {}, _payout),
     "transactions": (TRANSACTIONS, {"expand": ["data.source"]}, _transaction),
@@ -196,7 +211,7 @@ LISTS: dict[str, tuple[str, Json, Read | None]] = {
 OBJECTS: dict[str, tuple[str, list[str], Read]] = {
     "balance_transaction": (TRANSACTIONS, ["source"], _transaction),
     "invoice": ("/v1/invoices", [], _invoice),
-    "refund": ("/v1/refunds", ["failure_balance_transaction"], _refund),
+    "refund": (REFUNDS, ["failure_balance_transaction"], _refund),
     "dispute": ("/v1/disputes", [], _dispute),
     "subscription": ("/v1/subscriptions", [], _subscription),
 }
