@@ -900,6 +900,20 @@ def test_nothing_is_offered_where_nothing_is_left(finance: Client, gift: Gift, s
     assert ask(finance, gift, "1", left="0").status_code == 422
 
 
+def test_a_refund_that_is_on_its_way_is_shown_and_not_offered_again(finance: Client, gift: Gift) -> None:
+    assert "Refunds on their way: –" in words(finance.get(page(gift)))
+    deliver(refund_event(gift, 30000, refund="re_1", status="pending"))
+    inbox.drain()
+    assert "Refunds on their way: 300 $, not asked for here (re_1)" in words(finance.get(page(gift)))
+    shown = words(finance.get(page(gift, "refund")))
+    assert "200 $ can be given back" in shown
+    assert "Other refunds on their way 300 $" in shown
+    deliver(refund_event(gift, 20000, refund="re_2", status="pending"))
+    inbox.drain()
+    assert "Refund…" not in words(finance.get(page(gift)))
+    assert ask(finance, gift, "1").status_code == 422
+
+
 def test_a_gift_of_the_other_mode_is_not_refunded_with_this_key(finance: Client, gift: Gift, settings: Any) -> None:
     settings.LIVEMODE = True
     assert "Refund…" not in words(finance.get(page(gift)))

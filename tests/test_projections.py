@@ -841,6 +841,77 @@ def test_what_is_left_of_a_gift_is_neither_refunded_nor_asked_for_nor_disputed(c
     assert refunds.left_of(gift.pk) == 0
 
 
+def hear(gift: Gift, *sightings: dict[str, Any]) -> None:
+    """Have refunds of a gift told and processed."""
+    for each in sightings:
+        deliver(refund_event(gift, each.pop("amount"), **each))
+        inbox.drain()
+
+
+@pytest.mark.parametrize("status", ["pending", "requires_action"])
+@pytest.mark.parametrize(("end", "left"), [("succeeded", 20000), ("failed", 50000), ("canceled", 50000)])
+def test_a_refund_of_the_dashboard_that_is_on_its_way_is_not_left_to_be_given_back(
+    campaign: Campaign, status: str, end: str, left: int
+) -> None:
+    gift, another = make_gift(campaign), make_gift(campaign)
+    confirm(gift)
+    confirm(another)
+    told: dict[str, Any] = {"amount": 30000, "refund": "re_theirs"}
+    hear(gift, {**told, "status": status}, {**told, "status": status, "kind": "refund.updated"})
+    assert (refunds.left_of(gift.pk), refunds.left_of(another.pk)) == (20000, 50000)
+    assert not projections.reserve_refund(gift=gift.pk, amount=20001)
+    assert [(each.refund, each.amount, each.is_ours) for each in refunds.on_their_way(gift.pk)] == [
+        ("re_theirs", 30000, False)
+    ]
+    hear(gift, {**told, "status": end, "kind": "refund.updated"})
+    assert (refunds.left_of(gift.pk), refunds.on_their_way(gift.pk)) == (left, [])
+    assert projections.reserve_refund(gift=gift.pk, amount=left)
+
+
+def test_a_refund_of_ours_that_is_on_its_way_counts_once_and_one_that_was_given_up_counts_still(
+    campaign: Campaign,
+) -> None:
+    gift = make_gift(campaign)
+    confirm(gift)
+    asked = RefundRequest.objects.create(gift=gift, amount=20000)
+    assert projections.reserve_refund(gift=gift.pk, amount=20000)
+    hear(gift, {"amount": 20000, "refund": "re_ours", "status": "pending", "metadata": {"request": asked.key}})
+    asked.refresh_from_db()
+    assert (asked.status, refunds.left_of(gift.pk)) == ("accepted", 30000)
+    assert [each.is_ours for each in refunds.on_their_way(gift.pk)] == [True]
+    assert projections.release_refund(request=asked, status="given_up")
+    assert refunds.left_of(gift.pk) == 30000
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_what_is_left_is_read_after_a_booking_that_was_waited_for(campaign: Campaign) -> None:
+    """A refund of ours comes back, and a larger one of the dashboard is booked with it: less is left, not more."""
+    gift = make_gift(campaign)
+    confirm(gift)
+    asked = RefundRequest.objects.create(gift=gift, amount=10000, refund_id="re_ours", status="accepted")
+    ours: dict[str, Any] = {"refund": "re_ours", "metadata": {"request": asked.key}}
+    assert projections.reserve_refund(gift=gift.pk, amount=10000)
+    hear(gift, {"amount": 30000}, {"amount": 10000, **ours})
+    assert refunds.left_of(gift.pk) == 10000
+    theirs = refund_event(gift, 15000, refund="re_theirs")
+    deliver(theirs, refund_event(gift, 10000, status="failed", kind="refund.failed", **ours))
+    reserved: list[bool] = []
+
+    def reserve() -> None:
+        reserved.append(projections.reserve_refund(gift=gift.pk, amount=10000))
+        connection.close()
+
+    waits = threading.Thread(target=reserve)
+    with transaction.atomic():
+        inbox.process_batch()
+        waits.start()
+        waits.join(0.5)
+        assert waits.is_alive(), "it waits for the booking"
+    waits.join(10)
+    assert (reserved, refunds.left_of(gift.pk)) == ([False], 5000)
+
+
 @pytest.mark.parametrize("status", ["awaiting", "expired", "failed"])
 def test_nothing_is_set_aside_of_a_gift_that_was_not_paid(campaign: Campaign, status: str) -> None:
     gift = make_gift(campaign)

@@ -107,7 +107,7 @@ class GiftAdmin(ReadOnlyAdmin):
             who += ("message",)
         monthly = ("monthly_gift",) if obj is not None and obj.recurring_gift_id else ()
         asked = ("campaign_slug", "amount_asked", "tier_shown", "frequency", *monthly, "created_at", "source", "mode")
-        figures = ("charged", "refunded", "disputed", "adjusted", "counted", "refund_requested")
+        figures = ("charged", "refunded", "disputed", "adjusted", "counted", "refund_requested", "on_their_way")
         times = ("campaign_month", "confirmed_at", "bank", "payment", "checkout_id", "refusal")
         return (
             ("What became of it", {"fields": ("status_shown", *figures, *times)}),
@@ -155,6 +155,16 @@ class GiftAdmin(ReadOnlyAdmin):
     @admin.display(description="refunds asked for here")
     def refund_requested(self, gift: Gift) -> str:
         return amount_text(state_of(gift).refund_requested, gift.currency)
+
+    @admin.display(description="refunds on their way")
+    def on_their_way(self, gift: Gift) -> str:
+        """Those that the processor has told of and not made yet: nothing of them is in the books."""
+        where = {True: "asked for here", False: "not asked for here"}
+        told = [
+            f"{amount_text(each.amount, gift.currency)}, {where[each.is_ours]} ({each.refund})"
+            for each in refunds.on_their_way(gift.pk)
+        ]
+        return "; ".join(told) or "–"
 
     @admin.display(description="campaign month")
     def campaign_month(self, gift: Gift) -> str:

@@ -142,6 +142,7 @@ def _refund_form_page(
     room: ReadOnlyAdmin, request: HttpRequest, gift: Gift, form: RefundForm, status: int = 200
 ) -> HttpResponse:
     state = state_of(gift)
+    on_their_way = sum(refund.amount for refund in refunds.on_their_way(gift.pk) if not refund.is_ours)
     context = {
         **room.admin_site.each_context(request),
         "opts": room.opts,
@@ -156,6 +157,7 @@ def _refund_form_page(
             ("Charged", amount_text(state.charged, gift.currency)),
             ("Refunded", amount_text(state.refunded, gift.currency)),
             ("Refunds asked for here", amount_text(state.refund_requested, gift.currency)),
+            ("Other refunds on their way", amount_text(on_their_way, gift.currency)),
         ],
     }
     return TemplateResponse(request, "admin/donations/gift/refund.html", context, status=status)

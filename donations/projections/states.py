@@ -149,10 +149,14 @@ def _state(gift: Gift, before: GiftState | None, made: GiftState | None, news: C
 
 def reserve_refund(*, gift: str, amount: int) -> bool:
     """Set aside an amount for a refund of ours; False where that would give back more than is left of the gift."""
-    # One conditional statement: of two requests at once that do not both fit, one finds no row.
-    confirmed = GiftState.objects.filter(pk=gift, status=Status.CONFIRMED).annotate(left=refunds.LEFT)
-    fitting = confirmed.filter(left__gte=amount)
-    return bool(fitting.update(refund_requested=F("refund_requested") + amount))
+    with transaction.atomic():
+        # Locked, and read only then: a condition of the update would, after a wait, see the state as it is now, and
+        # entries and requests as they were before. Of two requests at once that do not both fit, one is too late.
+        locked = Gift.objects.select_for_update(no_key=True).filter(pk=gift)
+        if not locked.exists() or amount > refunds.left_of(gift):
+            return False
+        state = GiftState.objects.filter(pk=gift, status=Status.CONFIRMED)
+        return bool(state.update(refund_requested=F("refund_requested") + amount))
 
 
 def release_refund(*, request: RefundRequest, status: str, error: str = "") -> bool:

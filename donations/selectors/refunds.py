@@ -1,13 +1,16 @@
 """The refunds that we asked for, as staff have to look after them; and what can still be given back of a gift."""
 
+from collections import defaultdict
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db.models import BooleanField, F, OuterRef, QuerySet, Subquery, Sum, Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce, Greatest
 
-from donations.models import GiftState, LedgerEntry, RefundRequest
+from donations.models import GiftState, InboxEvent, LedgerEntry, RefundRequest
 from donations.processors.base import KEY_LASTS
+from donations.processors.facts import RefundChanged, fact_from_json
 
 # As a literal: SQLite takes a partial index for no other.
 IS_SENDING = RawSQL(f"{RefundRequest._meta.db_table}.status = 'sending'", (), BooleanField())  # noqa: S611 (our own name)
@@ -46,6 +49,43 @@ LEFT = (
 
 
 def left_of(gift: str) -> int:
-    """What can still be given back of a gift, minor units; 0 of one that was not paid."""
+    """What can still be given back of a gift, minor units; 0 of one that was not paid.
+
+    Whoever acts on it locks the gift before: it is read by several statements.
+    """
     states = GiftState.objects.filter(pk=gift, status=GiftState.Status.CONFIRMED).annotate(left=LEFT)
-    return max(0, states.values_list("left", flat=True).first() or 0)
+    left = states.values_list("left", flat=True).first() or 0
+    return max(0, left - sum(refund.amount for refund in on_their_way(gift) if not refund.is_ours))
+
+
+@dataclass(frozen=True, slots=True)
+class RefundOnItsWay:
+    """A refund that the processor has told of, and that neither succeeded nor failed yet; minor units.
+
+    `is_ours` where it was asked for here and counts among what was.
+    """
+
+    refund: str
+    amount: int
+    is_ours: bool
+
+
+NOT_YET = {"pending", "requires_action"}
+
+
+def on_their_way(gift: str) -> list[RefundOnItsWay]:
+    """The refunds of a gift that are known and not in the books yet, by their ids."""
+    told = InboxEvent.objects.filter(gift_reference=gift, state=InboxEvent.State.PROCESSED, facts__kind="refund")
+    sightings: defaultdict[str, list[RefundChanged]] = defaultdict(list)
+    # That no "" is wanted must be said: the index holds none.
+    for facts in told.exclude(gift_reference="").values_list("facts", flat=True):
+        fact = fact_from_json(facts or {})
+        if isinstance(fact, RefundChanged):
+            sightings[fact.refund].append(fact)
+    asked_here = RefundRequest.objects.filter(gift=gift, status__in=OPEN).exclude(refund_id="")
+    ours = set(asked_here.values_list("refund_id", flat=True))
+    return [
+        RefundOnItsWay(refund, seen[0].amount, refund in ours)
+        for refund, seen in sorted(sightings.items())
+        if {fact.status for fact in seen} <= NOT_YET
+    ]
