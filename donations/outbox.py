@@ -12,13 +12,17 @@ from django.core.signing import Signer
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from donations import bulk, money
+from donations import bulk, money, periods
 from donations.models import Alert, Donor, Follower, Gift, InboxEvent, OutboxMessage, RecurringGift
 from donations.models.recurring import MONTH
+from donations.selectors import invoices
 
 log = logging.getLogger(__name__)
 State = OutboxMessage.State
 Kind = OutboxMessage.Kind
+Status = RecurringGift.Status
+NOT_BEGUN = {Status.PENDING, Status.EXPIRED, Status.INCOMPLETE}
+ENDED = {Status.CANCELED, Status.INCOMPLETE_EXPIRED}
 CUT_OFF_AFTER = timedelta(minutes=5)
 # A letter that cannot be written yet waits for what it lacks, looked at ever later: news come in any order.
 LONGEST_PATIENCE = timedelta(hours=72)
@@ -201,16 +205,22 @@ def _paid(gift: Gift) -> dict[str, str]:
     return {name: money.format_minor(minor, gift.currency) for name, minor in {"paid": charged, **parts}.items()}
 
 
-def _from_now_on(gift: Gift) -> dict[str, str]:
-    """What the monthly gift asks by now, in words, where that is not the same again each month."""
-    terms = gift.recurring_gift.terms if gift.recurring_gift else None
-    if terms is None or (terms.total, terms.currency, terms.interval) == (gift.state.charged, gift.currency, MONTH):
+def _from_now_on(gift: Gift) -> dict[str, object]:
+    """What becomes of the monthly gift by now, where that is not the same again each month, in words but for a day.
+
+    `over`: it has ended, or is paused; `last_day`, by the campaign's calendar; `asks` and `often`.
+    """
+    recurring = gift.recurring_gift
+    if recurring is None:
+        return {}
+    if recurring.status in ENDED or recurring.status == Status.PAUSED:
+        return {"over": "paused" if recurring.status == Status.PAUSED else "ended"}
+    if recurring.cancel_at:
+        return {"last_day": periods.local_date(recurring.cancel_at, gift.campaign.time_zone)}
+    terms = recurring.terms
+    if (terms.total, terms.currency, terms.interval) == (gift.state.charged, gift.currency, MONTH):
         return {}
     return {"asks": money.format_minor(terms.total, terms.currency), "often": terms.often}
-
-
-Status = RecurringGift.Status
-NOT_BEGUN = {Status.PENDING, Status.EXPIRED, Status.INCOMPLETE}
 
 
 def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
@@ -220,8 +230,11 @@ def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
     the subscription, and who gives by the checkout: both may come after the invoice's trouble.
     """
     told = InboxEvent.objects.filter(subject=message.subject_id, state=InboxEvent.State.PROCESSED)
-    if told.filter(facts__kind="invoice_paid").exists():
+    standing = invoices.standings([message.subject_id])[message.subject_id]
+    if standing.status == invoices.PAID:
         raise NothingToSend("it was paid in the meantime")
+    if standing.status == invoices.VOID:
+        raise NothingToSend("it was called off in the meantime")
     trouble = told.filter(facts__kind="invoice").exclude(facts__trouble="").order_by("-created").first()
     if trouble is None:
         raise NotYet("what is wrong with the invoice is being read again")
@@ -230,16 +243,20 @@ def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
         raise NothingToSend("its first payment never came: the payment page told the donor itself")
     if recurring.status in NOT_BEGUN and not recurring.gifts.exists():
         raise NotYet("its first payment is open, as far as was told: the payment page tells the donor itself")
+    has_ended = recurring.status in ENDED
+    if has_ended and message.kind == Kind.ACTION:
+        raise NothingToSend("the monthly gift has ended in the meantime")
     if recurring.donor is None:
         raise NotYet("there is no address to send it to")
     facts = trouble.facts or {}
     # Who changed the amount at the processor is asked for another one than the gift began with.
     terms = recurring.terms
-    due = facts.get("amount_due", terms.total), facts.get("currency", terms.currency)
+    due = facts.get("amount_due", terms.total) - standing.paid, facts.get("currency", terms.currency)
     context = {
         "campaign": recurring.campaign,
         "asked": money.format_minor(*due),
         "page": facts.get("page", ""),
+        "has_ended": has_ended,
         "manage": manage_url(recurring),
     }
     return _mail(message.kind, [_address(recurring.donor)], context)

@@ -640,6 +640,27 @@ def test_a_monthly_gift_shows_where_it_stands_its_gifts_and_what_failed(
     assert "not paid in_2 queued paid since" in words(finance.get(page(monthly)))
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "said"),
+    [
+        ("invoice.paid", {"status": "paid"}, "paid since"),
+        ("invoice.voided", {"status": "void"}, "called off since: not asked for any more"),
+        ("invoice.marked_uncollectible", {"status": "uncollectible"}, "written off, not paid"),
+        ("invoice.finalized", {"status": "open"}, "not paid yet"),
+        ("invoice.payment_failed", {"status": "open", "amount_due": 2000, "currency": "usd"}, "paid in part"),
+    ],
+)
+def test_what_became_of_an_invoice_that_failed_is_said(
+    finance: Client, monthly: RecurringGift, kind: str, fields: dict[str, Any], said: str
+) -> None:
+    deliver(invoice_event(monthly, kind, invoice="in_2", **fields))
+    inbox.drain()
+    if said == "paid in part":
+        deliver(invoice_paid_event(monthly, invoice="in_2"))
+        inbox.drain()
+    assert f"not paid in_2 queued {said}" in words(finance.get(page(monthly)))
+
+
 def test_a_gift_leads_to_its_monthly_gift_and_back(finance: Client, monthly: RecurringGift) -> None:
     gift = monthly.gifts.get()
     assert page(monthly) in finance.get(page(gift)).content.decode()

@@ -153,6 +153,7 @@ OF_EACH_KIND: dict[str, Lie] = {
     "the entry of an invoice": gone(LedgerEntry, reference__startswith="pi_monthly"),
     "an invoice's gift": changed(LedgerEntry, {"reference__startswith": "pi_monthly"}, campaign_month="1999-01"),
     "what an invoice's trouble is": facts_of_one_changed("invoice", trouble="x"),
+    "how an invoice stands": facts_of_one_changed("invoice", status="x"),
     "how a monthly gift's checkout ended": facts_of_one_changed("monthly_checkout", status="ended"),
     "whose an invoice is": facts_changed("invoice", recurring_gift="recurring_9"),
     "whose a paid invoice is": facts_changed("invoice_paid", payment="pi_other"),

@@ -572,6 +572,30 @@ def test_a_receipt_of_a_monthly_gift_says_what_is_taken_from_now_on(campaign: Ca
     assert f"{words} To change the card" in letter.body
 
 
+@pytest.mark.parametrize(
+    ("status", "fields", "words"),
+    [
+        ("canceled", {}, "Your monthly gift has ended: nothing more is taken.\n\nus"),
+        ("paused", {}, "Your monthly gift is paused: nothing is taken until it goes on. To change"),
+        # Late in the evening of the 17th where the campaign is.
+        (
+            "active",
+            {"cancel_at": int(datetime(2024, 12, 18, 3, tzinfo=UTC).timestamp())},
+            "ends on 17 December 2024: nothing is",
+        ),
+    ],
+)
+def test_a_receipt_of_a_monthly_gift_that_ends_says_so(
+    monthly: RecurringGift, status: str, fields: dict[str, Any], words: str
+) -> None:
+    told(*first_month(monthly), subscription_event(monthly, status, at=NOON + timedelta(days=1), **fields))
+    letters()
+    [letter] = mail.outbox
+    assert words in letter.body
+    assert "The same amount" not in letter.body
+    assert ("/manage/" in letter.body) == (status != "canceled")
+
+
 def renewal_fails(monthly: RecurringGift, kind: str, number: int = 1) -> Event:
     return invoice_event(monthly, f"invoice.payment_{kind}", invoice="in_2", at=DECEMBER + timedelta(days=number))
 
@@ -648,6 +672,64 @@ def test_of_an_invoice_that_was_paid_meanwhile_no_trouble_is_told(monthly: Recur
     letter = OutboxMessage.objects.get(kind="unpaid")
     assert (letter.state, letter.last_error) == ("unneeded", "it was paid in the meantime")
     assert [message for message in mail.outbox if "could not be collected" in message.subject] == []
+
+
+OPEN = {"status": "open", **DUE}
+
+
+def test_who_was_not_told_of_a_failure_before_the_gift_ended_is_told_of_both(monthly: RecurringGift) -> None:
+    told(*first_month(monthly), renewal_fails(monthly, "failed"), renewal_fails(monthly, "action_required"))
+    told(subscription_event(monthly, "canceled", at=DECEMBER + timedelta(days=2)))
+    letters()
+    [_, letter] = mail.outbox
+    assert "did not pay this month's gift of 10 $" in letter.body
+    assert "Your monthly gift has ended since: nothing more is asked of you." in letter.body
+    assert "/give/general/" in letter.body
+    for gone in ("may try again", "pay it now", "/manage/", "https://pay.example.org/in_2"):
+        assert gone not in letter.body
+    assert letter_of("action") == ("unneeded", "the monthly gift has ended in the meantime")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "why"),
+    [
+        ("paid", "invoice.paid", "it was paid in the meantime"),
+        ("void", "invoice.voided", "it was called off in the meantime"),
+    ],
+)
+@pytest.mark.parametrize("is_told_first", [False, True])
+def test_of_an_invoice_that_needs_no_payment_of_the_processors_any_more_no_trouble_is_told(
+    monthly: RecurringGift, status: str, kind: str, why: str, is_told_first: bool
+) -> None:
+    """Paid out of band, or void. What is told of it earlier and later changes nothing."""
+    told(*first_month(monthly), subscription_event(monthly, "past_due", at=DECEMBER))
+    trouble = invoice_event(monthly, "invoice.payment_failed", invoice="in_2", at=DECEMBER, **OPEN)
+    ended = invoice_event(monthly, kind, invoice="in_2", at=DECEMBER + timedelta(days=1), status=status)
+    told(*([ended, trouble] if is_told_first else [trouble, ended]))
+    told(invoice_event(monthly, "invoice.finalized", invoice="in_2", at=DECEMBER, status="open"))
+    assert letter_of() == ("unneeded", why)
+
+
+@pytest.mark.parametrize("parts", [[400], [400, 400]])
+def test_of_an_invoice_that_was_paid_in_part_or_written_off_the_trouble_is_told(
+    monthly: RecurringGift, parts: list[int]
+) -> None:
+    told(*first_month(monthly), subscription_event(monthly, "past_due", at=DECEMBER))
+    told(invoice_event(monthly, "invoice.marked_uncollectible", invoice="in_2", at=DECEMBER, status="uncollectible"))
+    told(invoice_event(monthly, "invoice.payment_failed", invoice="in_2", at=DECEMBER, **OPEN))
+    for part in parts:  # one payment, told of twice
+        told(invoice_paid_event(monthly, invoice="in_2", payment="pi_part", at=DECEMBER, amount_paid=part))
+    assert letter_of()[0] == "sent"
+    [letter] = [sent for sent in mail.outbox if "could not be collected" in sent.subject]
+    assert "gift of 16 $ to" in letter.body
+
+
+def test_of_an_invoice_that_was_paid_in_parts_no_trouble_is_told(monthly: RecurringGift) -> None:
+    told(*first_month(monthly), subscription_event(monthly, "past_due", at=DECEMBER))
+    told(invoice_event(monthly, "invoice.payment_failed", invoice="in_2", at=DECEMBER, **OPEN))
+    for number, part in enumerate((400, 1600)):
+        told(invoice_paid_event(monthly, invoice="in_2", payment=f"pi_{number}", at=DECEMBER, amount_paid=part))
+    assert letter_of() == ("unneeded", "it was paid in the meantime")
 
 
 def let_letters_grow_old(hours: float) -> None:

@@ -15,6 +15,7 @@ from donations.charts import amount_text
 from donations.models import Gift, GiftState, InboxEvent, OutboxMessage, RecurringGift
 from donations.models.recurring import MONTH, Terms
 from donations.selectors.dashboard import tier_name
+from donations.selectors.invoices import PAID, UNCOLLECTIBLE, VOID, Standing, standings
 
 MOST_GIFTS = 100
 FAILING = "failing"
@@ -143,8 +144,7 @@ def _events_of(recurring: RecurringGift) -> QuerySet[InboxEvent]:
 def _trouble_lines(events: list[InboxEvent]) -> list[dict[str, Any]]:
     """Invoices that were not paid as they should: what was paid since, and whether the donor was written to."""
     invoices = {event.subject for event in events if (event.facts or {}).get("trouble")}
-    told = InboxEvent.objects.filter(subject__in=invoices, state=InboxEvent.State.PROCESSED)
-    paid = set(told.filter(facts__kind="invoice_paid").values_list("subject", flat=True))
+    stand = standings(invoices)
     kinds = {"failed": OutboxMessage.Kind.UNPAID, "action_required": OutboxMessage.Kind.ACTION}
     letters = {(mail.kind, mail.subject_id): mail for mail in _letters(invoices)}
     return [
@@ -153,11 +153,20 @@ def _trouble_lines(events: list[InboxEvent]) -> list[dict[str, Any]]:
             "what": TROUBLES[event.facts["trouble"]],
             "invoice": event.subject,
             "letter": _letter_words(letters.get((str(kinds[event.facts["trouble"]]), event.subject))),
-            "since": "paid since" if event.subject in paid else "not paid yet",
+            "since": _since(stand[event.subject]),
         }
         for event in events
         if event.facts and event.facts.get("trouble")
     ]
+
+
+def _since(standing: Standing) -> str:
+    words = {
+        PAID: "paid since",
+        VOID: "called off since: not asked for any more",
+        UNCOLLECTIBLE: "written off, not paid",
+    }
+    return words.get(standing.status, "paid in part" if standing.paid else "not paid yet")
 
 
 def _letters(invoices: set[str]) -> QuerySet[OutboxMessage]:

@@ -16,6 +16,7 @@ from donations.models import BalanceTransaction, Gift, InboxEvent, LedgerEntry, 
 from donations.processors.base import BadDelivery, Interpretation, Malformed
 from donations.processors.facts import (
     CHECKOUT_STATUSES,
+    INVOICE_STATUSES,
     MONTHLY_CHECKOUT_STATUSES,
     REFUND_STATUSES,
     Adjusted,
@@ -42,6 +43,7 @@ STATUSES: dict[type, frozenset[str]] = {
     CheckoutChanged: CHECKOUT_STATUSES,
     MonthlyCheckout: MONTHLY_CHECKOUT_STATUSES,
     RefundChanged: REFUND_STATUSES,
+    InvoiceSeen: INVOICE_STATUSES | {""},
 }
 
 ASK_AGAIN = "Compare the row with a backup, or with the event in the processor’s dashboard."

@@ -89,13 +89,16 @@ class RecurringChanged:
     interval: str = ""
 
 
+INVOICE_STATUSES = frozenset({"draft", "open", "paid", "uncollectible", "void"})
+
+
 @dataclass(frozen=True, slots=True)
 class InvoiceSeen:
     """What ties an invoice to a monthly gift.
 
     `trouble` is "failed" or "action_required", with the `page` to pay it on and, where it is told, what is due, minor
     units of `currency`; else empty. A `draft` may still change. What each line of any other asks, signed, stands in
-    `amounts` where there are several and all are told.
+    `amounts` where there are several and all are told. `status` is one of INVOICE_STATUSES, or empty: not told.
     """
 
     invoice: str
@@ -108,6 +111,7 @@ class InvoiceSeen:
     currency: str = ""
     draft: bool = False
     amounts: tuple[int, ...] = ()
+    status: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +257,7 @@ FACTS: dict[str, type[Fact]] = {
 }
 KINDS = {shape: kind for kind, shape in FACTS.items()}
 LATER: dict[type[Fact | Movement], tuple[dict[str, Any], ...]] = {
-    InvoiceSeen: ({"amount_due": 0, "currency": ""}, {"draft": False, "amounts": ()}),
+    InvoiceSeen: ({"amount_due": 0, "currency": ""}, {"draft": False, "amounts": ()}, {"status": ""}),
     RecurringChanged: ({"amounts": (), "currency": "", "interval": ""},),
     Movement: ({"exchange_rate": ""},),
 }

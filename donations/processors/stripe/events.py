@@ -11,6 +11,7 @@ from datetime import datetime
 
 from donations.processors.base import Contact, Interpretation, Malformed
 from donations.processors.facts import (
+    INVOICE_STATUSES,
     REFUND_STATUSES,
     ChargeSettled,
     CheckoutChanged,
@@ -267,7 +268,8 @@ def _invoice(told: Told) -> Interpretation:
     if not recurring_gift:
         return told.foreign(invoice)
     trouble, page = INVOICE_TROUBLE.get(told.type, ""), told.subject.get("hosted_invoice_url")
-    due, is_draft = _due(told.subject) if trouble else (0, ""), told.subject.get("status") == "draft"
+    due, status = _due(told.subject) if trouble else (0, ""), told.subject.get("status")
+    is_draft = status == "draft"
     fact = InvoiceSeen(
         invoice=invoice,
         recurring_gift=recurring_gift,
@@ -279,6 +281,7 @@ def _invoice(told: Told) -> Interpretation:
         currency=due[1],
         draft=is_draft,
         amounts=() if is_draft else reading.if_told(_lines, told.subject) or (),
+        status=status if isinstance(status, str) and status in INVOICE_STATUSES else "",
     )
     return told.means(invoice, "", fact)
 
@@ -441,6 +444,8 @@ READERS: dict[str, Callable[[Told], Interpretation]] = {
     "invoice.payment_succeeded": _invoice,
     "invoice.payment_failed": _invoice,
     "invoice.payment_action_required": _invoice,
+    "invoice.voided": _invoice,
+    "invoice.marked_uncollectible": _invoice,
     "invoice_payment.paid": _invoice_payment,
     "refund.created": _refund,
     "refund.updated": _refund,
