@@ -935,6 +935,35 @@ def test_a_refund_that_is_on_its_way_is_shown_and_not_offered_again(finance: Cli
     assert ask(finance, gift, "1").status_code == 422
 
 
+def test_a_refund_that_was_called_off_at_the_processor_is_said_so(finance: Client, gift: Gift) -> None:
+    asked = RefundRequest.objects.create(gift=gift, amount=10000)
+    assert projections.reserve_refund(gift=gift.pk, amount=10000)
+    for status in ("pending", "canceled"):
+        deliver(refund_event(gift, 10000, refund="re_1", status=status, metadata={"request": asked.key}))
+        inbox.drain()
+    shown = words(finance.get(page(gift)))
+    assert "called off at the processor: nothing was given back" in shown
+    assert "came back" not in shown
+
+
+@pytest.mark.parametrize(
+    ("refunded", "disputed", "said"),
+    [
+        (0, 50000, "confirmed, disputed"),
+        (0, 60000, "confirmed, disputed"),
+        (0, 20000, "confirmed, disputed in part"),
+        (10000, 40000, "confirmed, disputed in part, refunded in part"),
+        (50000, 0, "confirmed, refunded"),
+    ],
+)
+def test_a_gift_that_is_disputed_or_refunded_is_listed_so(
+    finance: Client, gift: Gift, refunded: int, disputed: int, said: str
+) -> None:
+    GiftState.objects.update(refunded=refunded, disputed=disputed)
+    assert f"500 $ {said} " in words(finance.get(f"{ROOM}/gift/"))
+    assert f"Status: {said} " in words(finance.get(page(gift)))
+
+
 def test_a_gift_of_the_other_mode_is_not_refunded_with_this_key(finance: Client, gift: Gift, settings: Any) -> None:
     settings.LIVEMODE = True
     assert "Refund…" not in words(finance.get(page(gift)))

@@ -93,9 +93,10 @@ class GiftAdmin(ReadOnlyAdmin):
         label = str(Status(state.status).label)
         if state.adjusted < 0:
             label += ", reversed" if state.charged + state.adjusted <= 0 else ", adjusted"
-        if state.refunded >= state.charged > 0:
-            return f"{label}, refunded"
-        return f"{label}, refunded in part" if state.refunded > 0 else label
+        for taken, word in ((state.disputed, "disputed"), (state.refunded, "refunded")):
+            if taken > 0:
+                label += f", {word}" if taken >= state.charged else f", {word} in part"
+        return label
 
     # ---- the page of one gift
 

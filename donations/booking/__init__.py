@@ -51,6 +51,10 @@ from donations.processors.facts import (
 __all__ = ["Item", "Outcome", "book"]
 
 CAME_BACK = {"failed", "canceled"}
+ENDED_WITHOUT = {
+    "failed": (RefundRequest.Status.FAILED, "the processor could not refund it"),
+    "canceled": (RefundRequest.Status.CANCELED, "nothing was given back"),
+}
 LONGEST_EMAIL = 254
 OF_A_PAYMENT = (Paid, InvoicePaid, RefundChanged, DisputeChanged, ChargeSettled, TransactionSeen)
 
@@ -286,7 +290,8 @@ def _heed_ours(sightings: list[RefundChanged]) -> None:
             unanswered.update(status="accepted", refund_id=fact.refund, error="")
         if fact.request_key and fact.status in CAME_BACK:
             for request in RefundRequest.objects.filter(key=fact.request_key):
-                projections.release_refund(request=request, status="failed", error="the processor could not refund it")
+                status, why = ENDED_WITHOUT[fact.status]
+                projections.release_refund(request=request, status=status, error=why)
 
 
 # ---- writing

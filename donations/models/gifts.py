@@ -176,6 +176,7 @@ class RefundRequest(models.Model):
         ACCEPTED = "accepted", "taken by the processor"
         REFUSED = "refused", "refused by the processor"
         FAILED = "failed", "failed later: the money came back"
+        CANCELED = "canceled", "called off at the processor"
         GIVEN_UP = "given_up", "given up: it was not found at the processor"
 
     key = models.CharField(max_length=60, unique=True, default=new_refund_key, editable=False)
