@@ -462,6 +462,57 @@ def test_the_first_window_and_the_next_ones(box: Sandboxed, settings: Any) -> No
     assert runs.is_due("stripe")
 
 
+@pytest.mark.parametrize("narrow", [["--since", "24h"], ["--since", "11d"]])
+def test_a_run_that_is_asked_for_less_than_its_window_leaves_nothing_out(
+    box: Sandboxed, campaign: Campaign, narrow: list[str]
+) -> None:
+    finished = reconcile.run()
+    ago = timezone.now() - timedelta(days=13)
+    Reconciliation.objects.filter(pk=finished.pk).update(started_at=ago, finished_at=ago)
+    made = seeded(box, campaign, 5, first_days_ago=12, last_days_ago=10)
+    call_command("reconcile", *narrow, stdout=io.StringIO())
+    assert sums() == wanted(made)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("9999-12-31", "in the future"),
+        ("2099-01-01", "in the future"),
+        ("0001-01-01", "before 2000-01-01"),
+        ("0001-01-01T00:00+14:00", "before 2000-01-01"),
+        ("99999d", "before 2000-01-01"),
+    ],
+)
+def test_no_run_begins_in_the_future_or_before_any_gift(box: Sandboxed, text: str, words: str) -> None:
+    with pytest.raises(CommandError, match=words):
+        call_command("reconcile", "--since", text, stdout=io.StringIO())
+    assert not Reconciliation.objects.exists()
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_an_unfinished_run_from_no_time_of_this_world_is_begun_anew(
+    box: Sandboxed, campaign: Campaign, year: int
+) -> None:
+    gift = paid(box, campaign)
+    runs.begin("stripe").keep(step="comparison", since=datetime(year, 1, 1, tzinfo=UTC))
+    come_back_to_life()
+    reconcile.run(since=datetime(year, 1, 1, tzinfo=UTC))
+    assert (sums()["gift"], Reconciliation.objects.count()) == ((1, gift.amount), 1)
+    assert reconcile.run().equal
+
+
+def test_why_a_run_fails_is_kept_and_shown_whatever_it_was(box: Sandboxed) -> None:
+    def fail(held: reconcile.Run) -> None:
+        raise OverflowError("date value out of range")
+
+    with pytest.raises(OverflowError):
+        reconcile.run(tell=fail)
+    assert health.health().reconcile_error == "OverflowError: date value out of range"
+    assert not runs.is_due("stripe")  # one that fails at once is not begun anew at each tick
+    assert reconcile.run().equal
+
+
 def test_what_nobody_can_explain_is_compared_again_however_old_it_grows(box: Sandboxed, gift: Gift) -> None:
     _edit("UPDATE donations_ledgerentry SET amount = amount - 1, goal_amount = 0 WHERE kind = 'gift'")
     box.clock.ahead += timedelta(days=10).total_seconds()

@@ -7,10 +7,12 @@ run: undelivered events › checkouts › payments of invoices › refunds › d
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
 
+from django.db import DatabaseError
 from django.utils import timezone
 
 from donations import health, inbox, processors
@@ -19,9 +21,9 @@ from donations.models import Lookup, Reconciliation
 from donations.processors.base import SWEEP, ProcessorRefused, ProcessorUnavailable
 from donations.reconcile import lookups, runs, sweep
 from donations.reconcile.pages import Comparison
-from donations.reconcile.runs import STEPS, Busy, LostLease, Rest, Run
+from donations.reconcile.runs import EARLIEST, STEPS, Busy, LostLease, Rest, Run
 
-__all__ = ["Busy", "Comparison", "LostLease", "Run", "check", "look_up", "run", "tick"]
+__all__ = ["EARLIEST", "Busy", "Comparison", "LostLease", "Run", "check", "look_up", "run", "tick"]
 
 log = logging.getLogger(__name__)
 Tell = Callable[[Run], None]
@@ -32,8 +34,8 @@ def run(
 ) -> Reconciliation:
     """Fetch what was missed, compare, and store the result. `tell` is called after each page; `rest` sleeps seconds.
 
-    Raises Busy where another run is at it; ProcessorUnavailable or ProcessorRefused where the processor does not
-    answer: the next run goes on from there.
+    `since` makes it look farther back than its window, never less far. Raises Busy where another run is at it;
+    ProcessorUnavailable or ProcessorRefused where the processor does not answer: the next run goes on from there.
     """
     name = processor or processors.default().name
     inbox.read_newly_known(name)
@@ -44,6 +46,11 @@ def run(
         held.pause(str(problem))
         raise
     except LostLease:
+        raise
+    except Exception as error:
+        # Whatever it is, staff read why the run stands still; where even that cannot be written, the error is logged.
+        with suppress(DatabaseError, LostLease):
+            held.pause(f"{type(error).__name__}: {error}")
         raise
     except BaseException:
         held.let_go()
@@ -130,10 +137,10 @@ def _tell_health(held: Run, compared: Comparison) -> None:
 
 
 def check(*, processor: str = "", since: datetime | None = None) -> Comparison:
-    """Compare both books and change nothing. Raises as `run` does."""
+    """Compare both books from `since` on, or of the next run's window, and change nothing. Raises as `run` does."""
     name = processor or processors.default().name
     now = timezone.now()
-    compared = Comparison(name, since or runs.window(name, now), now, asks=False)
+    compared = Comparison(name, max(runs.EARLIEST, min(since or runs.window(name, now), now)), now, asks=False)
     after = ""
     while True:
         ask = partial(compared.source.sweep, "transactions", since=compared.since, after=after)

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -19,6 +19,7 @@ from donations.processors.base import SWEEP
 
 LEASE = timedelta(seconds=60)  # longer than any one call, or wait, or batch takes
 STANDS_STILL = timedelta(minutes=10)
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # no processor has anything that is older
 Rest = Callable[[float], None]
 STEPS = (*SWEEP, "lookups", "comparison")
 
@@ -67,7 +68,7 @@ class Run:
 
     def pause(self, error: str) -> None:
         """Let go of it: whoever comes next goes on with it."""
-        self.keep(error=error[:300])
+        self.keep(error=error[:300].replace("\x00", ""))
         self.let_go()
 
     def let_go(self) -> None:
@@ -76,17 +77,22 @@ class Run:
 
 
 def begin(processor: str, *, since: datetime | None = None, rest: Rest = time.sleep) -> Run:
-    """The run that was not finished, taken up; or a new one. Raises Busy."""
+    """The run that was not finished, taken up; or a new one. Raises Busy.
+
+    It looks back to `since`, and as far as its window at least: it counts as whole, and the next window follows it.
+    """
     holder, now = secrets.token_hex(8), timezone.now()
+    usual = window(processor, now)
+    since = max(EARLIEST, min(since or usual, usual))
     held = Reconciliation.objects.filter(processor=processor, finished_at=None).first()
     if held is None:
-        return _new(processor, holder, since or window(processor, now), rest)
+        return _new(processor, holder, since, rest)
     taken = Reconciliation.objects.filter(pk=held.pk, finished_at=None, held_until__lte=now)
     if not taken.update(holder=holder, held_until=now + LEASE, error=""):
         raise Busy(f"another run is at it; it is held until {held.held_until:%H:%M:%S} UTC at least")
     held.refresh_from_db()
     run = Run(held, rest)
-    if since and since < held.since:
+    if since < held.since or held.since < EARLIEST:
         run.keep(since=since, step=STEPS[0], cursor="", books={}, differences=[], counts={})
     return run
 
@@ -117,7 +123,7 @@ def window(processor: str, now: datetime) -> datetime:
     if last is None:
         return now - timedelta(days=settings.RECONCILE_FIRST_DAYS)
     usual = last.started_at - timedelta(days=settings.RECONCILE_OVERLAP_DAYS)
-    return min(usual, last.since) if last.unexplained else usual
+    return max(EARLIEST, min(usual, last.since)) if last.unexplained else usual
 
 
 def finished(processor: str) -> Reconciliation | None:

@@ -13,7 +13,7 @@ from django.utils.dateparse import parse_date, parse_datetime
 from donations import money, reconcile
 from donations.models import Reconciliation
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
-from donations.reconcile import Run
+from donations.reconcile import EARLIEST, Run
 
 NAMES = {
     "events": "undelivered events",
@@ -31,7 +31,16 @@ PAGES_A_LINE = 50
 
 
 def moment(text: str) -> datetime:
-    """`2024-11-01`, `2024-11-01T08:00Z`, or how long ago: `40d`, `72h`."""
+    """`2024-11-01`, `2024-11-01T08:00Z`, or how long ago: `40d`, `72h`; neither in the future, nor before any gift."""
+    found = _read(text)
+    if found > timezone.now():
+        raise argparse.ArgumentTypeError(f"{text} is in the future: write from when on to look")
+    if found < EARLIEST:
+        raise argparse.ArgumentTypeError(f"{text} is before {EARLIEST:%Y-%m-%d}: no payment is as old as that")
+    return found
+
+
+def _read(text: str) -> datetime:
     if ago := AGO.fullmatch(text):
         hours = int(ago[1]) * (24 if ago[2] == "d" else 1)
         return timezone.now() - timedelta(hours=hours)
@@ -55,7 +64,10 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Take --since and --check."""
         parser.add_argument(
-            "--since", type=moment, help="from then on: 2024-11-01, 40d or 72h; else as the last run has it"
+            "--since",
+            type=moment,
+            help="look farther back than the last whole run makes needed: to 2024-11-01, 40d or 72h ago; with --check, "
+            "compare from then on",
         )
         parser.add_argument("--check", action="store_true", help="compare only; nothing is fetched or stored")
 

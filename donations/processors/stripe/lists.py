@@ -27,7 +27,7 @@ REACH = {
 def sweep(get: Get, step: str, *, since: datetime, after: str, livemode: bool) -> Page:
     """One page of a step. Raises KeyError for a step that there is not."""
     path, more, read = LISTS[step]
-    begin = int((since - REACH.get(step, timedelta(0))).timestamp())
+    begin = int(since.timestamp() - REACH.get(step, timedelta(0)).total_seconds())
     return _page(get, path, {"created": {"gte": begin}} | more, read, after, livemode)
 
 
