@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import random
 import signal
@@ -38,7 +39,7 @@ from donations.offline import record_adjustment
 from donations.processors.base import KeyRefused, ProcessorUnavailable
 from donations.processors.facts import Adjusted, TransactionSeen
 from donations.processors.offline import event_body
-from donations.reconcile import comparison, lookups, runs
+from donations.reconcile import comparison, lookups, runs, sweep
 from donations.reconcile.comparison import CORRECTED, MISSING_HERE, Verdict, corrected
 from donations.selectors import health
 from tests.factories import (
@@ -298,11 +299,54 @@ def test_waits_are_those_that_the_processor_asks_for(box: Sandboxed, campaign: C
     waits: list[float] = []
     settlements.ask("stripe", [("invoice", "in_1")])
     lookups.fetch("stripe", rest=waits.append)
-    assert waits == [1.0, 1.0, 1.0]
+    assert waits == [1.0, 2.0, 4.0]
     box.control("trouble", mode="down", calls=4)
     settlements.ask("stripe", [("invoice", "in_2")])
     lookups.fetch("stripe", rest=waits.append)
     assert waits[3:] == [1.0, 2.0, 4.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    "told, waits",
+    [
+        (None, [1, 2, 4, 8, 16, 32, 60, 60, 60]),
+        (1, [1, 2, 4, 8, 16, 32, 60, 60, 60]),
+        (0.2, [0.2 * 2**n for n in range(9)] + [60, 60]),
+        (50, [50, 60, 60, 60]),
+        (100, [100, 100]),
+        (3600, []),
+    ],
+)
+def test_patience_lasts_for_about_four_minutes_and_waits_no_less_than_told(
+    told: float | None, waits: list[float]
+) -> None:
+    def call() -> None:
+        raise ProcessorUnavailable("limited", wait=told)
+
+    waited: list[float] = []
+    with pytest.raises(ProcessorUnavailable):
+        sweep.patiently(call, waited.append)
+    assert waited == pytest.approx(waits)
+
+
+def test_a_run_is_held_however_long_it_waits(box: Sandboxed) -> None:
+    naps: list[float] = []
+    held = runs.begin("stripe", rest=naps.append)
+    held.rest(50)
+    assert (sum(naps), max(naps) <= runs.LEASE.total_seconds() / 3) == (50, True)
+
+
+def test_a_run_is_held_while_it_says_its_last_word(box: Sandboxed, gift: Gift) -> None:
+    _edit("DELETE FROM donations_ledgerentry WHERE kind = 'gift'")
+    said: list[tuple[str, bool]] = []
+
+    def grow_old(held: reconcile.Run) -> None:
+        if held.row.step == "comparison" and held.doing:
+            said.append((held.doing, held.row.held_until - timezone.now() > timedelta(seconds=30)))
+        held.row.held_until = timezone.now() + timedelta(seconds=5)
+
+    run(tell=grow_old)
+    assert said == [("1 of 1 compared", True), ("what our side alone has", True)]
 
 
 @pytest.mark.slow
@@ -895,15 +939,61 @@ def test_to_check_compares_and_changes_nothing(box: Sandboxed, campaign: Campaig
     assert (InboxEvent.objects.count(), Lookup.objects.count(), Reconciliation.objects.count()) == (0, 0, 0)
 
 
-def test_a_terminal_sees_one_line_that_changes(box: Sandboxed, gift: Gift) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_a_terminal_sees_one_line_that_changes(box: Sandboxed, gift: Gift) -> None:
     output = Terminal()
     call_command("reconcile", stdout=output)
     assert "\r\x1b[K" in output.getvalue()
     assert "balance transactions: 1 looked at" in output.getvalue()
+
+
+def test_a_terminal_sees_what_is_done_between_the_lists(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 3)
+    output = Terminal()
+    call_command("reconcile", stdout=output)
+    assert sums() == wanted(made)
+    for words in ("events processed: ", "answers to what was asked for: 1", "what our side alone has"):
+        assert words in output.getvalue()
+
+
+def test_the_log_does_not_run_into_the_line_that_changes(box: Sandboxed, gift: Gift) -> None:
+    output = Terminal()
+    lines = logging.StreamHandler(output)
+    logging.getLogger().addHandler(lines)
+    try:
+        box.control("trouble", mode="429", calls=1, path="GET /v1/payouts")
+        call_command("reconcile", stdout=output)
+    finally:
+        logging.getLogger().removeHandler(lines)
+    assert "\r\x1b[Kthe processor does not answer" in output.getvalue()
+    assert not lines.filters
+
+
+def test_a_run_that_is_stopped_by_hand_says_so_in_a_line_and_is_let_go(box: Sandboxed) -> None:
+    class StoppedAtPayouts(Terminal):
+        def write(self, text: str) -> int:
+            if "payouts" in text:
+                raise KeyboardInterrupt
+            return super().write(text)
+
+    with pytest.raises(CommandError, match=r"^Stopped\. What was fetched is kept") as stopped:
+        call_command("reconcile", stdout=StoppedAtPayouts())
+    assert stopped.value.returncode == 130
+    held = Reconciliation.objects.get()
+    assert (held.step, held.held_until <= timezone.now()) == ("payouts", True)
+
+
+def test_fees_that_differ_are_told_of_both_sides(box: Sandboxed, gift: Gift) -> None:
+    output = io.StringIO()
+    _edit("UPDATE donations_ledgerentry SET amount = amount + 1 WHERE kind = 'fee'")
+    with pytest.raises(CommandError):
+        call_command("reconcile", stdout=output)
+    fee = -sums()["fee"][1]
+    assert f"theirs 25.00, ours 25.00 USD; fees: theirs 1.03, ours {fee / 100} USD" in output.getvalue()
 
 
 def test_a_second_command_says_who_is_at_it(box: Sandboxed) -> None:

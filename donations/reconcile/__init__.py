@@ -4,9 +4,10 @@ run: undelivered events › checkouts › payments of invoices › refunds › d
      (each page into the inbox, each balance transaction compared) › what is to be looked up › the verdict
 """
 
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -21,12 +22,11 @@ from donations.models import Lookup, Reconciliation
 from donations.processors.base import SWEEP, ProcessorRefused, ProcessorUnavailable
 from donations.reconcile import lookups, runs, sweep
 from donations.reconcile.pages import Comparison
-from donations.reconcile.runs import EARLIEST, STEPS, Busy, LostLease, Rest, Run
+from donations.reconcile.runs import EARLIEST, STEPS, Busy, LostLease, Rest, Run, Tell
 
 __all__ = ["EARLIEST", "Busy", "Comparison", "LostLease", "Run", "check", "look_up", "run", "tick"]
 
 log = logging.getLogger(__name__)
-Tell = Callable[[Run], None]
 
 
 def run(
@@ -39,9 +39,9 @@ def run(
     """
     name = processor or processors.default().name
     inbox.read_newly_known(name)
-    held = runs.begin(name, since=since, rest=rest)
+    held = runs.begin(name, since=since, tell=tell, rest=rest)
     try:
-        _from_where_it_stands(held, tell)
+        _from_where_it_stands(held)
     except (ProcessorUnavailable, ProcessorRefused) as problem:
         held.pause(str(problem))
         raise
@@ -58,20 +58,20 @@ def run(
     return held.row
 
 
-def _from_where_it_stands(held: Run, tell: Tell) -> None:
+def _from_where_it_stands(held: Run) -> None:
     for step in STEPS[STEPS.index(held.row.step) :]:
         held.keep(step=step)
-        tell(held)
+        held.tell(held)
         if step in SWEEP:
-            _sweep(held, step, tell)
+            _sweep(held, step)
         elif step == "lookups":
             _look_up(held)
         else:
             _conclude(held)
-    tell(held)
+    held.tell(held)
 
 
-def _sweep(held: Run, step: str, tell: Tell) -> None:
+def _sweep(held: Run, step: str) -> None:
     """A page is in the inbox before the cursor moves past it: killed in between, it is read again, and stored once."""
     while True:
         page = sweep.page_of(held, step)
@@ -79,11 +79,12 @@ def _sweep(held: Run, step: str, tell: Tell) -> None:
         more: dict[str, Any] = {}
         if step == "transactions":
             sweep.drain(held)
-            compared = _comparison(held.row)
+            compared = _comparison(held)
             compared.page(page)
+            held.doing = ""
             more = {"books": compared.state, "differences": compared.differences}
         held.keep(cursor=page.cursor, counts=held.count(step, listed=page.listed, new=new), **more)
-        tell(held)
+        held.tell(held)
         if not page.cursor:
             break
     sweep.drain(held)
@@ -93,8 +94,9 @@ def _sweep(held: Run, step: str, tell: Tell) -> None:
     held.keep(step=STEPS[STEPS.index(step) + 1], cursor="")
 
 
-def _comparison(row: Reconciliation) -> Comparison:
-    return Comparison(row.processor, row.since, row.started_at, dict(row.books), list(row.differences))
+def _comparison(held: Run) -> Comparison:
+    row = held.row
+    return Comparison(row.processor, row.since, row.started_at, dict(row.books), list(row.differences), show=held.show)
 
 
 def _look_up(held: Run) -> None:
@@ -105,14 +107,21 @@ def _look_up(held: Run) -> None:
 
 
 def _fetch(held: Run, *, kinds: Iterable[str]) -> None:
-    while lookups.fetch(held.row.processor, rest=held.rest, hold=held.hold, kinds=kinds):
+    answers = itertools.count(1)
+
+    def show() -> None:
+        held.show(f"answers to what was asked for: {next(answers):,}")
+
+    while lookups.fetch(held.row.processor, rest=held.rest, hold=show, kinds=kinds):
         held.hold()
+    held.doing = ""
     sweep.drain(held)
 
 
 def _conclude(held: Run) -> None:
-    compared = _comparison(held.row)
+    compared = _comparison(held)
     compared.conclude(held.rest)
+    held.doing = ""
     runs.finish(
         held,
         books=compared.sums,

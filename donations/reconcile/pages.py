@@ -1,5 +1,6 @@
 """A comparison as it goes on: page by page down the processor's list, and the last word at its end."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -23,7 +24,8 @@ class Comparison:
     """Where a comparison stands. `state` is JSON: stored after each page, it is gone on with after a kill.
 
     The processor's list is read from `since` on; `until` is when that began. What differs stays open until the end: it
-    may be explained by what is fetched yet. `asks`: whether what nobody told us is queued to be asked for.
+    may be explained by what is fetched yet. `asks`: whether what nobody told us is queued to be asked for. `show` is
+    told in words how far the last word is, often enough for a run to hold its lease by it.
     """
 
     processor: str
@@ -32,6 +34,7 @@ class Comparison:
     state: Json = field(default_factory=dict)
     differences: list[Json] = field(default_factory=list)
     asks: bool = True
+    show: Callable[[str], object] = lambda _: None
 
     @property
     def source(self) -> Processor:
@@ -69,6 +72,7 @@ class Comparison:
         """The last word on what was open, and on what only our side has."""
         facts = [fact for fact in map(fact_from_json, self.state.pop("open", [])) if isinstance(fact, TransactionSeen)]
         self._settle(self._judged(facts))
+        self.show("what our side alone has")
         alone = comparison.without_movement(
             self.processor, since=self.since, until=self.until, livemode=self.source.livemode
         )
@@ -83,8 +87,11 @@ class Comparison:
         return [fact for fact in facts if isinstance(fact, TransactionSeen)]
 
     def _judged(self, facts: list[TransactionSeen]) -> list[Verdict]:
-        parts = [facts[start : start + AT_ONCE] for start in range(0, len(facts), AT_ONCE)]
-        return [each for part in parts for each in comparison.judge(self.processor, part, asks=self.asks)]
+        found: list[Verdict] = []
+        for start in range(0, len(facts), AT_ONCE):
+            found += comparison.judge(self.processor, facts[start : start + AT_ONCE], asks=self.asks)
+            self.show(f"{len(found):,} of {len(facts):,} compared")
+        return found
 
     def _settle(self, verdicts: list[Verdict]) -> None:
         self.state["sums"] = comparison.add(self.sums, verdicts)
@@ -110,6 +117,7 @@ class Comparison:
         return [reference for reference in references if not self._is_known_there(reference, rest)]
 
     def _is_known_there(self, reference: str, rest: Rest) -> bool:
+        self.show(f"asking for {reference}, which no list had")
         try:
             patiently(lambda: self.source.look_up("balance_transaction", reference), rest)
         except ProcessorRefused:

@@ -17,7 +17,8 @@ from django.utils import timezone
 from donations.models import Reconciliation
 from donations.processors.base import SWEEP
 
-LEASE = timedelta(seconds=60)  # longer than any one call, or wait, or batch takes
+LEASE = timedelta(seconds=60)  # longer than any one call, or batch takes
+LONGEST_SLEEP = LEASE.total_seconds() / 3  # a longer wait is slept in parts, and held between them
 STANDS_STILL = timedelta(minutes=10)
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # no processor has anything that is older
 Rest = Callable[[float], None]
@@ -34,16 +35,29 @@ class LostLease(Exception):
 
 @dataclass(slots=True)
 class Run:
-    """A run that we hold. `row` is what stands in its table."""
+    """A run that we hold. `row` is what stands in its table, `doing` what is done beside reading its step's list.
+
+    `tell` is called after each page, and whenever there is more to say of what is done.
+    """
 
     row: Reconciliation
     sleep: Rest = time.sleep
+    tell: "Tell" = lambda _: None
+    doing: str = ""
 
     def rest(self, seconds: float) -> None:
         """Sleep, and hold it meanwhile."""
         self.keep()
-        self.sleep(seconds)
-        self.keep()
+        while seconds > 0:
+            self.sleep(min(seconds, LONGEST_SLEEP))
+            self.keep()
+            seconds -= LONGEST_SLEEP
+
+    def show(self, doing: str) -> None:
+        """Tell what is done, and hold it on."""
+        self.hold()
+        self.doing = doing
+        self.tell(self)
 
     def keep(self, **fields: Any) -> None:
         """Write down where it stands, and hold it on. Raises LostLease."""
@@ -76,7 +90,12 @@ class Run:
         Reconciliation.objects.filter(pk=self.row.pk, holder=self.row.holder).update(held_until=timezone.now())
 
 
-def begin(processor: str, *, since: datetime | None = None, rest: Rest = time.sleep) -> Run:
+Tell = Callable[[Run], None]
+
+
+def begin(
+    processor: str, *, since: datetime | None = None, tell: Tell = lambda _: None, rest: Rest = time.sleep
+) -> Run:
     """The run that was not finished, taken up; or a new one. Raises Busy.
 
     It looks back to `since`, and as far as its window at least: it counts as whole, and the next window follows it.
@@ -86,22 +105,22 @@ def begin(processor: str, *, since: datetime | None = None, rest: Rest = time.sl
     since = max(EARLIEST, min(since or usual, usual))
     held = Reconciliation.objects.filter(processor=processor, finished_at=None).first()
     if held is None:
-        return _new(processor, holder, since, rest)
+        return Run(_new(processor, holder, since), rest, tell)
     taken = Reconciliation.objects.filter(pk=held.pk, finished_at=None, held_until__lte=now)
     if not taken.update(holder=holder, held_until=now + LEASE, error=""):
         raise Busy(f"another run is at it; it is held until {held.held_until:%H:%M:%S} UTC at least")
     held.refresh_from_db()
-    run = Run(held, rest)
+    run = Run(held, rest, tell)
     if since < held.since or held.since < EARLIEST:
         run.keep(since=since, step=STEPS[0], cursor="", books={}, differences=[], counts={})
     return run
 
 
-def _new(processor: str, holder: str, since: datetime, rest: Rest) -> Run:
+def _new(processor: str, holder: str, since: datetime) -> Reconciliation:
     now = timezone.now()
     try:
         with transaction.atomic():
-            row = Reconciliation.objects.create(
+            return Reconciliation.objects.create(
                 processor=processor,
                 since=since,
                 started_at=now,
@@ -111,7 +130,6 @@ def _new(processor: str, holder: str, since: datetime, rest: Rest) -> Run:
             )
     except IntegrityError as error:
         raise Busy("another run has just begun") from error
-    return Run(row, rest)
 
 
 def window(processor: str, now: datetime) -> datetime:

@@ -22,28 +22,31 @@ from donations.reconcile.runs import Rest, Run
 
 log = logging.getLogger(__name__)
 State = InboxEvent.State
-LONGEST_WAIT = 60.0
-TRIES = 9
+LONGEST_WAIT = 60.0  # that we choose; the processor may ask for more
+PATIENCE = 250.0  # seconds of waiting in all, about four minutes
 Answer = TypeVar("Answer")
 
 
 def patiently(call: Callable[[], Answer], rest: Rest) -> Answer:
-    """Ask until there is an answer, as patiently as told: `Retry-After`, or 1 s doubling to a minute.
+    """Ask until there is an answer, for about four minutes: again after 1 s, doubling to a minute.
 
+    The processor's `Retry-After` is the least wait; where it says the same again, it is waited for longer all the same.
     `rest` sleeps so many seconds. Raises ProcessorUnavailable at last, and KeyRefused at once.
     """
-    wait = 1.0
-    for _ in range(TRIES):
+    wait = waited = 0.0
+    while True:
         try:
             return call()
         except KeyRefused:
             raise
         except ProcessorUnavailable as problem:
-            seconds = min(LONGEST_WAIT, wait if problem.wait is None else max(problem.wait, 0.1))
-            log.info("the processor does not answer (%s); asked again in %.1f s", problem, seconds)
-            rest(seconds)
-            wait = min(LONGEST_WAIT, wait * 2)
-    return call()
+            told = 1.0 if problem.wait is None else max(problem.wait, 0.1)
+            wait = max(told, min(LONGEST_WAIT, wait * 2))
+            if waited + wait > PATIENCE:
+                raise
+            log.info("the processor does not answer (%s); asked again in %.1f s", problem, wait)
+            rest(wait)
+            waited += wait
 
 
 def page_of(run: Run, step: str) -> Page:
@@ -70,8 +73,11 @@ def store(processor: str, page: Page) -> int:
 
 def drain(run: Run) -> None:
     """Process what is due, and hold the run meanwhile."""
-    while inbox.process_batch():
-        run.hold()
+    processed = 0
+    while some := inbox.process_batch():
+        processed += some
+        run.show(f"events processed: {processed:,}")
+    run.doing = ""
 
 
 # ---- what is known

@@ -1,7 +1,9 @@
 """Fetch what was missed and compare both books, here and now."""
 
 import argparse
+import logging
 import re
+import shutil
 import time
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +13,6 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
 from donations import money, reconcile
-from donations.models import Reconciliation
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from donations.reconcile import EARLIEST, Run
 
@@ -28,6 +29,8 @@ NAMES = {
 }
 AGO = re.compile(r"([0-9]{1,5})([dh])", re.ASCII)
 PAGES_A_LINE = 50
+QUIET_FOR = 10.0  # seconds, where each line stays
+STOPPED_BY_HAND = 130  # as shells say it of SIGINT
 
 
 def moment(text: str) -> datetime:
@@ -78,7 +81,11 @@ class Command(BaseCommand):
                 compared = reconcile.check(since=options["since"])
                 self._report(compared.sums, compared.shown(), compared.unexplained)
                 return
-            row = reconcile.run(since=options["since"], tell=Progress(self).tell)
+            with Progress(self) as progress:
+                row = reconcile.run(since=options["since"], tell=progress.tell)
+        except KeyboardInterrupt:
+            goes_on = "" if options["check"] else " What was fetched is kept, and the next run goes on from there."
+            raise CommandError(f"Stopped.{goes_on}", returncode=STOPPED_BY_HAND) from None
         except reconcile.Busy as reason:
             raise CommandError(
                 f"Nothing was done: {reason}. A run that was killed is taken up after that.", returncode=2
@@ -114,6 +121,11 @@ def _sum_line(name: str, row: dict[str, int]) -> str:
 def _difference(each: dict[str, Any]) -> str:
     currency = each["currency"]
     sides = f"theirs {money.decimal(each['theirs'], currency)}, ours {money.decimal(each['ours'], currency)} {currency}"
+    if each["their_fee"] != each["our_fee"]:
+        sides += (
+            f"; fees: theirs {money.decimal(each['their_fee'], currency)}, "
+            f"ours {money.decimal(each['our_fee'], currency)} {currency}"
+        )
     detail = f" ({each['detail']})" if each["detail"] else ""
     return f"! {each['type']} {each['reference']}: {sides}. {each['words']}{detail} {each['remedy']}"
 
@@ -124,28 +136,54 @@ class Progress:
     def __init__(self, command: Command) -> None:
         self.output = command.stdout
         self.is_terminal = bool(command.stdout.isatty())
-        self.begun, self.step, self.pages = time.monotonic(), "", 0
+        self.begun, self.step, self.pages, self.written = time.monotonic(), "", 0, 0.0
+
+    def __enter__(self) -> "Progress":
+        """Have the log's lines make way for the one that changes, as they are on the same terminal."""
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(self._make_way)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let what follows begin on a line of its own."""
+        for handler in logging.getLogger().handlers:
+            handler.removeFilter(self._make_way)
+        self._end_line()
 
     def tell(self, run: Run) -> None:
         """Show where a run stands."""
         row = run.row
-        if row.step != self.step:
+        is_new = row.step != self.step
+        if is_new:
             self._end_line()
             self.step, self.pages = row.step, 0
-        self.pages += 1
-        line = self._line(row)
+        self.pages += not run.doing
+        line = self._line(run)
         if self.is_terminal:
-            self.output.write(f"\r\x1b[K{line}", ending="")
+            # A line that is wider than the terminal would not be written over.
+            self.output.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", ending="")
             self.output.flush()
-        elif self.pages == 1 or self.pages % PAGES_A_LINE == 0 or not row.cursor:
+        elif is_new or self._is_worth_a_line(run):
             self.output.write(line)
-        if row.finished_at:
-            self._end_line()
+            self.written = time.monotonic()
 
-    def _line(self, row: Reconciliation) -> str:
+    def _is_worth_a_line(self, run: Run) -> bool:
+        if not run.doing and (self.pages % PAGES_A_LINE == 0 or not run.row.cursor):
+            return True
+        return time.monotonic() - self.written >= QUIET_FOR
+
+    def _line(self, run: Run) -> str:
+        row = run.row
         count = row.counts.get(row.step, {"listed": 0, "new": 0})
         numbers = f": {count['listed']:,} looked at, {count['new']:,} new" if row.step in row.counts else ""
-        return f"{time.monotonic() - self.begun:6.1f} s  {NAMES[row.step]}{numbers}"
+        doing = f" · {run.doing}" if run.doing else ""
+        return f"{time.monotonic() - self.begun:6.1f} s  {NAMES[row.step]}{numbers}{doing}"
+
+    def _make_way(self, _: logging.LogRecord) -> bool:
+        if self.is_terminal and self.step:
+            self.output.write("\r\x1b[K", ending="")
+            self.output.flush()
+        return True
 
     def _end_line(self) -> None:
         if self.is_terminal and self.step:
