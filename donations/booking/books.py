@@ -19,6 +19,7 @@ from donations.recurring import RecurringNews
 Given = TypeVar("Given", Gift, RecurringGift)
 State = InboxEvent.State
 Kind = LedgerEntry.Kind
+ANY = Q()
 # Of another software for certain: what has facts is foreign for want of a gift alone, which may come yet.
 OF_OTHERS = Q(state=State.FOREIGN, facts__isnull=True)
 WAITED = Q(state=State.WAITING) | Q(state=State.FOREIGN, facts__isnull=False)
@@ -156,10 +157,18 @@ def lock(model: type[Given], references: Collection[str]) -> dict[str, Given]:
     return found
 
 
-def told_of(processor: str, column: str, objects: Collection[str], *, among: Q, free: bool = False) -> list[InboxEvent]:
+def told_of(
+    processor: str,
+    column: str,
+    objects: Collection[str],
+    *,
+    among: Q = ANY,
+    columns: tuple[str, ...] = ("payment", "subject", "facts"),
+    free: bool = False,
+) -> list[InboxEvent]:
     """The rows that tell of one of these objects, found by the index of this column, however large the inbox is.
 
-    `free` leaves out those that a worker holds, and locks the others.
+    `columns` are read of each; `free` leaves out those that a worker holds, and locks the others.
 
     The index holds no "", and that the query wants none must be said: PostgreSQL looks for it in no list of more than
     100 values, SQLite in none. SQLite would also rather look through all rows of a processor.
@@ -169,7 +178,7 @@ def told_of(processor: str, column: str, objects: Collection[str], *, among: Q, 
     rows = InboxEvent.objects.filter(among, **{f"{column}__in": objects}).exclude(**{column: ""})
     if free:
         rows = rows.select_for_update(skip_locked=True, no_key=True)
-    return [row for row in rows.only("processor", "payment", "subject", "facts") if row.processor == processor]
+    return [row for row in rows.only("processor", *columns) if row.processor == processor]
 
 
 def wake(processor: str, column: str, objects: Collection[str]) -> None:

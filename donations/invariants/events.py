@@ -118,8 +118,12 @@ def _kept(facts: Facts) -> set[tuple[str, str]]:
     """The transactions and payouts of these facts that are kept, by processor and id."""
     transactions = {fact.transaction for fact in facts.of_row.values() if isinstance(fact, TransactionSeen)}
     payouts = {fact.payout for fact in facts.of_row.values() if isinstance(fact, PayoutChanged)}
-    found = BalanceTransaction.objects.filter(reference__in=transactions).values_list("processor", "reference")
-    return set(found) | set(Payout.objects.filter(reference__in=payouts).values_list("processor", "reference"))
+    found: set[tuple[str, str]] = set()
+    for model, references in ((BalanceTransaction, transactions), (Payout, payouts)):
+        # Named by both, so that the unique index finds each.
+        rows = model.objects.filter(processor__in=processors.PROCESSORS, reference__in=references)
+        found |= set(rows.values_list("processor", "reference"))
+    return found
 
 
 def _foreign(rows: list[InboxEvent]) -> set[tuple[str, str]]:
@@ -128,7 +132,8 @@ def _foreign(rows: list[InboxEvent]) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for column, tells in (("payment", STRANGERS), ("subject", OF_OTHERS)):
         wanted = {getattr(row, column) for row in strangers} - {""}
-        told = InboxEvent.objects.filter(tells, **{f"{column}__in": wanted})
+        # SQLite takes the index, which holds no "", for who says that none is wanted.
+        told = InboxEvent.objects.filter(tells, **{f"{column}__in": wanted}).exclude(**{column: ""})
         found |= set(told.values_list("processor", column))
     return found
 

@@ -12,12 +12,13 @@ from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from donations import settlements
-from donations.booking.books import OF_OTHERS
+from donations.booking.books import OF_OTHERS, told_of
 from donations.models import BalanceTransaction, Campaign, InboxEvent, LedgerEntry, Lookup, Payout
+from donations.processors import OFFLINE
 from donations.processors.facts import TransactionSeen
 from donations.processors.offline import movement
 
@@ -172,7 +173,8 @@ def _adjustments(references: set[str]) -> dict[str, list[LedgerEntry]]:
     wanted, found = list(names), defaultdict[str, list[LedgerEntry]](list)
     for start in range(0, len(wanted), AT_ONCE):
         some = wanted[start : start + AT_ONCE]
-        for entry in LedgerEntry.objects.filter(kind=Kind.ADJUSTMENT, reference__in=some, livemode=settings.LIVEMODE):
+        entries = LedgerEntry.objects.filter(processor=OFFLINE, kind=Kind.ADJUSTMENT, reference__in=some)
+        for entry in entries.filter(livemode=settings.LIVEMODE):
             found[names[entry.reference]].append(entry)
     return dict(found)
 
@@ -296,13 +298,13 @@ def _missing(shelf: Shelf, fact: TransactionSeen) -> Verdict:
 
 def _why(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
     """Why a movement has no entry, by what the inbox was told of it; what it was not told of is asked for."""
-    told = InboxEvent.objects.filter(processor=shelf.processor)
-    if fact.type in PAYMENTS:
-        of_payment = _short(told.filter(payment=fact.payment))
-        rows = [row for row in of_payment if not row[2] or row[2]["kind"] in PAYING]
+    columns = ("state", "reason", "facts")
+    if fact.type in PAYMENTS and fact.payment:
+        of_payment = told_of(shelf.processor, "payment", [fact.payment], columns=columns)
+        rows = [row for row in of_payment if not row.facts or row.facts["kind"] in PAYING]
     else:
-        rows = _short(told.filter(subject=fact.source or fact.transaction))
-    by_state = {state: reason for state, reason, _ in rows}
+        rows = told_of(shelf.processor, "subject", [fact.source or fact.transaction], columns=columns)
+    by_state = {row.state: row.reason for row in rows}
     for state, cause in (
         (State.QUARANTINED, QUARANTINED),
         (State.READY, WAITING),
@@ -312,25 +314,21 @@ def _why(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
     ):
         if state in by_state:
             return cause, by_state[state]
-    statuses = {facts["status"] for _, _, facts in rows if facts and facts["kind"] == "refund"}
+    statuses = {row.facts["status"] for row in rows if row.facts and row.facts["kind"] == "refund"}
     if statuses and "succeeded" not in statuses:
         return (OUT_AND_BACK if statuses & {"failed", "canceled"} else UNSETTLED), ""
     return _ask(shelf, fact)
 
 
-def _short(rows: QuerySet[InboxEvent]) -> list[tuple[str, str, Json | None]]:
-    return list(rows.values_list("state", "reason", "facts"))
-
-
 def _ask(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
     """Have the processor asked what a movement is of. A payment of no checkout and no invoice is foreign."""
-    if fact.type in PAYMENTS:
+    if fact.type in PAYMENTS and fact.payment:
         before = Lookup.objects.filter(processor=shelf.processor, kind=Lookup.Kind.PAYMENT, object_id=fact.payment)
         if before.filter(next_try_at=None, last_error="").exists():
             return FOREIGN, "it was made on no checkout and paid no invoice"
     if not shelf.asks:
         return MISSING_HERE, ""
-    if fact.type in PAYMENTS:
+    if fact.type in PAYMENTS and fact.payment:
         settlements.ask(shelf.processor, [(Lookup.Kind.PAYMENT.value, fact.payment)])
     elif fact.source.startswith("re_"):
         settlements.ask_again(shelf.processor, Lookup.Kind.REFUND, [fact.source])
@@ -342,13 +340,12 @@ def _ask(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
 
 
 def _is_foreign(shelf: Shelf, payment: str) -> bool:
-    rows = InboxEvent.objects.filter(processor=shelf.processor, payment=payment)
-    return rows.filter(OF_OTHERS).exists()
+    return bool(told_of(shelf.processor, "payment", [payment], among=OF_OTHERS, columns=()))
 
 
 def _state_of(shelf: Shelf, subject: str) -> str:
-    rows = InboxEvent.objects.filter(processor=shelf.processor, subject=subject)
-    return rows.order_by("-pk").values_list("state", flat=True).first() or ""
+    rows = told_of(shelf.processor, "subject", [subject], columns=("state",))
+    return str(max(rows, key=lambda row: row.pk).state) if rows else ""
 
 
 # ---- what the processor does not list
@@ -373,7 +370,8 @@ def not_listed(
     until = place.until if place else newest if facts else timezone.now()
     oldest = min((fact.created for fact in facts), default=since)
     listed = {fact.transaction for fact in facts} | (place.carried if place else set())
-    kept = BalanceTransaction.objects.filter(processor=processor, livemode=livemode, created__lte=until)
+    # SQLite takes the index for a mode that is compared, as in a list; Django asks for one alone by NOT.
+    kept = BalanceTransaction.objects.filter(processor=processor, livemode__in=[livemode], created__lte=until)
     kept = kept.filter(created__gte=since) if is_last else kept.filter(created__gt=oldest)
     extra = sorted(set(kept.values_list("reference", flat=True)) - listed)
     carried = {fact.transaction for fact in facts if fact.created == oldest}
@@ -388,11 +386,12 @@ def without_movement(processor: str, *, since: datetime, until: datetime, livemo
     They were young at `until`, when the processor's list began to be read, though the run may have stood still since.
     """
     entries = LedgerEntry.objects.filter(processor=processor, livemode=livemode, effective_at__gte=since + EDGE)
-    moved = BalanceTransaction.objects.filter(processor=processor)
+    moved = BalanceTransaction.objects
+    # A payment, and a gift, is one processor's: its name beside theirs would lead SQLite through all that it moved.
     by_payment = moved.filter(payment=OuterRef("reference"), type__in=PAYMENTS).exclude(payment="")
-    # A refund's movements are found by its payment, which has an index, and told apart by what moved.
+    # A refund's movements are found by its gift, which has an index, and told apart by what moved.
     of_gift = moved.filter(gift=OuterRef("gift"), source=OuterRef("reference"))
-    by_itself = moved.filter(reference=OuterRef("reference"))
+    by_itself = moved.filter(processor=processor, reference=OuterRef("reference"))
     alone = [
         entries.filter(~Exists(by_payment), kind=Kind.GIFT),
         entries.filter(~Exists(of_gift.filter(type__in=REFUNDS)), kind=Kind.REFUND),

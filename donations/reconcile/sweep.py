@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from donations import inbox, processors
+from donations.booking.books import told_of
 from donations.inbox import NewEvent
 from donations.models import InboxEvent
 from donations.processors.base import (
@@ -92,10 +93,8 @@ def unknown(processor: str, rows: Iterable[Sighting]) -> list[Sighting]:
     told = {row.event_id: _told(processor, row) for row in rows if row.origin == "sweep"}
     subjects = {each.subject for each in told.values() if each}
     known: defaultdict[str, list[Any]] = defaultdict(list)
-    if subjects:
-        stored = InboxEvent.objects.filter(processor=processor, subject__in=subjects)
-        for subject, state, facts in stored.values_list("subject", "state", "facts"):
-            known[subject].append(_essence(facts) if facts else state)
+    for stored in told_of(processor, "subject", subjects, columns=("subject", "state", "facts")):
+        known[stored.subject].append(_essence(stored.facts) if stored.facts else stored.state)
     return [row for row in rows if row.origin != "sweep" or _is_news(told[row.event_id], known)]
 
 
