@@ -17,9 +17,12 @@ SECONDS = {"reconcile": 30.0, "watch": 30.0, "check": 30.0}
 STEP_IN_AFTER = timedelta(seconds=5)
 
 STEPPING_IN_LASTS = timedelta(minutes=30)  # longer than until our own checks would be overdue
+COMES_WITHIN = timedelta(minutes=5)  # a beat that is started with the site has had a check made by then
 
 _wake = threading.Event()
-_stepping_in_until = 0.0  # by the monotonic clock
+# By the monotonic clock:
+_started = time.monotonic()
+_stepping_in_until = 0.0
 
 
 def start() -> None:
@@ -78,9 +81,15 @@ def _check() -> None:
 
 
 def _workers_are_away() -> bool:
-    """Whether the checks were left lying by now, or a while ago: what we did ourselves does not bring workers back."""
+    """Whether the checks were left lying by now, or a while ago: what we did ourselves does not bring workers back.
+
+    They are, too, where no check was ever made since we started: then no beat may ever have been.
+    """
     global _stepping_in_until
     now = time.monotonic()
-    if watching.is_left_lying():
+    never_came = now - _started > COMES_WITHIN.total_seconds() and not watching.was_ever_checked()
+    if never_came or watching.is_left_lying():
+        if now >= _stepping_in_until:
+            log.warning("no Celery beat has the site watched (celery -A supportsite worker -B): this process does")
         _stepping_in_until = now + STEPPING_IN_LASTS.total_seconds()
     return now < _stepping_in_until

@@ -58,6 +58,11 @@ def check_books_if_due() -> bool:
     return True
 
 
+def was_ever_checked() -> bool:
+    """Whether anybody, worker or command, has ever had the books checked here."""
+    return CheckResult.objects.filter(kind=Kind.BOOKS).exists()
+
+
 def is_left_lying() -> bool:
     """Whether a check is overdue: whoever should watch is away, with Redis perhaps. Until the first one, nobody is."""
     return CheckResult.objects.filter(kind=Kind.BOOKS, due_at__lt=timezone.now() - OVERDUE).exists()

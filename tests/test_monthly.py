@@ -50,6 +50,7 @@ from tests.factories import (
     subscription_event,
     transaction_event,
 )
+from tests.plans import explained, through_all
 
 pytestmark = pytest.mark.django_db
 DECEMBER = datetime(2024, 12, 18, 12, tzinfo=UTC)
@@ -668,9 +669,11 @@ def test_an_invoice_that_an_earlier_version_stored_is_read_still_and_none_of_its
 def test_of_an_invoice_that_was_paid_meanwhile_no_trouble_is_told(monthly: RecurringGift) -> None:
     told(*first_month(monthly), invoice_event(monthly, invoice="in_2", at=DECEMBER))
     told(invoice_paid_event(monthly, invoice="in_2", at=DECEMBER), renewal_fails(monthly, "failed"))
-    letters()
+    with explained("donations_inboxevent") as found:
+        letters()
     letter = OutboxMessage.objects.get(kind="unpaid")
     assert (letter.state, letter.last_error) == ("unneeded", "it was paid in the meantime")
+    assert through_all(found) == []
     assert [message for message in mail.outbox if "could not be collected" in message.subject] == []
 
 

@@ -302,6 +302,20 @@ def test_with_redis_a_web_process_watches_while_the_workers_are_away(
     assert CheckResult.objects.get(kind="books").finished_at != checked_at
 
 
+def test_with_redis_a_web_process_watches_where_no_beat_was_ever_started(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ticker, "_stepping_in_until", 0.0)
+    settings.REDIS_URL = "redis://127.0.0.1:1"
+    quarantine()
+    for started, alerts in ((time.monotonic() - 290, 0), (time.monotonic() - 310, 1)):
+        monkeypatch.setattr(ticker, "_started", started)
+        ticker._watch()
+        ticker._check()
+        assert (Alert.objects.count(), CheckResult.objects.filter(kind="books").count()) == (alerts, alerts)
+    assert len([line for line in caplog.messages if "no Celery beat" in line]) == 1
+
+
 def test_what_a_sweep_found_does_not_end_a_silence() -> None:
     silence()
     InboxEvent.objects.create(
