@@ -87,6 +87,11 @@ def decimal_text(minor: int, currency: str) -> str:
     return f"{decimal(minor, currency):f}"
 
 
+def with_code(minor: int, currency: str) -> str:
+    """Minor units (signed) for staff who compare them: `12.50 USD`."""
+    return f"{decimal_text(minor, currency)} {currency}"
+
+
 def step(currency: str) -> int:
     """What the sums of a currency are multiples of at the processor, minor units: 1 of most."""
     return STEPS.get(currency, 1)

@@ -114,3 +114,36 @@ def test_what_is_booked_meanwhile_raises_no_false_alarm() -> None:
     assert {finding.invariant for finding in running} == {"ledger_is_append_only"}
     assert tally["entries"] == 1
     assert LedgerEntry.objects.count() == 2
+
+
+# ---- in words
+
+
+@pytest.mark.parametrize(
+    "table, change, words",
+    [
+        (
+            "ledgerentry",
+            "amount = 2499, goal_amount = 2499",
+            "it tells of 2500.00 USD, and gift {payment} is of 24.99 USD",
+        ),
+        (
+            "ledgerentry",
+            "amount = 2499, goal_amount = 2499",
+            "24.99 USD were booked, and its gift asks for 2500.00 USD",
+        ),
+        ("ledgerentry", "goal_amount = 5", "0.05 USD count toward the goal, and 2500.00 USD should"),
+        ("ledgerentry", "livemode = TRUE", "it is of the test mode, and gift {payment} of the live one"),
+        ("giftstate", "charged = 1", "its charged is stored as 0.01 USD, and comes to 2500.00 USD"),
+        ("inboxevent", "state = 'nothing', next_try_at = NULL", "its state is “needs nothing”, and its facts come to"),
+        ("monthtotal", "raised = 1", "the totals: 0.01 USD of 1 gifts, "),
+    ],
+)
+def test_what_is_wrong_is_told_in_the_currencys_own_units(table: str, change: str, words: str) -> None:
+    confirm(make_gift(make_campaign(), 250000))
+    words = words.format(payment=LedgerEntry.objects.get().reference)
+    switch_guards_off()
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE donations_{table} SET {change}")
+    found = [finding.words for finding in invariants.check()]
+    assert [each for each in found if each.startswith(words)] != [], found

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from donations import periods
+from donations import money, periods
 from donations.invariants.corrections import is_corrected
 from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import facts_of
@@ -87,15 +87,15 @@ def entry_is_told_of(entry: Entry) -> Told:
         return
     # While an event is read again, its entries stand already.
     if event.state not in {State.PROCESSED, State.READY} or event.processor != booked.processor:
-        yield f"the event that it was booked for is {event.get_state_display()} and of {event.processor}"
+        yield f"the event that it was booked for is of {event.processor}, its state “{event.get_state_display()}”"
     if told is None:
         yield f"the event that it was booked for, {event.event_id}, does not tell of it"
         return
     if booked.effective_at not in told.moments:
         yield f"it has the time {booked.effective_at}, and its event tells another"
-    money = (booked.currency, booked.settlement_amount, booked.settlement_currency)
+    sums = (booked.currency, booked.settlement_amount, booked.settlement_currency)
     is_amount = booked.amount == told.amount or is_corrected(booked, told)
-    if not is_amount or money != (told.currency, told.settlement_amount, told.settlement_currency):
+    if not is_amount or sums != (told.currency, told.settlement_amount, told.settlement_currency):
         yield "its amount or currency is not the one that its event tells"
     if told.campaign and told.campaign != booked.campaign_id:
         yield f"its campaign is {booked.campaign_id}, and its event tells of {told.campaign}"
@@ -118,7 +118,7 @@ def signs_are_of_the_kind(entry: Entry) -> Told:
         booked.kind in LedgerEntry.TAKING and booked.amount > 0
     )
     if wrong_way or not booked.amount:
-        yield f"its amount of {booked.amount} has the wrong sign"
+        yield f"its amount of {money.with_code(booked.amount, booked.currency)} has the wrong sign"
     if (booked.settlement_amount is None) != (booked.settlement_currency == ""):
         yield "its settlement has an amount without a currency, or the other way round"
 
@@ -153,7 +153,8 @@ def goal_amount_leaves_out_the_cover(entry: Entry) -> Told:
     is_gift = booked.kind in LedgerEntry.GIFT_KINDS
     expected = max(0, booked.amount - gift.fee_cover) if gift and is_gift else 0
     if booked.goal_amount != expected and (gift or not is_gift):
-        yield f"{booked.goal_amount} minor units count toward the goal, and {expected} should"
+        counts, should = (money.with_code(each, booked.currency) for each in (booked.goal_amount, expected))
+        yield f"{counts} count toward the goal, and {should} should"
 
 
 def gift_was_paid_as_asked(entry: Entry) -> Told:
@@ -164,7 +165,8 @@ def gift_was_paid_as_asked(entry: Entry) -> Told:
     if event and event.decision == "accept" and gift.checkout_parameters:
         return
     if booked.amount != gift.total:
-        yield f"{booked.amount} minor units were booked, and its gift asks for {gift.total}"
+        paid, asked = (money.with_code(each, booked.currency) for each in (booked.amount, gift.total))
+        yield f"{paid} were booked, and its gift asks for {asked}"
 
 
 def dates_are_of_the_zone(entry: Entry) -> Told:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from donations import processors
+from donations import money, processors
 from donations.booking.books import OF_OTHERS, STRANGERS
 from donations.booking.monthly import LETTERS, gift_reference
 from donations.invariants.corrections import corrected_by, is_corrected
@@ -296,11 +296,11 @@ def state_has_its_reason(event: Event) -> Told:
         yield "it is settled without a time, or has a time and is not settled", READ_AGAIN
     is_well = row.state in {State.PROCESSED, State.NOTHING}
     if event.is_settled and is_well == bool(row.reason):
-        yield f"it is {row.get_state_display()}, and its reason does not fit that", READ_AGAIN
+        yield f"its state is “{row.get_state_display()}”, and its reason does not fit that", READ_AGAIN
     if (row.decision == "dismiss") != (row.state == State.DISMISSED):
         yield "it is dismissed without a decision, or decided and not dismissed", READ_AGAIN
     if row.decision == "accept" and row.state not in {State.PROCESSED, State.READY, State.QUARANTINED}:
-        yield f"it was accepted, and is {row.get_state_display()}", READ_AGAIN
+        yield f"it was accepted, and its state is “{row.get_state_display()}”", READ_AGAIN
     if bool(row.decision) != (row.decided_by_id is not None and row.decided_at is not None):
         yield "a decision stands without who took it and when, or the other way round", ASK_AGAIN
 
@@ -312,9 +312,9 @@ def state_fits_the_facts(event: Event) -> Told:
         return
     if event.is_blank:
         if not _may_be_blank(event):
-            yield f"it is {row.get_state_display()}, and nothing was stored of what it says", READ_AGAIN
+            yield f"its state is “{row.get_state_display()}”, and nothing was stored of what it says", READ_AGAIN
     elif not _state_fits(event):
-        yield f"it is {row.get_state_display()}, which is not what its facts come to", READ_AGAIN
+        yield f"its state is “{row.get_state_display()}”, and its facts come to another", READ_AGAIN
 
 
 def _may_be_blank(event: Event) -> bool:
@@ -406,11 +406,19 @@ def movements_are_booked(event: Event) -> Told:
 
 
 def _differences(event: Event, movement: Movement, entry: LedgerEntry) -> Told:
-    told = (movement.amount, movement.currency, event.row.gift_reference, event.row.livemode)
-    booked = (entry.amount, entry.currency, entry.gift_id or "", entry.livemode)
-    for name, one, other in zip(("amount", "currency", "gift", "mode"), told, booked, strict=True):
-        if one != other and not (name == "amount" and is_corrected(entry, movement)):
-            yield f"it tells of a {name} of {one}, and {movement.kind} {movement.reference} has {other}", RESTORE
+    row, booked_as = event.row, f"{movement.kind} {movement.reference}"
+    sums = (movement.amount, movement.currency), (entry.amount, entry.currency)
+    if sums[0] != sums[1] and not (movement.currency == entry.currency and is_corrected(entry, movement)):
+        told, booked = (money.with_code(*each) for each in sums)
+        yield f"it tells of {told}, and {booked_as} is of {booked}", RESTORE
+    if row.gift_reference != (entry.gift_id or ""):
+        yield f"it is of the gift {row.gift_reference or '(none)'}, and {booked_as} of {entry.gift_id}", RESTORE
+    if row.livemode != entry.livemode:
+        yield f"it is of the {_mode(row.livemode)} mode, and {booked_as} of the {_mode(entry.livemode)} one", RESTORE
+
+
+def _mode(livemode: bool | None) -> str:
+    return "live" if livemode else "test"
 
 
 def dispute_returns_what_it_took(event: Event) -> Told:
@@ -432,8 +440,8 @@ def dispute_returns_what_it_took(event: Event) -> Told:
     if took and not 0 <= kept <= most:
         kept -= sum(corrected_by(entry) for entry in entries)
     if took and not 0 <= kept <= most:
-        words = f"by the ledger it took {took} minor units of {fact.currency} and keeps {kept}; {disputed} are disputed"
-        yield words, CORRECT
+        sums = [money.with_code(each, fact.currency) for each in (took, kept, disputed)]
+        yield "by the ledger it took {} and keeps {}; {} are disputed".format(*sums), CORRECT
 
 
 def settlements_are_kept(event: Event) -> Told:

@@ -143,10 +143,10 @@ def check_figures(tally: Tally) -> Iterator[Finding]:
         shown = _shown(stored[key]) if key in stored else {"the totals": (0, 0)}
         shown["finance’s file"] = filed[key]
         if len(set(shown.values())) > 1:
-            words = ", ".join(f"{name}: {raised} of {gifts} gifts" for name, (raised, gifts) in shown.items())
-            yield Finding(
-                invariant="one_figure_everywhere", key=" ".join(key), words=f"{words} (minor units)", remedy=REBUILD
+            words = ", ".join(
+                f"{name}: {money.with_code(raised, key[2])} of {gifts} gifts" for name, (raised, gifts) in shown.items()
             )
+            yield Finding(invariant="one_figure_everywhere", key=" ".join(key), words=words, remedy=REBUILD)
 
 
 def _filed(tally: Tally) -> defaultdict[CampaignMonthKey, tuple[int, int]]:

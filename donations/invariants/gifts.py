@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from django.db.models import QuerySet, Sum
 
-from donations import processors, projections, recurring
+from donations import money, processors, projections, recurring
 from donations.invariants.findings import Finding, Tally, pages
 from donations.models import Gift, GiftState, InboxEvent, RecurringGift, RefundRequest
 from donations.models.gifts import AskedGift
@@ -27,15 +27,31 @@ def check_gifts(tally: Tally) -> Iterator[Finding]:
 
 def state_is_what_its_entries_say(gifts: list[Gift]) -> Iterator[Finding]:
     """A gift's state is rebuilt from its entries and its checkouts' facts, and is the stored one."""
+    currencies = {gift.pk: gift.currency for gift in gifts}
     for drift in projections.state_drift(gifts):
         if _is_read_again(drift.key):
             continue
         yield Finding(
             invariant="state_is_what_its_entries_say",
             key=f"gift {drift.key}",
-            words=f"its state is stored as {drift.stored}, and comes to {drift.rebuilt}",
+            words=_words(drift, currencies[drift.key]),
             remedy=REBUILD,
         )
+
+
+def _words(drift: projections.Drift, currency: str) -> str:
+    """What is stored otherwise than it comes to, field by field."""
+    stored, rebuilt = drift.stored, drift.rebuilt
+    if stored is None or rebuilt is None:
+        return f"its state is {'not stored' if stored is None else 'stored, and nothing comes to it'}"
+
+    def shown(value: object) -> str:
+        return money.with_code(value, currency) if isinstance(value, int) else f"{value or '(none)'}"
+
+    differing = [name for name in stored if stored[name] != rebuilt.get(name)]
+    return "; ".join(
+        f"its {name} is stored as {shown(stored[name])}, and comes to {shown(rebuilt[name])}" for name in differing
+    )
 
 
 def _is_read_again(reference: str) -> bool:
@@ -52,13 +68,13 @@ def gift_is_as_it_was_asked(gifts: Sequence[AskedGift]) -> Iterator[Finding]:
         try:
             asked = processors.get(gift.processor).asked(gift.checkout_parameters)
         except (Malformed, KeyError):
-            told: object = None
+            told, asked_for = None, "nothing readable"
         else:
             told = (asked.reference, asked.campaign, asked.amount, asked.currency)
+            asked_for = f"{money.with_code(asked.amount, asked.currency)}, for {asked.reference} of {asked.campaign}"
         if told != (gift.pk, gift.campaign_id, gift.total, gift.currency):
-            words = (
-                f"it is of {gift.total} {gift.currency}, and its checkout was asked for {told or 'nothing readable'}"
-            )
+            own = f"{money.with_code(gift.total, gift.currency)}, of {gift.campaign_id}"
+            words = f"it is of {own}, and its checkout was asked for {asked_for}"
             yield Finding(invariant="gift_is_as_it_was_asked", key=f"gift {gift.pk}", words=words, remedy=COMPARE)
 
 
@@ -68,13 +84,16 @@ def refunds_requested_are_within_the_charge(gifts: list[Gift]) -> Iterator[Findi
     asked = {row["gift_id"]: int(row["sum"]) for row in open_requests.values("gift_id").annotate(sum=Sum("amount"))}
     states = GiftState.objects.filter(pk__in=gifts).values_list("pk", "refund_requested", "charged")
     standing = {gift: (requested, charged) for gift, requested, charged in states}
+    currencies = {gift.pk: gift.currency for gift in gifts}
     for gift in sorted(asked.keys() | standing.keys()):
         requested, charged = standing.get(gift, (0, 0))
         if requested != asked.get(gift, 0) or not 0 <= requested <= charged:
             yield Finding(
                 invariant="refunds_requested_are_within_the_charge",
                 key=f"gift {gift}",
-                words=f"refunds of {requested} are set aside of {charged} charged, and {asked.get(gift, 0)} were asked",
+                words="refunds of {} are set aside of {} charged, and {} were asked".format(
+                    *(money.decimal_text(each, currencies[gift]) for each in (requested, charged, asked.get(gift, 0)))
+                ),
                 remedy="Compare its refund requests with the refunds in the processor’s dashboard.",
             )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from donations import money
 from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import stored_fact
 from donations.models import BalanceTransaction, InboxEvent, Payout
@@ -55,11 +56,12 @@ def _conserved(told: dict[Key, list[Telling[TransactionSeen]]]) -> Iterator[Find
         facts[processor] += [telling.fact for telling in tellings if telling.row.state == State.PROCESSED][:1]
     for processor, seen in facts.items():
         for verdict in comparison.unequal(processor, seen):
+            amounts = (verdict.theirs, verdict.their_fee, verdict.ours, verdict.our_fee)
+            theirs, their_fee, ours, our_fee = (money.with_code(each, verdict.currency) for each in amounts)
             yield Finding(
                 invariant="what_moved_is_what_is_booked",
                 key=f"transaction {verdict.reference}",
-                words=f"the processor moved {verdict.theirs} and took {verdict.their_fee} of it, in minor units "
-                f"of {verdict.currency}; the ledger says {verdict.ours} and {verdict.our_fee}",
+                words=f"the processor moved {theirs} and took {their_fee} of it; the ledger says {ours} and {our_fee}",
                 remedy=comparison.AMOUNT.remedy,
             )
 
@@ -94,7 +96,7 @@ def _transaction(row: BalanceTransaction, told: list[Telling[TransactionSeen]]) 
     for telling in told:
         for name in MONEY:
             if getattr(row, name) != getattr(telling.fact, name):
-                yield f"its {name} is {getattr(row, name)}, and was told as {getattr(telling.fact, name)}"
+                yield f"its {name} is {_shown(row, name)}, and was told as {_shown(telling.fact, name)}"
         if row.livemode != telling.row.livemode:
             yield "it is of the other mode than its event"
     # These may be told by one event and not by another.
@@ -107,6 +109,11 @@ def _transaction(row: BalanceTransaction, told: list[Telling[TransactionSeen]]) 
     for name, values in beside.items():
         if (getattr(row, name) or "") not in ((values - {""}) or {""}):
             yield f"its {name.removesuffix('_id')} is {getattr(row, name) or '(none)'}, and was told as another"
+
+
+def _shown(of: BalanceTransaction | TransactionSeen, name: str) -> str:
+    value = getattr(of, name)
+    return money.with_code(value, of.currency) if name in {"amount", "fee", "net"} else str(value)
 
 
 def _payout(row: Payout, told: list[Telling[PayoutChanged]]) -> Iterator[str]:
