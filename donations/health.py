@@ -25,7 +25,8 @@ class Result:
     """What a check found: how many findings, the first of them in words, and how much was looked at.
 
     `explained` counts what is not equal though its cause is known: it is no finding, and wants nobody. `unseen` counts
-    what was not here and was fetched; `longest_gap` is of the check of deliveries alone.
+    what was not here and was fetched; `undelivered_at` is of when the latest event is that was not delivered
+    for an hour; `longest_gap` is of the check of deliveries alone.
     """
 
     findings: int
@@ -33,6 +34,7 @@ class Result:
     words: tuple[str, ...] = ()
     checked: Mapping[str, int] = field(default_factory=dict)
     unseen: int | None = None
+    undelivered_at: datetime | None = None
     longest_gap: timedelta | None = None
 
 
@@ -95,7 +97,7 @@ def keep(kind: str, result: Result) -> None:
         if result.explained:
             row.checked[EXPLAINED] = result.explained
         row.words = "\n".join(result.words[:WORDS_KEPT])
-        row.unseen, row.longest_gap = result.unseen, result.longest_gap
+        row.unseen, row.undelivered_at, row.longest_gap = result.unseen, result.undelivered_at, result.longest_gap
         row.save()
 
 

@@ -287,6 +287,11 @@ def test_a_reconciliation_that_stands_still_is_shown_and_told() -> None:
     assert "stands still: the key is refused" in words_of(page.content)
     Reconciliation.objects.update(started_at=timezone.now() - timedelta(hours=2))
     assert ready() == (200, "ready", [])
+    page = client_of("view_monthtotal").get("/staff/health/")
+    assert "stands still: the key is refused" in words_of(page.content)
+    Reconciliation.objects.update(error="")
+    page = client_of("view_monthtotal").get("/staff/health/")
+    assert "stands still" not in words_of(page.content)
 
 
 def test_a_site_without_its_migrations_is_not_ready() -> None:

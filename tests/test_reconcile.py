@@ -174,6 +174,30 @@ def test_what_was_delivered_is_not_stored_a_second_time(box: Sandboxed, campaign
     assert sums()["gift"] == (1, gift.amount)
 
 
+def test_events_that_nobody_delivers_within_an_hour_are_a_proof_of_silence(box: Sandboxed, campaign: Campaign) -> None:
+    paid(box, campaign)
+    run()
+    assert not health.health().is_lost()  # it may be on its way
+    seeded(box, campaign, 3, first_days_ago=2, last_days_ago=1)
+    for _ in range(2):  # what is fetched is still listed as undelivered
+        run()
+        assert health.health().is_silent()
+    _deliver({"id": "evt_now", "type": "invoice.created"})
+    assert not health.health().is_silent()
+
+
+def test_what_was_delivered_here_and_not_to_another_is_not_lost(box: Sandboxed, campaign: Campaign) -> None:
+    seeded(box, campaign, 3, first_days_ago=2, last_days_ago=1)
+    for told in box.all_events():
+        _deliver(told)
+    assert run().counts["events"]["listed"] > 0
+    assert not health.health().is_lost()
+
+
+def _deliver(told: dict[str, Any]) -> None:
+    inbox.put(processor="stripe", origin="delivery", event_id=told["id"], type=told["type"], body=_body(told))
+
+
 def test_a_delivery_that_comes_after_the_sweep_books_nothing_twice(box: Sandboxed, campaign: Campaign) -> None:
     paid(box, campaign)
     box.control("refunds", payment_intent=box.listed("payment_intents")[0]["id"], amount=700)

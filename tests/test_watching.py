@@ -184,6 +184,12 @@ def told_at(begin: Any, *after: timedelta) -> None:
         )
 
 
+def lost() -> None:
+    """An event of two hours ago was fetched; one was delivered before, as usual once a day."""
+    told_at(timezone.now() - timedelta(days=4), *[timedelta(days=day) for day in range(4)])
+    health.keep("reconcile", Result(findings=0, undelivered_at=timezone.now() - timedelta(hours=2)))
+
+
 def standstill() -> None:
     began = timezone.now() - timedelta(hours=4)
     Reconciliation.objects.create(
@@ -201,7 +207,7 @@ TROUBLES: dict[str, list[Callable[[], None]]] = {
     "mail_unsure": [unsure_mail],
     "mail_given_up": [mail_given_up],
     "refund_unanswered": [unanswered_refund],
-    "deliveries_silent": [silence, never_delivered, delivered_no_more],
+    "deliveries_silent": [silence, never_delivered, delivered_no_more, lost],
     "unreconciled": [standstill],
 }
 

@@ -26,6 +26,9 @@ class CheckResult(models.Model):
     words = models.TextField(blank=True, help_text="The first findings, one a line.")
     checked = models.JSONField(default=dict, help_text="How much was looked at, by what it is.")
     unseen = models.IntegerField(null=True, help_text="What the last run fetched as it was not here; reconcile alone.")
+    undelivered_at = models.DateTimeField(
+        null=True, help_text="Of when the latest event is that was not delivered for an hour; reconcile alone."
+    )
     longest_gap = models.DurationField(null=True, help_text="The longest usual silence; deliveries alone.")
 
     def __str__(self) -> str:

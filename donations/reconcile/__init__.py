@@ -83,7 +83,14 @@ def _sweep(held: Run, step: str) -> None:
             compared.page(page)
             held.doing = ""
             more = {"books": compared.state, "differences": compared.differences}
-        held.keep(cursor=page.cursor, counts=held.count(step, listed=page.listed, new=new), **more)
+        counts = held.count(step, listed=page.listed, new=new)
+        if (
+            step == "events"
+            and held.undelivered_at is None
+            and (late := sweep.undelivered_at(held.row.processor, page))
+        ):
+            counts["events"]["undelivered_at"] = late.isoformat()  # the newest are listed first
+        held.keep(cursor=page.cursor, counts=counts, **more)
         held.tell(held)
         if not page.cursor:
             break
@@ -141,7 +148,13 @@ def _tell_health(held: Run, compared: Comparison) -> None:
     """
     words = [f"{one['reference']}: {one['words']} {one['remedy']}" for one in compared.shown() if not one["explained"]]
     explained = compared.found - compared.unexplained
-    result = Result(findings=compared.unexplained, explained=explained, words=tuple(words), unseen=held.row.unseen)
+    result = Result(
+        findings=compared.unexplained,
+        explained=explained,
+        words=tuple(words),
+        unseen=held.row.unseen,
+        undelivered_at=held.undelivered_at,
+    )
     health.keep("reconcile", result)
 
 

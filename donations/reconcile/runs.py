@@ -78,7 +78,13 @@ class Run:
         """The counts with these added."""
         counts: dict[str, Any] = self.row.counts
         before = counts.get(step, {"listed": 0, "new": 0})
-        return counts | {step: {"listed": before["listed"] + listed, "new": before["new"] + new}}
+        return counts | {step: before | {"listed": before["listed"] + listed, "new": before["new"] + new}}
+
+    @property
+    def undelivered_at(self) -> datetime | None:
+        """Of when the latest event is, of those read so far, that was not delivered for an hour."""
+        found = self.row.counts.get("events", {}).get("undelivered_at")
+        return datetime.fromisoformat(found) if found else None
 
     def pause(self, error: str) -> None:
         """Let go of it: whoever comes next goes on with it."""

@@ -3,7 +3,10 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
+
+from django.utils import timezone
 
 from donations import inbox, processors
 from donations.booking.books import told_of
@@ -24,6 +27,7 @@ from donations.reconcile.runs import Rest, Run
 log = logging.getLogger(__name__)
 State = InboxEvent.State
 LONGEST_WAIT = 60.0  # that we choose; the processor may ask for more
+DELIVERED_WITHIN = timedelta(hours=1)  # by then the processor has tried some times
 PATIENCE = 250.0  # seconds of waiting in all, about four minutes
 Answer = TypeVar("Answer")
 
@@ -70,6 +74,22 @@ def store(processor: str, page: Page) -> int:
         NewEvent(processor=processor, origin=r.origin, event_id=r.event_id, type=r.type, body=r.body) for r in rows
     ]
     return len(inbox.put_many(events))
+
+
+def undelivered_at(processor: str, page: Page) -> datetime | None:
+    """Of when the latest event of a page of undelivered ones is that no delivery brought here for over an hour.
+
+    Of a type that we read: others are delivered to other software on the account, if at all.
+    """
+    latest, made = timezone.now() - DELIVERED_WITHIN, dict[str, datetime]()
+    for row in page.sightings:
+        told = _told(processor, row) if row.origin == InboxEvent.Origin.EVENTS_API else None
+        if told and told.created and told.created < latest and (told.fact or told.foreign):
+            made[row.event_id] = told.created
+    rows = InboxEvent.objects.filter(processor=processor, event_id__in=made, origin=InboxEvent.Origin.DELIVERY)
+    # To us it was delivered: it is to another's endpoint that it was not.
+    delivered = set(rows.values_list("event_id", flat=True))
+    return max((created for event_id, created in made.items() if event_id not in delivered), default=None)
 
 
 def drain(run: Run) -> None:

@@ -45,6 +45,7 @@ class Check:
     explained: int = 0
     words: tuple[str, ...] = ()
     unseen: int | None = None
+    undelivered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +84,17 @@ class Health:
         return self.oldest_unprocessed is not None and self.now - self.oldest_unprocessed > PATIENCE
 
     def is_silent(self) -> bool:
-        """Whether deliveries have been away four times as long as they ever are, and an hour at least."""
+        """Whether deliveries have been away four times as long as they ever are, and an hour at least; or are lost."""
+        if self.is_lost():
+            return True
         if self.longest_gap is None or self.last_delivered is None:
             return self._is_unheard()
         return self.now - self.last_delivered > max(SHORTEST_SILENCE, SILENCE * self.longest_gap)
+
+    def is_lost(self) -> bool:
+        """Whether an event had to be fetched that was not delivered within an hour, and nothing was delivered since."""
+        lost = self.reconcile.undelivered_at
+        return lost is not None and (self.last_delivered is None or self.last_delivered < lost)
 
     def _is_unheard(self) -> bool:
         """Whether events are fetched in these days, and none is delivered: nobody knows yet what is usual."""
@@ -195,6 +203,7 @@ def _check(row: CheckResult | None) -> Check:
         explained=row.checked.get(EXPLAINED, 0),
         words=tuple(row.words.splitlines()),
         unseen=row.unseen,
+        undelivered_at=row.undelivered_at,
     )
 
 
@@ -289,7 +298,9 @@ def _of_calls_and_mail(health: Health) -> Iterator[Trouble]:
     if health.is_silent():
         yield Trouble(
             kind=SILENT,
-            words="The processor has told us nothing for longer than usual.",
+            words="Nothing arrives of what the processor tells us: for over an hour it has had to be fetched."
+            if health.is_lost()
+            else "The processor has told us nothing for longer than usual.",
             remedy="Look in its dashboard whether the webhook endpoint is enabled, and which answers it got.",
             path=reverse("staff-health"),
         )

@@ -90,10 +90,11 @@ def _mail_lines(found: Health) -> Iterator[Line]:
 
 def _reconcile(found: Health) -> Line:
     line = _check(RECONCILE, found.reconcile, found.now)
-    if not found.is_unreconciled():
+    if not found.is_unreconciled() and not found.reconcile_error:
         return line
     why = found.reconcile_error or "nobody goes on with it"
-    return replace(line, value=f"{line.value}; since then it stands still: {why}", is_well=False)
+    is_well = line.is_well and not found.is_unreconciled()
+    return replace(line, value=f"{line.value}; since then it stands still: {why}", is_well=is_well)
 
 
 def _check(name: str, check: Check, now: datetime) -> Line:
