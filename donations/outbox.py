@@ -258,6 +258,7 @@ def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
         "asked": money.format_minor(*due),
         "page": facts.get("page", ""),
         "has_ended": has_ended,
+        "in_part": standing.paid > 0,
         "manage": manage_url(recurring),
     }
     return _mail(message.kind, [_address(recurring.donor)], context)

@@ -724,7 +724,16 @@ def test_of_an_invoice_that_was_paid_in_part_or_written_off_the_trouble_is_told(
         told(invoice_paid_event(monthly, invoice="in_2", payment="pi_part", at=DECEMBER, amount_paid=part))
     assert letter_of()[0] == "sent"
     [letter] = [sent for sent in mail.outbox if "could not be collected" in sent.subject]
-    assert "gift of 16 $ to" in letter.body
+    assert "did not pay 16 $ of this month's gift to" in letter.body
+    assert "Nothing was taken" not in letter.body
+
+
+def test_what_is_read_again_of_an_invoice_holds_meanwhile(monthly: RecurringGift) -> None:
+    told(*first_month(monthly), subscription_event(monthly, "past_due", at=DECEMBER))
+    paid = invoice_event(monthly, "invoice.paid", invoice="in_2", at=DECEMBER + timedelta(days=1), status="paid")
+    told(invoice_event(monthly, "invoice.payment_failed", invoice="in_2", at=DECEMBER, **OPEN), paid)
+    InboxEvent.objects.filter(event_id=paid["id"]).update(state="ready", next_try_at=timezone.now())
+    assert letter_of() == ("unneeded", "it was paid in the meantime")
 
 
 def test_of_an_invoice_that_was_paid_in_parts_no_trouble_is_told(monthly: RecurringGift) -> None:

@@ -17,6 +17,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -863,6 +864,9 @@ def test_a_refund_of_the_dashboard_that_is_on_its_way_is_not_left_to_be_given_ba
     assert [(each.refund, each.amount, each.is_ours) for each in refunds.on_their_way(gift.pk)] == [
         ("re_theirs", 30000, False)
     ]
+    # While its events are read again, they are ready once more.
+    InboxEvent.objects.filter(subject="re_theirs").update(state="ready", next_try_at=timezone.now())
+    assert refunds.left_of(gift.pk) == 20000
     hear(gift, {**told, "status": end, "kind": "refund.updated"})
     assert (refunds.left_of(gift.pk), refunds.on_their_way(gift.pk)) == (left, [])
     assert projections.reserve_refund(gift=gift.pk, amount=left)
