@@ -252,7 +252,7 @@ def fees_looked_up(*, campaign: Campaign, month: Month) -> int:
 
 def _naming(gifts: list[str], wanted: set[str]) -> set[str]:
     """Those of these gifts of which an event names something of what is wanted."""
-    events = InboxEvent.objects.filter(gift_reference__in=gifts)
+    events = InboxEvent.objects.filter(gift_reference__in=gifts).exclude(gift_reference="")  # its index holds no ""
     named = events.values_list("gift_reference", "facts")
     return {gift for gift, facts in named if facts and not wanted.isdisjoint(map(str, facts.values()))}
 

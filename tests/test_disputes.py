@@ -277,6 +277,23 @@ def test_whatever_the_rates_and_the_rounding_what_is_taken_and_returned_as_a_who
     assert [of for _, of in in_currency_of_gift(fact)] == [-amount, amount] * 2
 
 
+@given(
+    st.integers(1, 99_999_999),
+    st.lists(rates, min_size=2, max_size=2),
+    st.sampled_from([ROUND_HALF_UP, ROUND_HALF_EVEN]),
+)
+def test_a_rate_that_is_told_in_six_digits_leaves_no_cents_behind(
+    amount: int, rates: list[Decimal], rounding: str
+) -> None:
+    told = []
+    for number, rate in enumerate(rates):
+        settled = int((amount * rate).quantize(Decimal(1), rounding)) or 1
+        at, signed = NOON + timedelta(seconds=number), settled if number % 2 else -settled
+        told.append(Movement(f"txn_{number}", signed, 0, "EUR", at, f"{Decimal(f'{rate:.6g}'):f}"))
+    fact = DisputeChanged("du_1", "pi_1", "won", "", amount, "USD", tuple(told), NOON)
+    assert [of for _, of in in_currency_of_gift(fact)] == [-amount, amount]
+
+
 def test_a_rate_is_of_minor_units_so_a_currency_without_decimals_needs_no_more(campaign: Campaign) -> None:
     tokyo = make_campaign("tokyo", currency="JPY", is_default=False)
     gift = make_gift(tokyo, 30000)

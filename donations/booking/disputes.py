@@ -95,8 +95,9 @@ def _amount(fact: DisputeChanged, movement: Movement, whole: int, rate: Fraction
 def _before_exchange(settled: int, rate: Fraction, whole: int) -> int:
     """What became so many minor units of the settlement: `whole`, where rounding alone differs; or to the nearest unit.
 
-    However the processor rounds, it is less than one unit of the settlement away from the exact product.
+    However the processor rounds, it is less than one unit of the settlement away from the exact product; of large sums
+    some more, as the rate is told rounded itself, to six digits or so.
     """
-    if whole > 0 and abs(whole * rate - settled) < 1:
+    if whole > 0 and abs(whole * rate - settled) < 1 + whole * rate // 100_000:
         return whole
     return floor(settled / rate + Fraction(1, 2))

@@ -4,6 +4,7 @@ from django.db.models import Sum
 
 from donations.invariants.movements import Movement
 from donations.models import LedgerEntry
+from donations.processors import OFFLINE
 from donations.processors.offline import movement
 
 OF_DISPUTES = frozenset({LedgerEntry.Kind.DISPUTE_WITHDRAWN, LedgerEntry.Kind.DISPUTE_REINSTATED})
@@ -14,7 +15,7 @@ def corrected_by(entry: LedgerEntry) -> int:
     # Of a gift nothing more is given than was taken: what lifts it is an adjustment of its campaign.
     # In test mode an earlier version wrote as live.
     names = {movement(entry.campaign_id, entry.reference, livemode=mode) for mode in (True, entry.livemode)}
-    adjustments = LedgerEntry.objects.filter(kind=LedgerEntry.Kind.ADJUSTMENT, reference__in=names)
+    adjustments = LedgerEntry.objects.filter(processor=OFFLINE, kind=LedgerEntry.Kind.ADJUSTMENT, reference__in=names)
     found = adjustments.filter(currency=entry.currency, livemode=entry.livemode)
     return int(found.aggregate(sum=Sum("amount"))["sum"] or 0)
 

@@ -276,7 +276,7 @@ def as_far_as_stored(fact: Fact, stored: dict[str, Any]) -> Fact:
     for group in LATER.get(type(fact), ()):
         if not group.keys() & stored.keys():
             fact = replace(fact, **group)
-    if isinstance(fact, DisputeChanged) and not any("exchange_rate" in moved for moved in stored["movements"]):
+    if isinstance(fact, DisputeChanged) and not any("exchange_rate" in moved for moved in stored.get("movements", ())):
         fact = replace(fact, movements=tuple(replace(moved, exchange_rate="") for moved in fact.movements))
     return fact
 
