@@ -17,6 +17,7 @@ from django.urls import resolve, reverse
 from donations.reconnecting import AWAY
 
 log = logging.getLogger(__name__)
+SAFE = {"GET", "HEAD"}
 
 
 class TrustedProxies:
@@ -103,7 +104,9 @@ class DatabaseAway:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Nothing is done on the way in: see `process_exception`."""
+        """A form must not be the one that finds a dead connection: it would be refused, as nobody sends it twice."""
+        if request.method not in SAFE and not connection.in_atomic_block and not _is_alive():
+            connection.close()
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, problem: Exception) -> HttpResponse | None:
@@ -111,7 +114,7 @@ class DatabaseAway:
         if not isinstance(problem, AWAY):
             return None
         connection.close()
-        if request.method in {"GET", "HEAD"} and request.resolver_match:
+        if request.method in SAFE and request.resolver_match:
             asked = request.resolver_match
             try:
                 response = asked.func(request, *asked.args, **asked.kwargs)
@@ -123,6 +126,11 @@ class DatabaseAway:
         log.error("the page %s could not be answered: the database is away", page, exc_info=problem)
         words = render_to_string("503.html", {"livemode": settings.LIVEMODE})
         return HttpResponse(words, status=503, headers={"Retry-After": "5", "Cache-Control": "no-store"})
+
+
+def _is_alive() -> bool:
+    """Whether the connection that was kept answers; none that was opened yet is none that is dead."""
+    return connection.connection is None or connection.is_usable()
 
 
 class DeliveriesFirst:

@@ -166,7 +166,7 @@ def _refusal(text: str, currency: str) -> str:
     if text.startswith(("-", "−")):
         return f"An amount cannot be negative. Type it in digits, such as {_example(currency)}."
     if AMBIGUOUS.fullmatch(text):
-        cents = ", and cents after a point: 10.50" if exponent(currency) else ""
+        cents = ", and cents after a point: 10.50" if _has_cents(currency) else ""
         return f"“{text}” can be read in two ways. Write a thousand as 1000 or 1,000{cents}."
     return f"We could not read this amount. Type it in digits, such as {_examples(currency)}."
 
@@ -177,7 +177,11 @@ def _example(currency: str) -> str:
 
 
 def _examples(currency: str) -> str:
-    return f"{_example(currency)} or 1,000.50" if exponent(currency) else _example(currency)
+    return f"{_example(currency)} or 1,000.50" if _has_cents(currency) else _example(currency)
+
+
+def _has_cents(currency: str) -> bool:
+    return bool(step(currency) < 10 ** exponent(currency))
 
 
 def _too_precise(currency: str) -> str:

@@ -167,6 +167,8 @@ def test_a_text_that_is_too_long_is_refused_unread(typed: str) -> None:
         ("-5", "HUF", "An amount cannot be negative. Type it in digits, such as 1,000."),
         ("1.000", "JPY", "“1.000” can be read in two ways. Write a thousand as 1000 or 1,000."),
         ("five", "JPY", "We could not read this amount. Type it in digits, such as 1,000."),
+        ("1.000", "ISK", "“1.000” can be read in two ways. Write a thousand as 1000 or 1,000."),
+        ("five", "UGX", "We could not read this amount. Type it in digits, such as 25."),
         ("five", "HUF", "We could not read this amount. Type it in digits, such as 1,000 or 1,000.50."),
     ],
 )

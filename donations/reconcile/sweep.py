@@ -79,12 +79,12 @@ def store(processor: str, page: Page) -> int:
 def undelivered_at(processor: str, page: Page) -> datetime | None:
     """Of when the latest event of a page of undelivered ones is that no delivery brought here for over an hour.
 
-    Of a type that we read: others are delivered to other software on the account, if at all.
+    Of what is ours: other events are delivered to other software on the account, if at all.
     """
     latest, made = timezone.now() - DELIVERED_WITHIN, dict[str, datetime]()
     for row in page.sightings:
         told = _told(processor, row) if row.origin == InboxEvent.Origin.EVENTS_API else None
-        if told and told.created and told.created < latest and (told.fact or told.foreign):
+        if told and told.created and told.created < latest and told.fact:
             made[row.event_id] = told.created
     rows = InboxEvent.objects.filter(processor=processor, event_id__in=made, origin=InboxEvent.Origin.DELIVERY)
     # To us it was delivered: it is to another's endpoint that it was not.
