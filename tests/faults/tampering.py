@@ -394,7 +394,9 @@ def _labels(row: InboxEvent, after: Any) -> set[str]:
 
 
 def _makes_a_state(row: InboxEvent) -> bool:
-    """Whether a monthly gift stands as this event told of it."""
+    """Whether a monthly gift stands as this event told of it; an invoice's, of the same second, does not say how."""
+    if row.facts["kind"] != "recurring":
+        return False
     return RecurringGift.objects.filter(pk=row.gift_reference, heard_at=row.created).exists()
 
 
