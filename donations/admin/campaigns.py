@@ -1,5 +1,6 @@
 """Campaigns with their tiers: what is raised for."""
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django import forms
@@ -41,7 +42,7 @@ RAISED: tuple[tuple[Any, str], ...] = (
 
 def is_raising(campaign: Campaign) -> bool:
     """Whether amounts in the campaign's currency stand already: each kind of gift, followers, goals, adjustments."""
-    return any(model.objects.filter(campaign=campaign).exists() for model, _ in RAISED)
+    return _has_any(campaign, (model for model, _ in RAISED))
 
 
 # What has its day or month by the campaign's zone.
@@ -50,7 +51,11 @@ DATED: tuple[Any, ...] = (MonthTotal, OfflineRequest, MonthStatement)
 
 def has_days(campaign: Campaign) -> bool:
     """Whether days or months of the campaign stand already: of gifts, followers, what staff entered, closed months."""
-    return any(model.objects.filter(campaign=campaign).exists() for model in DATED)
+    return _has_any(campaign, DATED)
+
+
+def _has_any(campaign: Campaign, models: Iterable[Any]) -> bool:
+    return any(model.objects.filter(campaign=campaign).exists() for model in models)
 
 
 class CampaignForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class takes no parameters when it runs

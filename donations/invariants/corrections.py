@@ -5,7 +5,7 @@ from django.db.models import Sum
 from donations.invariants.movements import Movement
 from donations.models import LedgerEntry
 from donations.processors import OFFLINE
-from donations.processors.offline import movement
+from donations.processors.offline import names_in_ledger
 
 OF_DISPUTES = frozenset({LedgerEntry.Kind.DISPUTE_WITHDRAWN, LedgerEntry.Kind.DISPUTE_REINSTATED})
 
@@ -13,8 +13,7 @@ OF_DISPUTES = frozenset({LedgerEntry.Kind.DISPUTE_WITHDRAWN, LedgerEntry.Kind.DI
 def corrected_by(entry: LedgerEntry) -> int:
     """What adjustments under an entry's own number come to, minor units of its currency, signed."""
     # Of a gift nothing more is given than was taken: what lifts it is an adjustment of its campaign.
-    # In test mode an earlier version wrote as live.
-    names = {movement(entry.campaign_id, entry.reference, livemode=mode) for mode in (True, entry.livemode)}
+    names = names_in_ledger(entry.campaign_id, entry.reference, livemode=entry.livemode)
     adjustments = LedgerEntry.objects.filter(processor=OFFLINE, kind=LedgerEntry.Kind.ADJUSTMENT, reference__in=names)
     found = adjustments.filter(currency=entry.currency, livemode=entry.livemode)
     return int(found.aggregate(sum=Sum("amount"))["sum"] or 0)

@@ -85,8 +85,7 @@ def entry_is_told_of(entry: Entry) -> Told:
     if event is None:
         yield "the event that it was booked for is not here"
         return
-    # While an event is read again, its entries stand already.
-    if event.state not in {State.PROCESSED, State.READY} or event.processor != booked.processor:
+    if event.state not in InboxEvent.HEARD or event.processor != booked.processor:
         yield f"the event that it was booked for is of {event.processor}, its state “{event.get_state_display()}”"
     if told is None:
         yield f"the event that it was booked for, {event.event_id}, does not tell of it"

@@ -100,7 +100,7 @@ def _transaction(row: BalanceTransaction, told: list[Telling[TransactionSeen]]) 
         if row.livemode != telling.row.livemode:
             yield "it is of the other mode than its event"
     # These may be told by one event and not by another.
-    settled = [telling.row for telling in told if telling.row.state in {State.PROCESSED, State.READY}]
+    settled = [telling.row for telling in told if telling.row.state in InboxEvent.HEARD]
     beside = {
         "payment": {telling.fact.payment for telling in told},
         "payout": {telling.fact.payout for telling in told},

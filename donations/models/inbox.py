@@ -28,6 +28,9 @@ class InboxEvent(models.Model):
         QUARANTINED = "quarantined", "quarantined"
         DISMISSED = "dismissed", "dismissed"
 
+    HEARD = (State.PROCESSED, State.READY)
+    """With facts, what was made of it stands: while it is read again, it is ready once more."""
+
     class Origin(models.TextChoices):
         """Who told us."""
 

@@ -33,6 +33,11 @@ def movement(campaign: str, reference: str, *, livemode: bool) -> str:
     return f"{'' if livemode else TEST_MODE}{campaign}:{reference}"
 
 
+def names_in_ledger(campaign: str, reference: str, *, livemode: bool) -> set[str]:
+    """All references under which it may stand there: in test mode an earlier version wrote as live."""
+    return {movement(campaign, reference, livemode=mode) for mode in (True, livemode)}
+
+
 def event_body(fact: Told, *, livemode: bool, created: datetime) -> bytes:
     """The body of the event by which staff tell of this fact; `created` is when they did."""
     told = {"livemode": livemode, "created": created.isoformat(), "fact": fact_to_json(fact)}

@@ -20,7 +20,7 @@ from donations.booking.books import OF_OTHERS, told_of
 from donations.models import BalanceTransaction, Campaign, InboxEvent, LedgerEntry, Lookup, Payout
 from donations.processors import OFFLINE
 from donations.processors.facts import TransactionSeen
-from donations.processors.offline import movement
+from donations.processors.offline import names_in_ledger
 
 State = InboxEvent.State
 Kind = LedgerEntry.Kind
@@ -167,9 +167,8 @@ def corrected(verdicts: list[Verdict]) -> list[Verdict]:
 
 def _adjustments(references: set[str]) -> dict[str, list[LedgerEntry]]:
     """What staff have booked under these numbers, in the site's own mode."""
-    # Staff's references stand in the ledger behind their campaign's; in test mode an earlier version wrote as live.
     named = ((slug, each) for slug in Campaign.objects.values_list("pk", flat=True) for each in references)
-    names = {movement(*name, livemode=mode): name[1] for name in named for mode in {True, settings.LIVEMODE}}
+    names = {name: of[1] for of in named for name in names_in_ledger(*of, livemode=settings.LIVEMODE)}
     wanted, found = list(names), defaultdict[str, list[LedgerEntry]](list)
     for start in range(0, len(wanted), AT_ONCE):
         some = wanted[start : start + AT_ONCE]

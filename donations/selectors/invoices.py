@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from donations.models import InboxEvent
 from donations.processors.facts import InvoicePaid, InvoiceSeen, fact_from_json
 
-# What is read again is ready once more, and its facts hold meanwhile.
-READ = (InboxEvent.State.PROCESSED, InboxEvent.State.READY)
 PAID, VOID, UNCOLLECTIBLE, OPEN = "paid", "void", "uncollectible", "open"
 
 
@@ -42,7 +40,7 @@ class Standing:
 def standings(invoices: Collection[str]) -> dict[str, Standing]:
     """How each of these invoices stands, by its id."""
     found = {invoice: Standing() for invoice in invoices}
-    told = InboxEvent.objects.filter(subject__in=invoices, state__in=READ, facts__isnull=False)
+    told = InboxEvent.objects.filter(subject__in=invoices, state__in=InboxEvent.HEARD, facts__isnull=False)
     # That no "" is wanted must be said: the index holds none.
     for invoice, facts in told.exclude(subject="").values_list("subject", "facts"):
         fact, standing = fact_from_json(facts or {}), found[invoice]

@@ -75,9 +75,7 @@ NOT_YET = {"pending", "requires_action"}
 
 def on_their_way(gift: str) -> list[RefundOnItsWay]:
     """The refunds of a gift that are known and not in the books yet, by their ids."""
-    # What is read again is ready once more, and its facts hold meanwhile.
-    read = (InboxEvent.State.PROCESSED, InboxEvent.State.READY)
-    told = InboxEvent.objects.filter(gift_reference=gift, state__in=read, facts__kind="refund")
+    told = InboxEvent.objects.filter(gift_reference=gift, state__in=InboxEvent.HEARD, facts__kind="refund")
     sightings: defaultdict[str, list[RefundChanged]] = defaultdict(list)
     # That no "" is wanted must be said: the index holds none.
     for facts in told.exclude(gift_reference="").values_list("facts", flat=True):
