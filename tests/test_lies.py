@@ -173,6 +173,9 @@ OF_EACH_KIND: dict[str, Lie] = {
     "a transaction's gift": changed(BalanceTransaction, {"gift__isnull": False}, gift=None),
     "a transaction's payout": changed(BalanceTransaction, {"gift__isnull": False}, payout="po_other"),
     "a payout's amount": changed(Payout, {}, amount=1),
+    "the mode of one of a payout's events": changed(
+        InboxEvent, {"facts__kind": "payout", "facts__status": "failed"}, body=None, livemode=True
+    ),
     "a payment of what has none": changed(
         InboxEvent, {"state": "processed", "facts__kind": "payout"}, body=None, payment="pi_other"
     ),

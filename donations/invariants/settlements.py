@@ -129,5 +129,5 @@ def _payout(row: Payout, told: list[Telling[PayoutChanged]]) -> Iterator[str]:
     for name in LASTING:
         if getattr(row, name) not in {getattr(fact, name) for fact in facts}:
             yield f"its {name} is {getattr(row, name)}, and was told as another"
-    if row.livemode not in {telling.row.livemode for telling in told}:
-        yield "it is of the other mode than its events"
+    if {row.livemode} != {telling.row.livemode for telling in told}:
+        yield "it is of the other mode than one of its events"
