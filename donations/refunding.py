@@ -194,7 +194,8 @@ def give_up_refund(request: RefundRequest) -> None:
     booked as that of any refund made in the processor's own dashboard.
     """
     with transaction.atomic():
-        # Locked: its event may come at this very moment.
+        # Its event, or its answer, may come at this very moment.
+        projections.hold_gift(request.gift_id)
         still_open = refunds.unanswered(now=timezone.now()).select_for_update(no_key=True)
         if not still_open.filter(pk=request.pk).exists():
             raise RefundRefused("This refund has its answer, or is still being sent. Nothing was changed.")

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from donations import inbox, invariants, projections, refunding
+from donations import inbox, invariants, money, projections, refunding
 from donations.models import (
     Campaign,
     CampaignMonth,
@@ -352,7 +352,7 @@ def test_the_first_money_of_a_month_settles_its_goal(campaign: Campaign, paid: G
 @pytest.mark.parametrize("amount", [49999, 50001, 1, 5000000])
 def test_a_payment_of_another_amount_is_quarantined(gift: Gift, amount: int) -> None:
     assert told(checkout_event(gift, amount_total=amount)) == ["quarantined"]
-    assert InboxEvent.objects.get().reason == f"{amount} minor units were paid, and 50000 were asked"
+    assert InboxEvent.objects.get().reason == f"{money.with_code(amount, 'USD')} were paid, and 500.00 USD were asked"
     assert (booked(), raised(), GiftState.objects.count()) == ([], 0, 0)
 
 

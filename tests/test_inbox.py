@@ -639,7 +639,7 @@ def test_a_database_that_is_away_is_the_failure_of_no_event(
             attempt()
     row = row_of(told)
     assert (row.state, row.attempts, row.reason, caplog.messages) == ("ready", 0, "", [])
-    assert (asked.state, asked.reason) == ("quarantined", "1 minor units were paid, and 50000 were asked")
+    assert (asked.state, asked.reason) == ("quarantined", "0.01 USD were paid, and 500.00 USD were asked")
     assert_undecided(asked)
     assert inbox.drain() == 1
     assert row_of(told).state == "processed"
@@ -822,7 +822,7 @@ def finance() -> User:
 def test_an_accepted_payment_of_another_amount_is_booked_with_its_own_dates(campaign: Campaign, finance: User) -> None:
     gift = make_gift(campaign, 50000)
     row = quarantined(checkout_event(gift, amount_total=40000))
-    assert (row.reason, row.gift_reference) == ("40000 minor units were paid, and 50000 were asked", gift.pk)
+    assert (row.reason, row.gift_reference) == ("400.00 USD were paid, and 500.00 USD were asked", gift.pk)
     assert booked() == []
     began = timezone.now()
     inbox.accept(row, user=finance, reason=" the donor asked for it ")
@@ -1047,12 +1047,12 @@ def test_a_decision_is_about_one_event_alone(campaign: Campaign, finance: User) 
     inbox.replay(one)
     one.refresh_from_db()
     other.refresh_from_db()
-    assert (one.state, one.reason) == ("quarantined", "1 minor units were paid, and 50000 were asked")
+    assert (one.state, one.reason) == ("quarantined", "0.01 USD were paid, and 500.00 USD were asked")
     assert (other.state, other.decision, other.decision_reason) == ("dismissed", "dismiss", "another test")
     with pytest.raises(inbox.CannotDecide):
         inbox.accept(unbookable, user=finance)
     one.refresh_from_db()
-    assert (one.reason, unbookable.reason) == ("1 minor units were paid, and 50000 were asked", before)
+    assert (one.reason, unbookable.reason) == ("0.01 USD were paid, and 500.00 USD were asked", before)
 
 
 def test_long_reasons_are_cut_to_what_there_is_room_for(campaign: Campaign, finance: User) -> None:

@@ -956,6 +956,28 @@ def test_of_many_refunds_asked_for_at_once_only_those_that_fit_are_set_aside(cam
 
 @pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
+def test_whoever_frees_a_refund_waits_for_whoever_books_about_its_gift(campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    confirm(gift)
+    assert projections.reserve_refund(gift=gift.pk, amount=20000)
+    request = RefundRequest.objects.create(gift=gift, amount=20000)
+
+    def book() -> bool:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = 200")
+            try:
+                return projections.release_refund(request=request, status="given_up")
+            except OperationalError:
+                return False
+
+    with transaction.atomic():
+        assert projections.hold_gift(gift.pk)
+        assert at_once(book, times=1) == 0
+    assert at_once(book, times=1) == 1
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
 def test_workers_that_apply_many_gifts_at_once_lose_nothing_and_never_deadlock(
     campaign: Campaign, rng: random.Random
 ) -> None:

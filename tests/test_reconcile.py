@@ -797,7 +797,7 @@ def test_a_quarantined_payment_is_told_with_its_reason(box: Sandboxed, campaign:
     row = run()
     [found] = row.differences
     assert (found["cause"], row.equal, row.unexplained) == ("quarantined", False, 0)
-    assert "2500 minor units were paid, and 100 were asked" in found["detail"]
+    assert "25.00 USD were paid, and 1.00 USD were asked" in found["detail"]
     kept = health.health().reconcile
     assert (kept.is_equal, kept.findings, kept.explained, kept.words) == (False, 0, 1, ())
 

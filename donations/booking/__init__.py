@@ -10,7 +10,7 @@ from typing import Any
 from django.db.models import Q
 from django.utils import timezone
 
-from donations import bulk, ledger, outbox, projections, recurring, settlements
+from donations import bulk, ledger, money, outbox, projections, recurring, settlements
 from donations.booking import disputes, fees, monthly, offline
 from donations.booking.books import (
     Books,
@@ -139,7 +139,8 @@ def _paid(books: Books, item: Item, fact: Paid) -> Outcome:
             return quarantine(gift, f"{PAID_TWICE}: this is a second payment for a gift that is paid already")
         gift = _second_gift(books, gift, fact)
     elif fact.amount != gift.total and not item.accepted:
-        return quarantine(gift, f"{fact.amount} minor units were paid, and {gift.total} were asked")
+        paid, asked = (money.with_code(amount, gift.currency) for amount in (fact.amount, gift.total))
+        return quarantine(gift, f"{paid} were paid, and {asked} were asked")
     books.plan(_gift_entry(books, gift, item, fact))
     if item.told.contact and not gift.donor_id:
         books.contacts[gift.pk] = item.told.contact

@@ -15,7 +15,7 @@ from donations import bulk
 from donations.models import CampaignMonth, DailyRollup, Gift, GiftState, MonthTotal
 from donations.projections import states
 from donations.projections.drifts import Drift
-from donations.projections.states import CheckoutNews, release_refund, reserve_refund, state_drift
+from donations.projections.states import CheckoutNews, hold_gift, release_refund, reserve_refund, state_drift
 from donations.projections.totals import Deltas, confirm_follower, rebuild_totals, total_drift
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "apply",
     "confirm_follower",
     "drift",
+    "hold_gift",
     "rebuild",
     "rebuild_totals",
     "release_refund",

@@ -147,13 +147,17 @@ def _state(gift: Gift, before: GiftState | None, made: GiftState | None, news: C
 # ---- the counter that guards our own refunds
 
 
+def hold_gift(reference: str) -> bool:
+    """Lock a gift, before its requests and its state, as whoever books about it does; False where there is none."""
+    return Gift.objects.select_for_update(no_key=True).filter(pk=reference).exists()
+
+
 def reserve_refund(*, gift: str, amount: int) -> bool:
     """Set aside an amount for a refund of ours; False where that would give back more than is left of the gift."""
     with transaction.atomic():
         # Locked, and read only then: a condition of the update would, after a wait, see the state as it is now, and
         # entries and requests as they were before. Of two requests at once that do not both fit, one is too late.
-        locked = Gift.objects.select_for_update(no_key=True).filter(pk=gift)
-        if not locked.exists() or amount > refunds.left_of(gift):
+        if not hold_gift(gift) or amount > refunds.left_of(gift):
             return False
         state = GiftState.objects.filter(pk=gift, status=Status.CONFIRMED)
         return bool(state.update(refund_requested=F("refund_requested") + amount))
@@ -162,6 +166,7 @@ def reserve_refund(*, gift: str, amount: int) -> bool:
 def release_refund(*, request: RefundRequest, status: str, error: str = "") -> bool:
     """Free what a refund that will not happen had set aside, once; its request ends as `status`."""
     with transaction.atomic():
+        hold_gift(request.gift_id)
         open_request = RefundRequest.objects.filter(pk=request.pk, status__in=["sending", "accepted"])
         released = open_request.update(status=status, error=error[:300])
         if released:
