@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -997,6 +998,22 @@ def test_a_terminal_sees_one_line_that_changes(box: Sandboxed, gift: Gift) -> No
     call_command("reconcile", stdout=output)
     assert "\r\x1b[K" in output.getvalue()
     assert "balance transactions: 1 looked at" in output.getvalue()
+
+
+def test_a_terminal_sees_how_far_a_mere_comparison_is(box: Sandboxed, campaign: Campaign) -> None:
+    seeded(box, campaign, 3)
+    output = Terminal()
+    with pytest.raises(CommandError, match="of no known cause"):
+        call_command("reconcile", check=True, stdout=output)
+    assert re.search(r"\r\x1b\[K +\d+\.\d s  balance transactions: 9 looked at\r", output.getvalue())
+    assert re.search(r"what our side alone has\n  USD ", output.getvalue())
+
+
+def test_a_comparison_that_is_refused_says_that_nothing_was_changed(box: Sandboxed, settings: Any) -> None:
+    settings.STRIPE_SECRET_KEY = "wrong"
+    with pytest.raises(CommandError, match=r"^It stands still: .*Nothing was changed\.$") as refused:
+        call_command("reconcile", check=True, stdout=io.StringIO())
+    assert refused.value.returncode == 2
 
 
 def test_a_terminal_sees_what_is_done_between_the_lists(box: Sandboxed, campaign: Campaign) -> None:

@@ -7,7 +7,7 @@ run: undelivered events › checkouts › payments of invoices › refunds › d
 import itertools
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -158,17 +158,23 @@ def _tell_health(held: Run, compared: Comparison) -> None:
     health.keep("reconcile", result)
 
 
-def check(*, processor: str = "", since: datetime | None = None) -> Comparison:
-    """Compare both books from `since` on, or of the next run's window, and change nothing. Raises as `run` does."""
+def check(
+    *, processor: str = "", since: datetime | None = None, show: Callable[[str], object] = lambda _: None
+) -> Comparison:
+    """Compare both books from `since` on, or of the next run's window, and change nothing. Raises as `run` does.
+
+    `show` is told in words how far it is.
+    """
     name = processor or processors.default().name
     now = timezone.now()
-    compared = Comparison(name, max(runs.EARLIEST, min(since or runs.window(name, now), now)), now, asks=False)
-    after = ""
+    since = max(runs.EARLIEST, min(since or runs.window(name, now), now))
+    compared, listed, after = Comparison(name, since, now, asks=False, show=show), 0, ""
     while True:
         ask = partial(compared.source.sweep, "transactions", since=compared.since, after=after)
         page = sweep.patiently(ask, time.sleep)
         compared.page(page)
-        after = page.cursor
+        listed, after = listed + len(page.sightings), page.cursor
+        show(f"balance transactions: {listed:,} looked at")
         if not after:
             break
     compared.conclude(time.sleep)

@@ -77,12 +77,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run, or only compare, and say what was found."""
         try:
-            if options["check"]:
-                compared = reconcile.check(since=options["since"])
-                self._report(compared.sums, compared.shown(), compared.unexplained)
-                return
             with Progress(self) as progress:
-                row = reconcile.run(since=options["since"], tell=progress.tell)
+                if options["check"]:
+                    compared = reconcile.check(since=options["since"], show=progress.show)
+                else:
+                    row = reconcile.run(since=options["since"], tell=progress.tell)
         except KeyboardInterrupt:
             goes_on = "" if options["check"] else " What was fetched is kept, and the next run goes on from there."
             raise CommandError(f"Stopped.{goes_on}", returncode=STOPPED_BY_HAND) from None
@@ -91,9 +90,11 @@ class Command(BaseCommand):
                 f"Nothing was done: {reason}. A run that was killed is taken up after that.", returncode=2
             ) from reason
         except (ProcessorUnavailable, ProcessorRefused, reconcile.LostLease) as problem:
-            raise CommandError(
-                f"It stands still: {problem}. The next run goes on from there.", returncode=2
-            ) from problem
+            goes_on = "Nothing was changed." if options["check"] else "The next run goes on from there."
+            raise CommandError(f"It stands still: {problem}. {goes_on}", returncode=2) from problem
+        if options["check"]:
+            self._report(compared.sums, compared.shown(), compared.unexplained)
+            return
         self.stdout.write(f"{row.unseen:,} rows of the processor's were not here")
         self._report(row.books, row.differences, row.unexplained)
 
@@ -152,32 +153,45 @@ class Progress:
 
     def tell(self, run: Run) -> None:
         """Show where a run stands."""
-        row = run.row
-        is_new = row.step != self.step
+        is_new = run.row.step != self.step
         if is_new:
             self._end_line()
-            self.step, self.pages = row.step, 0
+            self.step, self.pages = run.row.step, 0
         self.pages += not run.doing
-        line = self._line(run)
+        self._write(self._line(run), now=is_new or self._is_worth_a_line(run))
+
+    def show(self, doing: str) -> None:
+        """Show how far a comparison is that is no run."""
+        is_new, self.step = not self.step, "check"
+        self._write(f"{self._seconds()}  {doing}", now=is_new or self._was_quiet())
+
+    def _write(self, line: str, *, now: bool) -> None:
+        """A terminal shows each; elsewhere a line is written where it is worth one."""
         if self.is_terminal:
             # A line that is wider than the terminal would not be written over.
             self.output.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", ending="")
             self.output.flush()
-        elif is_new or self._is_worth_a_line(run):
+        elif now:
             self.output.write(line)
             self.written = time.monotonic()
 
     def _is_worth_a_line(self, run: Run) -> bool:
         if not run.doing and (self.pages % PAGES_A_LINE == 0 or not run.row.cursor):
             return True
+        return self._was_quiet()
+
+    def _was_quiet(self) -> bool:
         return time.monotonic() - self.written >= QUIET_FOR
+
+    def _seconds(self) -> str:
+        return f"{time.monotonic() - self.begun:6.1f} s"
 
     def _line(self, run: Run) -> str:
         row = run.row
         count = row.counts.get(row.step, {"listed": 0, "new": 0})
         numbers = f": {count['listed']:,} looked at, {count['new']:,} new" if row.step in row.counts else ""
         doing = f" · {run.doing}" if run.doing else ""
-        return f"{time.monotonic() - self.begun:6.1f} s  {NAMES[row.step]}{numbers}{doing}"
+        return f"{self._seconds()}  {NAMES[row.step]}{numbers}{doing}"
 
     def _make_way(self, _: logging.LogRecord) -> bool:
         if self.is_terminal and self.step:
