@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from donations import booking, bulk, processors
 from donations.booking import Outcome
+from donations.booking.books import wake
 from donations.models import InboxEvent, TypesRead
 from donations.models.inbox import GAVE_UP, PAID_TWICE, UNBOOKABLE, UNREADABLE
 from donations.processors.base import Interpretation, Malformed
@@ -345,7 +346,8 @@ def dismiss(event: InboxEvent, *, user: User, reason: str) -> None:
 def replay(event: InboxEvent) -> None:
     """Read an event again, as if it had just come; what is booked already stays as it is.
 
-    A dismissal is undone with it, and its words go: whoever undoes it keeps a trace, if one is wanted.
+    A dismissal is undone with it, and its words go: whoever undoes it keeps a trace, if one is wanted. What was set
+    aside because of it is looked at again, too.
     """
     with transaction.atomic():
         InboxEvent.objects.filter(pk=event.pk, decision="dismiss").update(
@@ -354,6 +356,7 @@ def replay(event: InboxEvent) -> None:
         InboxEvent.objects.filter(pk=event.pk).update(
             state=State.READY, next_try_at=timezone.now(), waiting_since=None, settled_at=None
         )
+        wake(event.processor, "payment", {event.payment} - {""})
     process_batch_of(event.pk)
 
 

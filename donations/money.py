@@ -5,6 +5,8 @@ Minor units are the processor's, so the exponents are the processor's too; CLDR'
 
 import re
 from decimal import Decimal
+from fractions import Fraction
+from math import floor
 
 from django.conf import settings
 from djmoney.money import Money
@@ -115,6 +117,15 @@ def floored(minor: int, currency: str) -> int:
 def is_in_steps(minor: int, currency: str) -> bool:
     """Whether the processor can move such a sum, minor units, however large: of ISK whole ones alone."""
     return minor % step(currency) == 0
+
+
+def exchange_slack(settled: Fraction | Decimal) -> int:
+    """How far a sum may be from the product of another and an exchange rate, minor units, and be that product rounded.
+
+    However the processor rounds, it is less than one unit away from the exact one; of large sums some more, as the rate
+    is told rounded itself, to six digits or so.
+    """
+    return 1 + abs(floor(settled)) // 100_000
 
 
 def step_words(minor: int, currency: str) -> str:

@@ -17,6 +17,7 @@ from tests.factories import (
     NOON,
     Event,
     body_of,
+    charge_event,
     checkout_event,
     confirm,
     dispute_event,
@@ -373,6 +374,28 @@ def test_what_an_earlier_version_booked_wrongly_is_found_until_an_adjustment_put
         user=make_staff(superuser=True),
     )
     assert list(invariants.check()) == []
+
+
+def test_of_large_sums_a_rate_that_is_told_in_six_digits_leaves_nothing_open(campaign: Campaign) -> None:
+    gift = make_gift(campaign, 500_000)
+    confirm(gift)
+    settled = 541_727  # at 1.0834549; at the rate as told it would be 541,725
+    charged = movement("txn_charge", settled, currency="eur", exchange_rate=1.08345)
+    taken = exchanged("txn_taken", -settled, 1.08345)
+    assert (
+        told(
+            charge_event(gift, "txn_charge"),
+            transaction_event(gift, charged),
+            dispute_event(gift, taken, amount=500_000),
+            transaction_event(gift, taken),
+        )
+        == ["processed"] * 4
+    )
+    assert amounts()["txn_taken"] == -500_000
+    assert list(invariants.check()) == []
+    less = movement("txn_less", settled - 9, currency="eur", exchange_rate=1.08345)
+    told(charge_event(gift, "txn_less"), transaction_event(gift, less))
+    assert "what_moved_is_what_is_booked" in {finding.invariant for finding in invariants.check()}
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from django.db import DataError, InterfaceError, OperationalError, connection, t
 from django.db.models import F, Sum
 from django.utils import timezone
 
-from donations import inbox, processors, projections
+from donations import inbox, invariants, processors, projections
 from donations.models import (
     Campaign,
     Donor,
@@ -1020,6 +1020,19 @@ def test_to_read_a_dismissed_event_again_undoes_the_dismissal(campaign: Campaign
     row.refresh_from_db()
     assert row.state == "quarantined"
     assert_undecided(row)
+
+
+def test_what_was_set_aside_for_a_dismissal_is_looked_at_again_when_that_is_undone(
+    campaign: Campaign, finance: User
+) -> None:
+    gift = make_gift(campaign)
+    row, refund = quarantined(checkout_event(gift, amount_total=1)), refund_event(gift, 1)
+    inbox.dismiss(row, user=finance, reason="a mistake")
+    assert processed(refund) == ["foreign"]
+    inbox.replay(row)
+    inbox.drain()
+    assert row_of(refund).state == "waiting"
+    assert list(invariants.check()) == []
 
 
 def test_to_read_an_accepted_event_again_keeps_who_accepted_it(campaign: Campaign, finance: User) -> None:

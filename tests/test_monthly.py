@@ -870,6 +870,15 @@ def test_all_that_was_foreign_for_want_of_an_invoice_is_booked_and_what_is_anoth
     assert list(invariants.check()) == []
 
 
+def test_what_is_woken_is_due_and_settled_no_more(monthly: RecurringGift) -> None:
+    of_it = invoice_paid_event(monthly)
+    told(subscription_event(monthly), before_its_metadata(monthly), of_it)
+    deliver(invoice_event(monthly))
+    inbox.process_batch()
+    assert told_of(of_it)[0] == "waiting"
+    assert list(invariants.check()) == []
+
+
 def test_a_refund_of_anothers_subscription_is_foreign_at_once(monthly: RecurringGift) -> None:
     theirs = event("invoice.paid", {"id": "in_9", "parent": None})
     payment = invoice_paid_event(monthly, payment="pi_9", invoice="in_9")

@@ -522,6 +522,23 @@ def test_an_earlier_beginning_starts_an_unfinished_run_anew(box: Sandboxed, camp
     assert (sums(), Reconciliation.objects.count()) == (wanted(made), 1)
 
 
+# ---- what was set aside just when its payment was booked
+
+
+def test_what_was_set_aside_just_when_its_payment_was_booked_is_looked_at_again(box: Sandboxed, gift: Gift) -> None:
+    box.control("refunds", payment_intent=gift.checkout_id, amount=700)
+    assert run().equal
+    made = sums()
+    _edit("DELETE FROM donations_ledgerentry WHERE kind IN ('refund', 'fee')")
+    aside = InboxEvent.objects.filter(facts__kind__in=["refund", "charge", "transaction"])
+    assert aside.update(state="foreign", gift_reference="") > 2
+    compared = reconcile.check(since=timezone.now() - LONG_AGO)
+    assert Counter(each["cause"] for each in compared.shown()) == {"missing_here": 2}
+    assert run().equal
+    assert sums() == made
+    assert not aside.filter(state="foreign").exists()
+
+
 # ---- in a large inbox
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from math import floor
 
+from donations import money
 from donations.booking.books import Books, Item, Kind, Outcome, State, gift_of, unbookable
 from donations.booking.fees import fee_entry
 from donations.ledger import NewEntry
@@ -93,11 +94,7 @@ def _amount(fact: DisputeChanged, movement: Movement, whole: int, rate: Fraction
 
 
 def _before_exchange(settled: int, rate: Fraction, whole: int) -> int:
-    """What became so many minor units of the settlement: `whole`, where rounding alone differs; or to the nearest unit.
-
-    However the processor rounds, it is less than one unit of the settlement away from the exact product; of large sums
-    some more, as the rate is told rounded itself, to six digits or so.
-    """
-    if whole > 0 and abs(whole * rate - settled) < 1 + whole * rate // 100_000:
+    """What became so many minor units of the settlement: `whole`, where rounding alone differs; or the nearest unit."""
+    if whole > 0 and abs(whole * rate - settled) < money.exchange_slack(whole * rate):
         return whole
     return floor(settled / rate + Fraction(1, 2))

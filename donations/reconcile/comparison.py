@@ -15,8 +15,8 @@ from django.conf import settings
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from donations import settlements
-from donations.booking.books import OF_OTHERS, told_of
+from donations import money, settlements
+from donations.booking.books import OF_OTHERS, told_of, wake
 from donations.models import BalanceTransaction, Campaign, InboxEvent, LedgerEntry, Lookup, Payout
 from donations.processors import OFFLINE
 from donations.processors.facts import TransactionSeen
@@ -245,6 +245,8 @@ def _both(shelf: Shelf, fact: TransactionSeen, entry: LedgerEntry | None) -> Ver
         return _verdict(fact, ours, our_fee, AMOUNT)
     if our_fee != fact.fee:
         state = _state_of(shelf, fact.transaction) if fee is None else ""
+        if state == State.FOREIGN and entry:
+            return _verdict(fact, ours, our_fee, _looked_at_again(shelf, fact), "its fee")
         cause = WAITING if state in UNSETTLED_STATES else QUARANTINED if state == State.QUARANTINED else AMOUNT
         return _verdict(fact, ours, our_fee, cause, "its fee")
     return _verdict(fact, ours, our_fee)
@@ -259,8 +261,8 @@ def _settled(entry: LedgerEntry, fact: TransactionSeen) -> int:
     if exact is None or told not in {None, fact.amount}:
         return told or 0
     # What is told in the settlement's currency alone was rounded twice: there, and to the gift's unit.
-    rounded = 1 if told is None else 1 + Decimal(fact.exchange_rate) / 2
-    return fact.amount if abs(exact - fact.amount) <= rounded else int(exact)
+    to_our_unit = 0 if told is None else Decimal(fact.exchange_rate) / 2
+    return fact.amount if abs(exact - fact.amount) <= money.exchange_slack(exact) + to_our_unit else int(exact)
 
 
 def _payout(shelf: Shelf, fact: TransactionSeen) -> Verdict:
@@ -304,6 +306,8 @@ def _why(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
     else:
         rows = told_of(shelf.processor, "subject", [fact.source or fact.transaction], columns=columns)
     by_state = {row.state: row.reason for row in rows}
+    if State.FOREIGN in by_state and (Kind.GIFT.value, fact.payment) in shelf.entries:
+        return _looked_at_again(shelf, fact), "its payment is booked"
     for state, cause in (
         (State.QUARANTINED, QUARANTINED),
         (State.READY, WAITING),
@@ -336,6 +340,14 @@ def _ask(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
     else:
         settlements.ask_again(shelf.processor, Lookup.Kind.BALANCE_TRANSACTION, [fact.transaction])
     return MISSING_HERE, ""
+
+
+def _looked_at_again(shelf: Shelf, fact: TransactionSeen) -> Cause:
+    """Of a payment that is booked, and was so just while another worker held what tells of this and set that aside."""
+    if not shelf.asks:
+        return MISSING_HERE
+    wake(shelf.processor, "payment", [fact.payment])
+    return WAITING
 
 
 def _is_foreign(shelf: Shelf, payment: str) -> bool:
