@@ -46,7 +46,9 @@ def _words(drift: projections.Drift, currency: str) -> str:
         return f"its state is {'not stored' if stored is None else 'stored, and nothing comes to it'}"
 
     def shown(value: object) -> str:
-        return money.with_code(value, currency) if isinstance(value, int) else f"{value or '(none)'}"
+        if isinstance(value, int) and not isinstance(value, bool):
+            return money.with_code(value, currency)
+        return f"{value if value is False else value or '(none)'}"
 
     differing = [name for name in stored if stored[name] != rebuilt.get(name)]
     return "; ".join(

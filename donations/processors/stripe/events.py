@@ -36,7 +36,6 @@ SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,49}", re.ASCII)
 REQUEST_KEY = re.compile(r"refund_[0-9a-f]{32}", re.ASCII)
 WORD = re.compile(r"[a-z0-9_]{1,60}", re.ASCII)
 PAGE = re.compile(r"https?://[!-;=?-~]{1,1000}", re.ASCII)
-RATE = re.compile(r"[0-9.e+-]{1,40}", re.ASCII)
 
 PAYOUT_STATUSES = {"pending", "in_transit", "paid", "failed", "canceled"}
 ARRANGEMENT_STATUSES = {
@@ -389,7 +388,6 @@ def _transaction(told: Told) -> Interpretation:
     """One that was asked for, with what moved expanded."""
     transaction, source = told.subject, told.subject.get("source")
     payment = reading.optional_id(source.get("payment_intent")) if isinstance(source, dict) else ""
-    rate = transaction.get("exchange_rate")
     fact = TransactionSeen(
         transaction=reading.identity(transaction),
         type=reading.text(transaction, "type", WORD),
@@ -399,7 +397,7 @@ def _transaction(told: Told) -> Interpretation:
         fee=reading.signed(transaction, "fee"),
         net=reading.signed(transaction, "net"),
         currency=reading.currency(transaction),
-        exchange_rate=str(rate) if rate is not None and RATE.fullmatch(str(rate)) else "",
+        exchange_rate=reading.rate(transaction),
         created=reading.moment(transaction, "created"),
         available_on=reading.moment(transaction, "available_on"),
         payout=reading.optional_id(told.around.get("payout")),
