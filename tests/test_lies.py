@@ -169,6 +169,8 @@ OF_EACH_KIND: dict[str, Lie] = {
     "what an invoice's lines ask": facts_changed("invoice", amounts=[1, 2]),
     "that an invoice is a draft": facts_changed("invoice", draft=True),
     "what a charge told": facts_changed("charge", payment="pi_other"),
+    "by which transaction a charge was settled": facts_of_one_changed("charge", transaction="txn_other"),
+    "that a payout went by itself": facts_of_one_changed("payout", automatic=False),
     "a transaction that is gone": gone(BalanceTransaction),
     "a transaction's gift": changed(BalanceTransaction, {"gift__isnull": False}, gift=None),
     "a transaction's payout": changed(BalanceTransaction, {"gift__isnull": False}, payout="po_other"),

@@ -12,7 +12,7 @@ from donations.invariants.corrections import corrected_by, is_corrected
 from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import Facts, facts_of
 from donations.invariants.movements import LASTING, SUBJECTS, Movement, movements
-from donations.models import BalanceTransaction, Gift, InboxEvent, LedgerEntry, Payout, RecurringGift
+from donations.models import BalanceTransaction, Gift, InboxEvent, LedgerEntry, Lookup, Payout, RecurringGift
 from donations.processors.base import BadDelivery, Interpretation, Malformed
 from donations.processors.facts import (
     CHECKOUT_STATUSES,
@@ -115,15 +115,20 @@ def _page(rows: list[InboxEvent]) -> list[Event]:
 
 
 def _kept(facts: Facts) -> set[tuple[str, str]]:
-    """The transactions and payouts of these facts that are kept, by processor and id."""
-    transactions = {fact.transaction for fact in facts.of_row.values() if isinstance(fact, TransactionSeen)}
+    """The transactions and payouts of these facts that are kept, or asked for, by processor and id."""
+    of_transactions = (TransactionSeen, ChargeSettled)
+    transactions = {fact.transaction for fact in facts.of_row.values() if isinstance(fact, of_transactions)}
     payouts = {fact.payout for fact in facts.of_row.values() if isinstance(fact, PayoutChanged)}
     found: set[tuple[str, str]] = set()
     for model, references in ((BalanceTransaction, transactions), (Payout, payouts)):
         # Named by both, so that the unique index finds each.
         rows = model.objects.filter(processor__in=processors.PROCESSORS, reference__in=references)
         found |= set(rows.values_list("processor", "reference"))
-    return found
+    wanted = transactions - {reference for _, reference in found}
+    asked = Lookup.objects.filter(
+        processor__in=processors.PROCESSORS, kind=Lookup.Kind.BALANCE_TRANSACTION, object_id__in=wanted
+    )
+    return found | set(asked.values_list("processor", "object_id"))
 
 
 def _foreign(rows: list[InboxEvent]) -> set[tuple[str, str]]:
@@ -445,12 +450,13 @@ def dispute_returns_what_it_took(event: Event) -> Told:
 
 
 def settlements_are_kept(event: Event) -> Told:
-    """A transaction or payout that was told of is kept; that it is kept as told: see `settlements`."""
-    row = event.row
-    if row.state != State.PROCESSED or not isinstance(event.fact, (TransactionSeen, PayoutChanged)):
+    """A transaction or payout that was told of is kept, or asked for; that it is kept as told: see `settlements`."""
+    row, fact = event.row, event.fact
+    if row.state != State.PROCESSED or not isinstance(fact, (TransactionSeen, PayoutChanged, ChargeSettled)):
         return
-    if (row.processor, row.subject) not in event.kept:
-        yield f"{row.subject}, which it tells of, is not kept", READ_AGAIN
+    told = fact.payout if isinstance(fact, PayoutChanged) else fact.transaction
+    if (row.processor, told) not in event.kept:
+        yield f"{told}, which it tells of, is not kept", READ_AGAIN
 
 
 INVARIANTS: tuple[Callable[[Event], Told], ...] = (

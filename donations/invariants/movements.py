@@ -197,7 +197,7 @@ LASTING: dict[type[Fact], tuple[str, ...]] = {
     InvoiceSeen: ("recurring_gift", "subscription"),
     DisputeChanged: ("payment", "currency"),
     TransactionSeen: ("type", "amount", "fee", "net", "currency", "created"),
-    PayoutChanged: ("amount", "currency", "created"),
+    PayoutChanged: ("amount", "currency", "created", "automatic"),
     OfflineReceived: ("gift", "campaign", "amount", "currency", "occurred_at"),
     Adjusted: ("gift", "campaign", "amount", "currency", "occurred_at"),
 }

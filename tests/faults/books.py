@@ -138,7 +138,7 @@ def _settled(rng: random.Random, gift: Gift, at: datetime) -> list[Event]:
     number, payout = f"txn_{gift.pk[5:]}", f"po_{gift.pk[5:]}"
     rate = IN_DOLLARS[gift.currency]
     settled = round(gift.total * Decimal(rate or 1))
-    told = movement(number, settled, fee=rng.randrange(1, 900), at=at, exchange_rate=rate)
+    told = movement(number, settled, fee=rng.randrange(1, 900), at=at, exchange_rate=float(rate) if rate else None)
     statuses = rng.choice([["pending"], ["in_transit", "paid"], ["paid", "failed"]])
     return [
         charge_event(gift, number),

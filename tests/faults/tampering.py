@@ -48,6 +48,7 @@ from donations.models import (
     guards,
 )
 from donations.processors.facts import fact_from_json
+from donations.settlements import RANK
 from tests.faults.books import make_books
 
 BOOKS_LAST = 1000  # edits
@@ -370,9 +371,10 @@ def _reads_the_same(one: Any, other: Any) -> bool:
 _UNREPEATED: defaultdict[str, tuple[str, ...]] = defaultdict(
     tuple,
     refund=("request_key", "transaction", "failure_transaction"),
-    invoice=("page", "amount_due", "currency", "draft", "amounts"),
+    invoice=("subscription", "page", "amount_due", "currency", "draft", "amounts"),
     recurring=("amounts", "currency", "interval"),
     dispute=("status", "reason"),
+    payout=("arrival",),
 )
 
 
@@ -384,8 +386,9 @@ def _labels(row: InboxEvent, after: Any) -> set[str]:
     if row.facts and "occurred_at" not in row.facts:
         told.add("created")
     # Our own key of a refund and by which number its money moved, the page where an invoice is paid, what its lines
-    # asked before its gift was booked, what a monthly gift asked before it was told of again, and how far the bank is
-    # with a dispute, stand nowhere else, and no money depends on them any more.
+    # asked before its gift was booked, what a monthly gift asked before it was told of again, how far the bank is with
+    # a dispute, and when a payout was to arrive before it was told of again, stand nowhere else, and no money depends
+    # on them any more.
     if isinstance(after, dict) and row.facts and not _makes_a_state(row):
         nowhere_else = dict.fromkeys(_UNREPEATED[row.facts["kind"]], "")
         if _reads_the_same(row.facts | nowhere_else, after | nowhere_else):
@@ -393,8 +396,18 @@ def _labels(row: InboxEvent, after: Any) -> set[str]:
     return told
 
 
+def _weight(payout: dict[str, Any]) -> tuple[int, datetime]:
+    return (RANK[payout["status"]], datetime.fromisoformat(payout["arrival"]))
+
+
 def _makes_a_state(row: InboxEvent) -> bool:
-    """Whether a monthly gift stands as this event told of it; an invoice's, of the same second, does not say how."""
+    """Whether a monthly gift, or a payout, stands as this event alone told of it.
+
+    An invoice's, of the same second, does not say how.
+    """
+    if row.facts["kind"] == "payout":
+        others = InboxEvent.objects.filter(subject=row.subject, facts__kind="payout").exclude(pk=row.pk)
+        return all(_weight(row.facts) > _weight(other.facts) for other in others)
     if row.facts["kind"] != "recurring":
         return False
     return RecurringGift.objects.filter(pk=row.gift_reference, heard_at=row.created).exists()
