@@ -3,7 +3,7 @@
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_migrate
 
 
 class DonationsConfig(AppConfig):
@@ -15,6 +15,8 @@ class DonationsConfig(AppConfig):
     def ready(self) -> None:
         """Have the ledger's triggers put back after each migrate, as a rebuilt SQLite table loses them silently.
 
+        And taken away before it, where there is anything to migrate: SQLite rebuilds no table that a trigger reads.
+
         And have the groups made that are missing: Django has made the permissions by then, since `auth` stands first.
         Nothing starts with a FEE_COVER that cannot be read. Raises ImproperlyConfigured.
         """
@@ -25,5 +27,6 @@ class DonationsConfig(AppConfig):
             fees.check(settings.FEE_COVER, processors=processors.PROCESSORS)
         except fees.FormulaError as error:
             raise ImproperlyConfigured(str(error)) from error
+        pre_migrate.connect(guards.make_way, sender=self, dispatch_uid="donations.guards")
         post_migrate.connect(guards.install, sender=self, dispatch_uid="donations.guards")
         post_migrate.connect(groups.install, sender=self, dispatch_uid="donations.groups")

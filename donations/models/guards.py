@@ -1,9 +1,11 @@
 """What the database itself refuses: changes to the ledger and to closed months, money unlike its gift's.
 
 An entry has its gift's currency and mode, and a statement of a closed month is written once.
-Django cannot declare triggers, and a SQLite table rebuild drops them silently, so every migrate puts them back.
+Django cannot declare triggers, and a SQLite table rebuild drops them silently or fails at them: every migrate takes them
+away there, and puts them back.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import connections
@@ -96,6 +98,18 @@ def install(using: str = "default", **signal: Any) -> None:
         for table, statements in GUARDED[connection.vendor].items():
             for statement in statements if table in tables else ():
                 cursor.execute(statement)
+
+
+def make_way(using: str = "default", plan: Sequence[Any] = (), **signal: Any) -> None:
+    """Before a migrate that has a plan, take the triggers away on SQLite; `install` puts them back after it.
+
+    SQLite rebuilds a table to change it, and lets no table be renamed that a trigger of another one reads.
+    """
+    connection = connections[using]
+    if plan and connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            for name in NAMES:
+                cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
 
 
 def missing(using: str = "default") -> list[str]:
