@@ -21,7 +21,7 @@ from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from donations import exports, inbox, invariants, offline, outbox, periods, processors, projections, refunding
+from donations import exports, giving, inbox, invariants, offline, outbox, periods, processors, projections, refunding
 from donations.models import (
     Campaign,
     Donor,
@@ -407,6 +407,34 @@ def test_a_donor_who_gave_or_follows_otherwise_outlives_a_rejection(
         Follower.objects.create(donor=donor, campaign=waiting.campaign, livemode=False)
     offline.reject(waiting, user=ben, reason="typed wrongly")
     assert Donor.objects.get() == donor
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_a_donor_who_gives_at_this_very_moment_is_not_forgotten(waiting: OfflineRequest, ben: User) -> None:
+    donor, kept, rejected = Donor.objects.get(), threading.Event(), threading.Event()
+    raised: list[Exception] = []
+
+    def give() -> None:
+        try:
+            with transaction.atomic():
+                known = giving.keep_donor(donor.email)
+                kept.set()
+                rejected.wait(0.5)
+                make_gift(waiting.campaign, donor=known)
+        except IntegrityError as error:
+            raised.append(error)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=give)
+    thread.start()
+    assert kept.wait(10)
+    offline.reject(waiting, user=ben, reason="typed wrongly")
+    rejected.set()
+    thread.join()
+    assert raised == []
+    assert Gift.objects.get().donor == donor
 
 
 def test_who_entered_it_may_take_it_back(waiting: OfflineRequest, ann: User) -> None:

@@ -1,8 +1,8 @@
 """What the database itself refuses: changes to the ledger and to closed months, money unlike its gift's.
 
 An entry has its gift's currency and mode, and a statement of a closed month is written once.
-Django cannot declare triggers, and a SQLite table rebuild drops them silently or fails at them: every migrate takes them
-away there, and puts them back.
+Django cannot declare triggers, and a SQLite table rebuild drops them silently or fails at them: there every migrate
+takes them away, and any migrate puts them back.
 """
 
 from collections.abc import Sequence
