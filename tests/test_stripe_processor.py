@@ -56,7 +56,7 @@ from donations.processors.facts import (
     fact_from_json,
     fact_to_json,
 )
-from donations.processors.stripe import StripeProcessor
+from donations.processors.stripe import StripeProcessor, reading
 from donations.sandbox.objects import API_VERSION
 from tests import factories
 from tests.factories import NOON, Event, body_of, checkout_event, items_of, lines_of, refund_event, signature_of
@@ -1730,3 +1730,37 @@ def test_what_an_event_named_is_looked_up_by_its_id(served: Served) -> None:
             [("payout", "po_1"), ("expand[0]", "data.source"), ("limit", "100"), ("starting_after", "txn_1")],
         ),
     ]
+
+
+# ---- numbers
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ("1.0875", "1.0875"),
+        ("1.50", "1.5"),
+        ("6.25e-05", "0.0000625"),
+        ("158", "158"),
+        ("100", "100"),
+        ("true", ""),
+        ("null", ""),
+        ('"1.0875"', ""),
+        ("0", ""),
+        ("-1.5", ""),
+        ("1e99", ""),
+        ("1e12", ""),
+        ("999999999999", "999999999999"),
+        ("1e-12", ""),
+        ("1.5e-12", "0.0000000000015"),
+    ],
+)
+def test_a_rate_is_read_as_an_exact_decimal_or_not_at_all(told: str, read: str) -> None:
+    assert reading.rate(reading.parsed(f'{{"exchange_rate": {told}}}'.encode())) == read
+
+
+def test_beside_a_number_that_is_too_long_to_read_all_others_are_numbers() -> None:
+    longest, longer = "1" * 19, "1" * 20
+    read = reading.parsed(f'{{"a": 1.50, "b": {longest}, "c": {longer}, "d": {"9" * 5000}}}'.encode())
+    assert (read["a"].text, read["b"]) == ("1.50", int(longest))
+    assert (read["c"], read["d"]) == (longer, "9" * 5000)
