@@ -575,7 +575,7 @@ MEANT: dict[str, tuple[Event, Interpretation]] = {
         factories.dispute_event(
             GIFT,
             factories.movement("txn_1", -2500, fee=2000),
-            factories.movement("txn_2", 2500, fee=-2000, at=LATER),
+            factories.movement("txn_2", 2500, fee=-2000, at=LATER, exchange_rate=1.09),
             amount=2400,
             status="won",
             reason=None,
@@ -593,7 +593,7 @@ MEANT: dict[str, tuple[Event, Interpretation]] = {
                 "",
                 2400,
                 "EUR",
-                (Movement("txn_1", -2500, 2000, "USD", NOON), Movement("txn_2", 2500, -2000, "USD", LATER)),
+                (Movement("txn_1", -2500, 2000, "USD", NOON), Movement("txn_2", 2500, -2000, "USD", LATER, "1.09")),
                 LATER,
             ),
         ),
@@ -1408,6 +1408,7 @@ def test_the_page_opens_with_the_address_that_the_donor_gave(served: Served) -> 
     checkout(served, parameters)
     checkout(served, parameters, email="reader@example.org")
     without, with_it = [dict(parse_qsl(body, keep_blank_values=True)) for _, _, body in served.calls]
+    assert "customer_email" not in without
     assert with_it == without | {"customer_email": "reader@example.org"}
 
 
