@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ from tests.factories import (
     invoice_paid_event,
     make_gift,
     make_recurring_gift,
+    told,
 )
 from tests.sandbox import Sandboxed, eventually, sandbox
 
@@ -535,8 +537,11 @@ def test_a_monthly_gift_that_has_begun_is_thanked_for_and_one_that_is_over_begin
     ("fields", "words"),
     [
         ({}, "Confirming your monthly gift"),
-        ({"checkout_expires_at": timedelta(hours=-1)}, "This checkout is over"),
+        ({"checkout_expires_at": timedelta(hours=-1)}, "Confirming your monthly gift"),
+        ({"created_at": timedelta(minutes=-61)}, "We have not heard of your payment yet"),
+        ({"status": "incomplete", "created_at": timedelta(days=-2)}, "We have not heard of your payment yet"),
         ({"status": "expired"}, "has not begun"),
+        ({"status": "canceled"}, "Your monthly gift has ended"),
         ({"status": "active", "heard_at": timedelta(0)}, "Confirming your monthly gift"),
         ({"status": "active", "heard_at": timedelta(minutes=-3)}, "on its way"),
         ({"status": "past_due"}, "The first payment did not go through"),
@@ -548,12 +553,77 @@ def test_a_monthly_gift_is_confirmed_when_its_first_gift_is(
     # Ages count from the test's own moment, not from when the tests were collected.
     now = timezone.now()
     moments = {name: now + value for name, value in fields.items() if isinstance(value, timedelta)}
-    recurring = make_recurring_gift(campaign, **{**fields, **moments})
+    recurring = make_recurring_gift(campaign)
+    RecurringGift.objects.update(**{**fields, **moments})
     address = giving.thanks_url(recurring).removeprefix("http://testserver")
     assert words in client.get(address).text
     deliver(invoice_event(recurring), invoice_paid_event(recurring))
     inbox.drain()
     assert "Your first monthly gift of 10 $ has arrived" in client.get(address).text
+
+
+# ---- the thank-you page
+
+
+def thanked(client: Client, asked: Gift | RecurringGift) -> str:
+    """What the thank-you page says, without the bar."""
+    text = client.get(giving.thanks_url(asked).removeprefix("http://testserver")).text
+    return text.partition('<div class="card">')[0]
+
+
+@pytest.mark.parametrize(
+    ("age", "words", "looks_again_after"),
+    [
+        (timedelta(0), "Confirming your gift", "3"),
+        (timedelta(minutes=11), "Confirming your gift", "30"),
+        (timedelta(minutes=61), "whether 500 $ was paid. If you paid, please do not pay again", ""),
+        (timedelta(days=2), "If you did not finish the payment, nothing was charged", ""),
+    ],
+)
+def test_until_the_processor_has_spoken_no_clock_says_that_a_checkout_is_over(
+    client: Client, campaign: Campaign, age: timedelta, words: str, looks_again_after: str
+) -> None:
+    now = timezone.now()
+    gift = make_gift(campaign, checkout_expires_at=now + timedelta(hours=23) - age)
+    Gift.objects.update(created_at=now - age)
+    page = thanked(client, gift)
+    assert words in page
+    assert "This checkout is over" not in page
+    assert gift.campaign_id not in page  # the way to give once more
+    assert re.findall(r'http-equiv="refresh" content="(\d*)"', page) == [looks_again_after] * bool(looks_again_after)
+    confirm(gift)
+    assert "Your gift of 500 $ has arrived" in thanked(client, gift)
+
+
+def test_whom_to_write_to_about_a_payment_that_nobody_tells_of_is_said_with_its_reference(
+    client: Client, campaign: Campaign, settings: Any
+) -> None:
+    settings.SITE_NAME = "The Daily Ledger"
+    gift = make_gift(campaign)
+    Gift.objects.update(created_at=timezone.now() - timedelta(hours=2))
+    assert f"Write to The Daily Ledger and name {gift.pk}." in thanked(client, gift)
+
+
+def test_a_checkout_is_over_when_the_processor_says_so(client: Client, campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    assert told(checkout_event(gift, "checkout.session.expired")) == ["processed"]
+    page = thanked(client, gift)
+    assert "This checkout is over" in page
+    assert 'href="/give/general/"' in page
+
+
+def test_who_paid_what_staff_look_at_is_told_so_and_not_asked_to_give_again(client: Client, campaign: Campaign) -> None:
+    gift, recurring = make_gift(campaign), make_recurring_gift(campaign, status="canceled")
+    assert told(checkout_event(gift, amount_total=100)) == ["quarantined"]
+    assert told(invoice_event(recurring), invoice_paid_event(recurring, currency="eur"))[-1] == "quarantined"
+    for asked in (gift, recurring):
+        page = thanked(client, asked)
+        assert "We have your payment" in page
+        assert "You need not do anything" in page
+        assert asked.pk in page
+        assert "refresh" not in page
+        assert gift.campaign_id not in page
+    assert "Confirming your gift" in thanked(client, make_gift(campaign))
 
 
 # ---- refunds

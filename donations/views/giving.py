@@ -16,8 +16,12 @@ from donations.forms import CUSTOM, MONTHLY, ONCE, GiveForm
 from donations.models import Campaign, Gift, RecurringGift, Tier
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from donations.selectors import bar as bars
+from donations.selectors import gifts
 from donations.views.public import SeeOther, from_our_own_pages
 
+TOLD_WITHIN = timedelta(hours=1)  # since a gift was begun: news of its payment that are later are late
+EAGER_FOR = timedelta(minutes=10)
+EAGER, PATIENT = 3, 30  # seconds after which a page that waits for news looks again, at first and later
 SETTLES_WITHIN = timedelta(minutes=2)  # a first payment that is not told of by then is on its way by a slow method
 BACK = "back"  # the button that leads from the page of trouble to the filled-in form
 USED_UP = "This page has led to many payments already. Nothing is lost: press the button once more to start afresh."
@@ -208,37 +212,60 @@ def thanks(request: HttpRequest, token: str) -> HttpResponse:
     if asked is None:
         raise Http404("This address is not complete.")
     monthly = isinstance(asked, RecurringGift)
+    received = gifts.first_received(asked.pk) if monthly else gifts.received(asked.pk)
     context = {
         "monthly": monthly,
         "campaign": asked.campaign,
-        "state": _monthly_state(asked) if isinstance(asked, RecurringGift) else _shown_state(asked),
-        "amount_label": money.format_minor(asked.amount, asked.currency),
-        "cover_label": money.format_minor(asked.fee_cover, asked.currency) if asked.fee_cover else "",
-        "total_label": money.format_minor(asked.total, asked.currency),
+        "state": "confirmed" if received else _not_booked(asked),
+        "reference": asked.pk,
         "bar": embeds.context(bars.bar(asked.campaign_id, None)),
         "give_url": f"/give/{asked.campaign_id}/{'?frequency=monthly' if monthly else ''}",
+        "look_again_after": EAGER if _age(asked) < EAGER_FOR else PATIENT,
+        **_asked_labels(asked),
     }
     return render(request, "donations/thanks.html", context)
 
 
-def _shown_state(gift: Gift) -> str:
+def _asked_labels(asked: giving.Asked) -> dict[str, str]:
+    return _labels(asked.currency, asked.amount, asked.fee_cover)
+
+
+def _labels(currency: str, amount: int, cover: int) -> dict[str, str]:
+    return {
+        "amount_label": money.format_minor(amount, currency),
+        "cover_label": money.format_minor(cover, currency) if cover else "",
+        "total_label": money.format_minor(amount + cover, currency),
+    }
+
+
+def _not_booked(asked: giving.Asked) -> str:
+    """What is shown of a gift that is not in the books. That nothing was charged is the processor's to say alone."""
+    if gifts.is_set_aside(asked.pk):
+        return "set_aside"
+    return _monthly_state(asked) if isinstance(asked, RecurringGift) else _once_state(asked)
+
+
+def _once_state(gift: Gift) -> str:
     state = getattr(gift, "state", None)
-    status = state.status if state else "pending"
-    return _while_open(gift) if status == "pending" else str(status)
+    return str(state.status) if state and state.status != "pending" else _unheard_of(gift)
 
 
-def _while_open(asked: giving.Asked) -> str:
-    over = asked.checkout_expires_at is not None and asked.checkout_expires_at < timezone.now()
-    return "expired" if over else "confirming"
+def _unheard_of(asked: giving.Asked) -> str:
+    """The checkout's own end says nothing: it may have been paid before, and the news be late."""
+    return "confirming" if _age(asked) < TOLD_WITHIN else "unheard"
+
+
+def _age(asked: giving.Asked) -> timedelta:
+    return timezone.now() - asked.created_at
 
 
 def _monthly_state(recurring: RecurringGift) -> str:
-    """A monthly gift is thanked for when its first gift is booked, whatever became of it since."""
-    if recurring.gifts.filter(state__confirmed_at__isnull=False).exists():
-        return "confirmed"
+    """Of a monthly gift none of whose gifts is booked; once one is, it is thanked for whatever became of it since."""
     status = recurring.status
     if status in giving.NOT_YET:
-        return _while_open(recurring)
+        return _unheard_of(recurring)
+    if status == RecurringGift.Status.CANCELED:
+        return "ended"  # it may have been paid before that
     if status in giving.OVER:
         return "expired"
     if status in RecurringGift.FAILING:

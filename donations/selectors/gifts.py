@@ -1,0 +1,48 @@
+"""What came of a gift, as its donor is told it, on the thank-you page and in the receipt alike."""
+
+from dataclasses import dataclass
+
+from django.db.models import QuerySet
+
+from donations.models import InboxEvent, LedgerEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What was booked as paid, minor units of `currency`; `given` is what of it counts toward the goal."""
+
+    currency: str
+    paid: int
+    given: int
+
+    @property
+    def cover(self) -> int:
+        return self.paid - self.given
+
+    @property
+    def is_in_parts(self) -> bool:
+        """Whether gift and fee cover are told apart: where the cover takes up all, there is no gift beside it."""
+        return 0 < self.given < self.paid
+
+
+def received(gift: str) -> Received | None:
+    """What was paid for a gift, whatever was asked; None for one that is not in the books."""
+    return _first_among(LedgerEntry.objects.filter(gift=gift))
+
+
+def first_received(recurring: str) -> Received | None:
+    """What was paid for the first of a monthly gift's gifts; None while none is in the books."""
+    return _first_among(LedgerEntry.objects.filter(gift__recurring_gift=recurring))
+
+
+def _first_among(entries: QuerySet[LedgerEntry]) -> Received | None:
+    booked = entries.filter(kind__in=LedgerEntry.GIFT_KINDS).order_by("effective_at", "pk")
+    first = booked.values_list("currency", "amount", "goal_amount").first()
+    return Received(*first) if first else None
+
+
+def is_set_aside(reference: str) -> bool:
+    """Whether a payment for this gift, or monthly gift, waits in quarantine for what staff decide."""
+    payments = InboxEvent.objects.filter(gift_reference=reference, facts__kind__in=["paid", "invoice_paid"])
+    set_aside = payments.filter(state=InboxEvent.State.QUARANTINED)
+    return set_aside.exclude(gift_reference="").exists()  # said so that SQLite takes the index, which holds no ""
