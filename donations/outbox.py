@@ -15,7 +15,7 @@ from django.utils import timezone
 from donations import bulk, money, periods
 from donations.models import Alert, Donor, Follower, Gift, InboxEvent, OutboxMessage, RecurringGift
 from donations.models.recurring import MONTH
-from donations.selectors import invoices
+from donations.selectors import gifts, invoices
 
 log = logging.getLogger(__name__)
 State = OutboxMessage.State
@@ -200,9 +200,13 @@ def _receipt(message: OutboxMessage) -> EmailMessage:
 
 def _paid(gift: Gift) -> dict[str, str]:
     """What was paid, in words; of a gift with a fee cover the two parts, as the ledger tells them apart."""
-    charged, given = gift.state.charged, max(0, gift.state.charged - gift.fee_cover)
-    parts = {"given": given, "cover": charged - given} if gift.fee_cover else {}
-    return {name: money.format_minor(minor, gift.currency) for name, minor in {"paid": charged, **parts}.items()}
+    received = gifts.received(gift.pk)
+    if received is None:
+        raise NotYet("its payment is not in the books")
+    parts = {"given": received.given, "cover": received.cover} if received.is_in_parts else {}
+    return {
+        name: money.format_minor(minor, received.currency) for name, minor in {"paid": received.paid, **parts}.items()
+    }
 
 
 def _from_now_on(gift: Gift) -> dict[str, object]:

@@ -34,6 +34,7 @@ from donations.models import (
     Follower,
     Gift,
     GiftState,
+    InboxEvent,
     MonthTotal,
     OutboxMessage,
     RecurringGift,
@@ -42,11 +43,13 @@ from donations.models import (
 )
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from tests.factories import (
+    NOON,
     checkout_event,
     confirm,
     deliver,
     invoice_event,
     invoice_paid_event,
+    lines_of,
     make_gift,
     make_recurring_gift,
     told,
@@ -624,6 +627,51 @@ def test_who_paid_what_staff_look_at_is_told_so_and_not_asked_to_give_again(clie
         assert "refresh" not in page
         assert gift.campaign_id not in page
     assert "Confirming your gift" in thanked(client, make_gift(campaign))
+
+
+@pytest.mark.parametrize(
+    ("paid", "page", "receipt"),
+    [
+        (100, "Your gift of 1 $ has arrived. It", "We received your gift of 1 $ to"),
+        (330, "Your gift of 3.30 $ has arrived. It", "We received your gift of 3.30 $ to"),
+        (
+            5330,
+            "Your gift of 50 $ has arrived, and with it 3.30 $ that you added",
+            "We received 53.30 $ for “News” on 18 November 2024: your gift of 50 $,\nand 3.30 $ that you added",
+        ),
+    ],
+)
+def test_page_and_receipt_thank_for_what_was_booked_and_not_for_what_was_asked(
+    client: Client, campaign: Campaign, paid: int, page: str, receipt: str
+) -> None:
+    gift = make_gift(campaign, 10000, fee_cover=330)
+    assert told(checkout_event(gift, amount_total=paid)) == ["quarantined"]
+    inbox.accept(InboxEvent.objects.get(), user=User.objects.create_user("finance"))
+    assert page in thanked(client, gift)
+    outbox.send_due()
+    [sent] = mail.outbox
+    assert receipt in sent.body
+
+
+def test_of_a_monthly_gift_the_first_payment_is_thanked_for_whatever_is_booked_later(
+    client: Client, campaign: Campaign
+) -> None:
+    recurring = make_recurring_gift(campaign)
+    for invoice, amount, after in (("in_2", 1000, 31), ("in_1", 500, 0)):
+        at = NOON + timedelta(days=after)
+        told(
+            invoice_event(recurring, invoice=invoice, at=at, lines=lines_of(amount)),
+            invoice_paid_event(recurring, invoice=invoice, at=at, amount_paid=amount),
+        )
+    assert "Your first monthly gift of 5 $ has arrived." in thanked(client, recurring)
+
+
+def test_a_receipt_waits_for_its_gift_to_be_in_the_books(campaign: Campaign) -> None:
+    gift = a_confirmed_gift(campaign)
+    Gift.objects.update(donor=Donor.objects.create(email="reader@example.org"))
+    outbox.enqueue("receipt", [gift.pk])
+    outbox.send_due()
+    assert (OutboxMessage.objects.get().state, mail.outbox) == ("queued", [])
 
 
 # ---- refunds

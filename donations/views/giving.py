@@ -17,6 +17,7 @@ from donations.models import Campaign, Gift, RecurringGift, Tier
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from donations.selectors import bar as bars
 from donations.selectors import gifts
+from donations.selectors.gifts import Received
 from donations.views.public import SeeOther, from_our_own_pages
 
 TOLD_WITHIN = timedelta(hours=1)  # since a gift was begun: news of its payment that are later are late
@@ -221,9 +222,15 @@ def thanks(request: HttpRequest, token: str) -> HttpResponse:
         "bar": embeds.context(bars.bar(asked.campaign_id, None)),
         "give_url": f"/give/{asked.campaign_id}/{'?frequency=monthly' if monthly else ''}",
         "look_again_after": EAGER if _age(asked) < EAGER_FOR else PATIENT,
-        **_asked_labels(asked),
+        **(_received_labels(received) if received else _asked_labels(asked)),
     }
     return render(request, "donations/thanks.html", context)
+
+
+def _received_labels(received: Received) -> dict[str, str]:
+    """What was paid, which staff may have accepted though it is not what was asked."""
+    amount, cover = (received.given, received.cover) if received.is_in_parts else (received.paid, 0)
+    return _labels(received.currency, amount, cover)
 
 
 def _asked_labels(asked: giving.Asked) -> dict[str, str]:
