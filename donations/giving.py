@@ -202,6 +202,8 @@ def _order(asked: Asked) -> CheckoutOrder:
     choice["page"] = page_token(asked.page)
     if asked.fee_cover:
         choice["cover"] = "on"
+    if asked.source:
+        choice["source"] = asked.source
     return CheckoutOrder(
         reference=asked.pk,
         monthly=_is_monthly(asked),

@@ -200,6 +200,19 @@ def test_who_goes_back_without_paying_comes_to_the_same_form(
     assert Gift.objects.count() == 1
 
 
+@pytest.mark.parametrize("frequency", ["once", "monthly"])
+def test_who_goes_back_and_changes_the_form_is_still_known_to_come_from_where_they_came(
+    client: Client, monthly: Campaign, processor: type[Answers], frequency: str
+) -> None:
+    send(client, new_page(), source="article-7", frequency=frequency, monthly_tier="1000")
+    asked = RecurringGift.objects.get() if frequency == "monthly" else Gift.objects.get()
+    back = (asked.checkout_parameters or {})["cancel_url"].removeprefix("http://testserver")
+    form = client.get(back).context["form"]
+    processor.answer |= {"id": "cs_test_2"}
+    send(client, form["page"].value(), tier="custom", amount="7", source=form["source"].value())
+    assert Gift.objects.get(amount=700).source == "article-7"
+
+
 def test_an_address_that_was_passed_on_leads_nobody_to_a_gift_that_another_paid(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:
@@ -1251,6 +1264,7 @@ def test_who_gives_no_address_is_no_donor_and_a_name_on_file_stays(
         ("JPY", {"tier": "custom", "amount": 1250}, {"tier": "custom", "amount": "1250"}),
         ("USD", {"fee_cover": 1524}, {"tier": "500.00", "cover": "on"}),
         ("USD", {"monthly": True, "tier": "10.00"}, {"frequency": "monthly", "tier": "10.00"}),
+        ("USD", {"source": "article-7"}, {"tier": "500.00", "source": "article-7"}),
     ],
 )
 def test_the_way_back_from_the_processor_leads_to_the_same_choice(
