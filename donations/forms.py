@@ -16,6 +16,13 @@ TOO_LONG = {"max_length": "This is too long for an amount. Type it in digits."}
 SOURCE = re.compile(r"[A-Za-z0-9_-]{1,60}", re.ASCII)
 
 
+class LinesField(forms.CharField):
+    """A text of several lines. A browser counts each break as one character, and sends it as two: here it is one."""
+
+    def to_python(self, value: Any) -> str:
+        return str(super().to_python(value)).replace("\r\n", "\n").replace("\r", "\n")
+
+
 class GiveForm(forms.Form):
     """The donation form of one campaign. After validation, `amount_minor` is what is given; 0 is to follow.
 
@@ -37,7 +44,7 @@ class GiveForm(forms.Form):
         max_length=LONGEST_EMAIL,
         error_messages={"invalid": "This is not an email address. It looks like name@example.org."},
     )
-    message = forms.CharField(
+    message = LinesField(
         required=False, max_length=500, error_messages={"max_length": "A message can have 500 characters at most."}
     )
     cover = forms.BooleanField(required=False)

@@ -240,6 +240,20 @@ def test_from_the_page_of_trouble_back_to_the_form_nothing_is_lost(
     assert len(processor.calls) == 1
 
 
+@pytest.mark.parametrize("line_break", ["\r\n", "\r", "\n"])
+def test_a_line_break_counts_as_one_character_as_browsers_count_it(
+    client: Client, campaign: Campaign, processor: type[Answers], line_break: str
+) -> None:
+    longest = "\n".join(["a" * 40] * 12 + ["a" * 8])
+    page = new_page()
+    for message in (longest, longest.replace("\n", line_break)):
+        assert send(client, page, message=message).status_code == 303
+    # However its lines are broken, it is the same attempt.
+    assert (len(longest), Gift.objects.get().message) == (500, longest)
+    refused = send(client, page, message=longest.replace("\n", line_break) + "a")
+    assert (refused.status_code, "500 characters at most" in refused.text) == (422, True)
+
+
 def test_an_address_that_the_processor_refuses_is_said_beside_it(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:
