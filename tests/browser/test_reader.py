@@ -36,6 +36,22 @@ def test_from_the_article_to_the_moved_bar(page: Page, home: House) -> None:
     assert page.context.cookies() == []
 
 
+def test_what_is_being_confirmed_becomes_the_thanks_by_itself(staff_page: Page, home: House) -> None:
+    page = staff_page
+    home.control("deliveries", mode="never")
+    checkout = home.checkout()
+    home.pay(checkout)
+    page.goto(home.api(f"checkout/sessions/{checkout}")["success_url"])
+    expect(page.get_by_role("heading", level=1)).to_have_text("Confirming your gift")
+    assert_accessible(page)
+    page.evaluate("window.same = true")
+    home.control("deliveries", mode="normal", release=True)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Thank you", timeout=15000)
+    expect(page).to_have_title(re.compile("^Thank you"))
+    assert page.evaluate("window.same")
+    assert_accessible(page)
+
+
 def test_a_custom_amount_and_its_refusal_in_words(page: Page, home: House) -> None:
     page.goto(f"{home.site}/give/general/")
     page.locator("label", has_text="Other").first.click()
