@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.template.loader import render_to_string
@@ -187,3 +188,17 @@ def picture(shown: dict[str, Any]) -> str:
 def context(bar: Bar) -> dict[str, Any]:
     """What `_bar.html` shows: the meter, its marks as drawn, and a value within the scale for assistive technology."""
     return meter(bar) | {"marks": drawn_marks(bar), "now": max(0, min(bar.raised, bar.goal))}
+
+
+def frame(kept: dict[str, str]) -> str:
+    """The markup that shows a bar on another site. `kept`: the `campaign` and `month` that it asks for, if any."""
+    query = f"?{urlencode(kept)}" if kept else ""
+    return format_html(
+        '<iframe src="{}" title="Reader support" width="100%" height="240" loading="lazy"></iframe>',
+        f"{settings.SITE_URL}/embed/v1/meter{query}",
+    )
+
+
+def link(shown: dict[str, Any]) -> str:
+    """The markup of a bar's button on another site."""
+    return format_html('<a href="{}">{}</a>', f"{shown['url']}?source=article", shown["cta"])

@@ -1,7 +1,9 @@
 """The bar on other sites: what it says, who may frame it, and what an unknown or malformed request gets."""
 
+import re
 import time
 from datetime import UTC, datetime
+from html import unescape
 from typing import Any
 from xml.etree import ElementTree
 
@@ -67,6 +69,27 @@ def test_a_page_whose_style_sheets_moved_is_sent_anew_though_its_figures_stand(c
     assert (again.status_code, "/static/moved/donations/meter.css" in again.text) == (200, True)
     again = client.get(f"/embed/v1/meter.json{MONTH}", headers={"If-None-Match": told.headers["ETag"]})
     assert again.status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ("", ""),
+        ("?campaign=radio", "?campaign=radio"),
+        ("?month=2024-11", "?month=2024-11"),
+        ("?source=x&month=2024-11&campaign=radio", "?campaign=radio&amp;month=2024-11"),
+    ],
+)
+def test_the_snippets_show_what_the_page_above_them_shows(client: Client, settings: Any, asked: str, kept: str) -> None:
+    settings.SITE_NAME = "News & <more>"
+    make_campaign("radio", goal=100000)
+    frame, link = map(unescape, re.findall("<code>(.*)</code>", client.get(f"/embed/{asked}").text))
+    assert frame == (
+        f'<iframe src="http://testserver/embed/v1/meter{kept}" title="Reader support" width="100%" height="240" '
+        'loading="lazy"></iframe>'
+    )
+    campaign = "radio" if "radio" in asked else "general"
+    assert link == (f'<a href="http://testserver/give/{campaign}/?source=article">Support News &amp; &lt;more&gt;</a>')
 
 
 def test_any_site_may_frame_the_bar_and_none_the_form(client: Client) -> None:

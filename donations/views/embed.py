@@ -1,7 +1,6 @@
 """The bar on other sites: a frame, its figures, and the snippet that shows it."""
 
 from csp.decorators import csp_replace
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.clickjacking import xframe_options_exempt
@@ -91,9 +90,14 @@ def meter_svg(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def snippets(request: HttpRequest) -> HttpResponse:
-    """The snippet to copy."""
+    """The snippets to copy: of the campaign and the month that were asked for, as the bar above them."""
     try:
         shown = _asked(request)
     except (UnknownCampaign, ValueError):
         return render(request, "404.html", status=404)
-    return render(request, "donations/snippets.html", {"bar": shown.context, "site_url": settings.SITE_URL})
+    kept = {name: request.GET[name] for name in ("campaign", "month") if name in request.GET}
+    return render(
+        request,
+        "donations/snippets.html",
+        {"bar": shown.context, "frame": embeds.frame(kept), "link": embeds.link(shown.context)},
+    )
