@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from donations import inbox
 from donations.models import Gift, InboxEvent
+from donations.periods import Month
 from donations.processors import stripe as module
 from donations.processors.base import (
     MORE_THAN_LEFT,
@@ -963,6 +964,8 @@ SAYS: list[tuple[Event, dict[str, Any], str]] = [
             ("created", "created is not a time in range"),
         )
     ),
+    *((told, {"created": 0}, "created is not a time in range") for told in (SETTLED, PAYOUT, refund_event(GIFT, 500))),
+    (SUBSCRIBED, {"ended_at": 0}, "ended_at is not a time in range"),
     (SETTLED, {"type": "Charge"}, "type is not what it should be"),
     (SETTLED, {"amount": 2500.0}, "amount is not a whole number in range"),
     (SETTLED, {"fee": None}, "fee is not a whole number in range"),
@@ -1000,7 +1003,7 @@ def test_what_staff_read_of_an_event_whose_outside_is_wrong_names_it(outside: di
     assert str(wrong.value) == says
 
 
-MOST, LAST = 10**12, 4_102_444_800
+MOST, FIRST, LAST = 10**12, 946_771_200, 4_102_444_800
 
 
 @pytest.mark.parametrize("amount", [MOST, 0, -1, -MOST])
@@ -1020,8 +1023,14 @@ def test_amounts_beyond_are_not_read(amount: int) -> None:
         read(factories.payout_event("po_1", amount))
 
 
-@pytest.mark.parametrize("seconds", [0, LAST])
-def test_times_are_read_from_the_first_second_to_the_year_2100(seconds: int) -> None:
+@pytest.mark.parametrize("zone", ["Etc/GMT+12", "Pacific/Kiritimati"])
+def test_a_month_of_the_first_time_that_is_read_has_a_page_in_every_zone(zone: str) -> None:
+    month = Month.of(datetime.fromtimestamp(FIRST, UTC), zone)
+    assert Month.parse(str(month)) == month
+
+
+@pytest.mark.parametrize("seconds", [FIRST, LAST])
+def test_times_are_read_from_2000_to_2100(seconds: int) -> None:
     moment = datetime.fromtimestamp(seconds, UTC)
     told = refund_event(GIFT, 500, created=moment)
     fact = read(told).fact
@@ -1049,6 +1058,8 @@ def test_a_refund_that_lacks_something_is_malformed(field: str, value: Any) -> N
         {"livemode": 0},
         {"created": None},
         {"created": -1},
+        {"created": 0},
+        {"created": 946_771_199},
         {"created": 4_102_444_801},
         {"created": True},
         {"created": 1.5},

@@ -14,6 +14,7 @@ CURRENCY = re.compile(r"[a-z]{3}", re.ASCII)
 RATE = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 LARGEST_RATE = Decimal(10**12)  # of minor units, either way: an Iranian rial's to a Kuwaiti dinar's is far within
 LARGEST_AMOUNT = 10**12
+EARLIEST_TIME = 946_771_200  # 2 January 2000: a movement's month is of 2000 or later in every zone, as pages have it
 LATEST_TIME = 4_102_444_800  # the year 2100
 
 Json = dict[str, Any]
@@ -96,9 +97,9 @@ def amount(holder: Json, name: str = "amount") -> int:
 
 
 def moment(holder: Json, name: str) -> datetime:
-    """A Unix time, as UTC."""
+    """A Unix time of 2 January 2000 to 2100, as UTC: no payment is older, and no month before has a page."""
     value = holder.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LATEST_TIME:
+    if not isinstance(value, int) or isinstance(value, bool) or not EARLIEST_TIME <= value <= LATEST_TIME:
         raise Malformed(f"{name} is not a time in range")
     return datetime.fromtimestamp(value, UTC)
 
