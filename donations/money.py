@@ -214,14 +214,15 @@ def _within_limits(minor: int, currency: str) -> int:
     return minor
 
 
-def format_minor(minor: int, currency: str, style: str | None = None, locale: str = "en_US") -> str:
-    """An amount for people. `suffix`: `2,500 $`, decimals only where they are not zero; `locale`: as CLDR writes it.
+def format_minor(minor: int, currency: str, style: str | None = None) -> str:
+    """An amount for people. `suffix`: `2,500 $`, decimals only where they are not zero; `locale`: `$2,500.00`.
 
-    The space of the suffix style never breaks (U+00A0 in HTML is for templates to add); here it is a plain space.
+    The words around it are English, so `locale` is as CLDR writes it for en_US, whoever reads. The space of the suffix
+    style never breaks (U+00A0 in HTML is for templates to add); here it is a plain space.
     """
     if (style or settings.AMOUNT_STYLE) == "locale":
         # Not quantized: where CLDR gives a currency fewer digits than the processor, an amount is never rounded.
-        return str(format_money(from_minor(minor, currency), locale=locale, decimal_quantization=False))
+        return str(format_money(from_minor(minor, currency), locale="en_US", decimal_quantization=False))
     units = 10 ** exponent(currency)
     whole, fraction = divmod(abs(minor), units)
     digits = f"{whole:,}" + (f".{fraction:0{exponent(currency)}d}" if fraction else "")

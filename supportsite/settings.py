@@ -61,7 +61,7 @@ if urlsplit(SITE_URL).scheme not in {"http", "https"} or not urlsplit(SITE_URL).
 METRICS_TOKEN = text("METRICS_TOKEN")
 AMOUNT_STYLE = text("AMOUNT_STYLE", "suffix")
 if AMOUNT_STYLE not in {"suffix", "locale"}:
-    raise ImproperlyConfigured('AMOUNT_STYLE is "suffix" (2,500 $) or "locale" (as the language writes it).')
+    raise ImproperlyConfigured('AMOUNT_STYLE is "suffix" (2,500 $) or "locale" ($2,500.00).')
 
 # Above it, whole units of a campaign's currency, a second person approves what staff enter by hand.
 APPROVAL_LIMIT_TEXT = text("APPROVAL_LIMIT", "10000")
