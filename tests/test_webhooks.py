@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 
 import psycopg
@@ -341,6 +342,33 @@ def test_a_length_that_is_too_large_or_none_is_refused_unread(client: Client, le
 def test_a_length_that_is_too_small_gets_nothing_in(client: Client, length: str) -> None:
     body = some_body()
     assert send(client, body, CONTENT_LENGTH=length) == 400
+    assert InboxEvent.objects.count() == 0
+
+
+def chunked(body: bytes) -> dict[str, Any]:
+    """What a server hands on of a body that came in chunks: no length, and a stream that ends with it."""
+    return {"CONTENT_LENGTH": "", "wsgi.input": BytesIO(body), "wsgi.input_terminated": True}
+
+
+def test_a_delivery_that_comes_in_chunks_is_stored(client: Client) -> None:
+    body = some_body()
+    assert send(client, body, **chunked(body)) == 200
+    assert bytes(InboxEvent.objects.get().body or b"") == body
+
+
+def test_chunks_are_read_up_to_the_limit_and_no_further(client: Client) -> None:
+    body = some_body()
+    largest, larger = (body + b" " * (size - len(body)) for size in (LARGEST_BODY, LARGEST_BODY + 100))
+    headers = chunked(larger)
+    assert send(client, larger, **headers) == 413
+    assert len(headers["wsgi.input"].read()) == 99
+    assert InboxEvent.objects.count() == 0
+    assert send(client, largest, **chunked(largest)) == 200
+
+
+def test_chunks_that_break_off_get_nothing_in(client: Client) -> None:
+    body = some_body()
+    assert send(client, body, **chunked(body[:-1])) == 400
     assert InboxEvent.objects.count() == 0
 
 
