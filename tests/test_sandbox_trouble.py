@@ -178,7 +178,16 @@ BAD = [
     {"mode": "down", "status": "200"},
     {"mode": "refused", "seconds": "601"},
     {"mode": "slow", "seconds": "nan"},
+    *({"mode": mode, "seconds": 2} for mode in ("down", "broken", "429", "refuse", "hang", "drop")),
 ]
+
+
+def test_a_trouble_that_would_not_end_after_so_many_seconds_says_so(box: Sandboxed) -> None:
+    body = json.dumps({"mode": "429", "seconds": 2}).encode()
+    answer = box.http("POST", "/_control/trouble", body, {"Content-Type": "application/json"})
+    assert (answer.status, answer.json["error"]["param"]) == (400, "seconds")
+    assert "429 lasts until it is told otherwise" in answer.json["error"]["message"]
+    assert box.control("trouble", mode="none", seconds=2) == {"mode": "none"}
 
 
 @pytest.mark.parametrize("body", BAD)

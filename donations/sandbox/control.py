@@ -6,7 +6,8 @@
                                      Any other mode than never lets the held ones go, unless release is false
     POST trouble                     {"mode": "none" | "down" | "broken" | "429" | "refuse" | "slow" | "late" | "hang" |
                                      "drop" | "refused", "seconds": 10, "calls": 3, "per_second": 5, "status": 500,
-                                     "path": "POST /v1/refunds"}: see `trouble`
+                                     "path": "POST /v1/refunds"}: see `trouble`.
+                                     seconds with slow, late and refused alone
     POST clock                       {"advance": "1mo"}, or 2w, 3d, 2h, 5m, 30s: what is due on the way happens
     POST account                     any of {"fee_basis_points": 290, "fee_fixed": 30, "dispute_fee": 1500,
                                      "available_after_days": 2, "capture": "async" | "sync", "capture_after": 0,

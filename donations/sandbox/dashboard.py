@@ -40,7 +40,7 @@ def answer(state: Json, webhook_url: str) -> Response:
         webhook_url=webhook_url,
         delivery_options=_options(DELIVERIES, state["deliveries"]["mode"]),
         trouble_options=_options(TROUBLES, trouble["mode"]),
-        seconds=f"{trouble.get('seconds', 10):g}",
+        seconds=f"{trouble['seconds']:g}" if "seconds" in trouble else "",
         calls=trouble.get("calls", ""),
         per_second=trouble.get("per_second", ""),
         advance_options=_options(ADVANCES, "1d"),

@@ -11,9 +11,9 @@
     drop      it hangs up without an answer
     refused   nothing listens at all, for `seconds`; the dashboard and the controls are gone as long
 
-With `calls`, the next so many calls suffer and those after them do not; with `path`, those alone whose method and path
-begin so: `POST /v1/refunds`. But for
-`broken`, trouble is never kept as the answer to an idempotency key.
+All but `refused` lasts until it is told otherwise. `seconds`, 10 where none are told, is for those three alone that
+name it. With `calls`, the next so many calls suffer and those after them do not; with `path`, those alone whose method
+and path begin so: `POST /v1/refunds`. But for `broken`, trouble is never kept as the answer to an idempotency key.
 """
 
 import threading
@@ -152,9 +152,14 @@ def setting(given: Mapping[str, str]) -> Setting:
     if mode not in MODES:
         raise ApiError(f"mode must be one of {', '.join(MODES)}", param="mode")
     wanted: Setting = {"mode": mode}
-    seconds = _number(given.get("seconds") or "10", "seconds", LONGEST)
     if mode in WAITING:
-        wanted["seconds"] = seconds
+        wanted["seconds"] = _number(given.get("seconds") or "10", "seconds", LONGEST)
+    elif given.get("seconds") and mode != "none":
+        raise ApiError(
+            f"seconds is for {', '.join(WAITING)} alone: {mode} lasts until it is told otherwise. "
+            "Leave seconds out, or give the next calls that suffer.",
+            param="seconds",
+        )
     if given.get("calls") and mode not in ("none", "refused"):
         wanted["calls"] = int(_number(given["calls"], "calls", MOST, least=1))
     if given.get("per_second") and mode == "429":
