@@ -784,6 +784,21 @@ def test_more_differences_than_are_kept_are_counted(box: Sandboxed, campaign: Ca
     assert (compared.found, compared.unexplained, len(compared.differences)) == (len(made), len(made), 1000)
 
 
+def test_a_movement_that_cannot_be_read_stops_no_comparison(box: Sandboxed, campaign: Campaign) -> None:
+    made = seeded(box, campaign, 3)
+    run()
+    now = timezone.now()
+    compared = reconcile.Comparison("stripe", now - LONG_AGO, now)
+    page = processors.get("stripe").sweep("transactions", since=compared.since)
+    first = next(each for each in page.sightings if each.type == "sweep.balance_transaction")
+    told = json.loads(first.body)
+    del told["data"]["object"]["net"]
+    bad = replace(first, body=json.dumps(told).encode())
+    compared.page(replace(page, sightings=tuple(bad if each is first else each for each in page.sightings)))
+    listed = sum(each.type == first.type for each in page.sightings)
+    assert sum(each["count"] for each in compared.sums.values()) == listed - 1 >= len(made) - 1
+
+
 def test_an_entry_that_the_processor_knows_nothing_of_is_found(box: Sandboxed, gift: Gift) -> None:
     old = timezone.now() - timedelta(days=5)
     fields = _fields(LedgerEntry.objects.get(kind="gift")) | {"reference": "pi_forged", "effective_at": old}

@@ -1,12 +1,13 @@
 """A comparison as it goes on: page by page down the processor's list, and the last word at its end."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from donations import processors
-from donations.processors.base import Page, Processor, ProcessorRefused
+from donations.processors.base import Malformed, Page, Processor, ProcessorRefused
 from donations.processors.facts import TransactionSeen, fact_from_json, fact_to_json
 from donations.reconcile import comparison
 from donations.reconcile.comparison import MOST_DIFFERENCES, Place, Verdict
@@ -82,9 +83,13 @@ class Comparison:
         self.differences.sort(key=lambda each: bool(each["explained"]))
 
     def _movements(self, page: Page) -> list[TransactionSeen]:
-        rows = [row for row in page.sightings if row.type == "sweep.balance_transaction"]
-        facts = [self.source.interpret(row.body).fact for row in rows]
-        return [fact for fact in facts if isinstance(fact, TransactionSeen)]
+        found = []
+        for body in [row.body for row in page.sightings if row.type == "sweep.balance_transaction"]:
+            with suppress(Malformed):  # the inbox has it, too, and quarantines it with the reason
+                fact = self.source.interpret(body).fact
+                if isinstance(fact, TransactionSeen):
+                    found.append(fact)
+        return found
 
     def _judged(self, facts: list[TransactionSeen]) -> list[Verdict]:
         found: list[Verdict] = []
