@@ -390,8 +390,10 @@ def _labels(row: InboxEvent, after: Any) -> set[str]:
     # a dispute, and when a payout was to arrive before it was told of again, stand nowhere else, and no money depends
     # on them any more.
     if isinstance(after, dict) and row.facts and not _makes_a_state(row):
-        nowhere_else = dict.fromkeys(_UNREPEATED[row.facts["kind"]], "")
-        if _reads_the_same(row.facts | nowhere_else, after | nowhere_else):
+        unrepeated = _UNREPEATED[row.facts["kind"]]
+        as_before = {name: value for name, value in row.facts.items() if name in unrepeated}
+        repeated = {name: value for name, value in after.items() if name not in unrepeated}
+        if _reads_the_same(row.facts, repeated | as_before):
             told.add("facts")
     return told
 
