@@ -553,6 +553,29 @@ def test_a_comparison_that_finds_nothing_says_so_and_changes_nothing(booked: Cam
     assert (totals(), states()) == stood
 
 
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_what_is_booked_while_a_comparison_reads_is_no_difference(campaign: Campaign) -> None:
+    threads: list[threading.Thread] = []
+
+    def book_one() -> None:
+        confirm(make_gift(campaign))
+        connection.close()
+
+    def between_two_reads(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if MonthTotal._meta.db_table in sql and not threads:  # the ledger was added up, its totals are read now
+            threads.append(threading.Thread(target=book_one))
+            threads[0].start()
+            threads[0].join(10)
+        return execute(sql, params, many, context)
+
+    confirm(make_gift(campaign))
+    with connection.execute_wrapper(between_two_reads):
+        call_command("rebuild", "--check", stdout=(said := StringIO()))
+    assert said.getvalue() == "every stored total is what the ledger says\n"
+    assert MonthTotal.objects.get().gifts == 2
+
+
 def test_a_difference_says_where_and_what(booked: Campaign) -> None:
     november().update(raised=1)
     assert str(projections.drift()[0]).startswith(

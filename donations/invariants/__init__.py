@@ -22,7 +22,7 @@ from donations.invariants.findings import Finding, Tally, one_snapshot
 from donations.invariants.gifts import check_gifts, check_monthly_gifts
 from donations.invariants.settlements import check_payouts, check_transactions
 
-__all__ = ["Finding", "Tally", "check"]
+__all__ = ["Finding", "Tally", "check", "one_snapshot"]
 
 PARTS: tuple[Callable[[Tally], Iterator[Finding]], ...] = (
     check_guards,

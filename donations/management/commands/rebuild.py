@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from donations import projections, recurring
+from donations.invariants import one_snapshot
 
 
 class Command(BaseCommand):
@@ -21,7 +22,8 @@ class Command(BaseCommand):
             recurring.rebuild()
             self.stdout.write("every total was made anew from the ledger, every state from what was told")
             return
-        found = [*map(str, projections.drift()), *map(str, recurring.drift())]
+        with one_snapshot():
+            found = [*map(str, projections.drift()), *map(str, recurring.drift())]
         for difference in found:
             self.stdout.write(difference)
         if found:
