@@ -131,7 +131,7 @@ def _stored(gift: RecurringGift) -> RecurringNews:
 
 
 def rebuild() -> None:
-    """Make every state anew from the processed facts, in one transaction."""
+    """Make every state anew from the facts that stand, in one transaction."""
     with transaction.atomic():
         locked = {gift.pk: gift for gift in RecurringGift.objects.order_by("pk").select_for_update(no_key=True)}
         bulk.update(RecurringGift, COLUMNS, [state_of(_all_news(gift)) for gift in locked.values()])
@@ -160,7 +160,7 @@ def drift() -> list[Drift]:
 
 
 def _all_news(gift: RecurringGift) -> list[RecurringNews]:
-    events = InboxEvent.objects.filter(gift_reference=gift.pk, state="processed", facts__isnull=False)
+    events = InboxEvent.objects.filter(InboxEvent.STANDS, gift_reference=gift.pk, facts__isnull=False)
     events = events.exclude(gift_reference="")  # said so that SQLite takes the index, which holds no ""
     facts = [fact_from_json(facts) for facts in events.values_list("facts", flat=True) if facts]
     told = [news_of(fact, gift) for fact in facts if isinstance(fact, (RecurringChanged, MonthlyCheckout))]

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from donations import inbox, invariants
+from donations import inbox, invariants, projections, recurring
 from donations.invariants import entries
 from donations.invariants.movements import MUST_MAKE
-from donations.models import Gift, InboxEvent, LedgerEntry, guards
+from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, RecurringGift, guards
 from donations.processors.facts import FACTS
-from tests.factories import checkout_event, confirm, deliver, make_campaign, make_gift
+from tests.factories import checkout_event, confirm, deliver, event, make_campaign, make_gift, refund_event
 from tests.faults.books import make_books
 from tests.faults.scenes import SCENES, make_cast
 from tests.faults.tampering import switch_guards_off
@@ -56,6 +56,34 @@ def test_books_stay_whole_while_events_wait_and_are_read_again() -> None:
     assert list(invariants.check()) == []
     inbox.replay(InboxEvent.objects.order_by("pk")[0])
     assert list(invariants.check()) == []
+
+
+def test_what_is_not_ours_stays_so_while_what_tells_of_it_is_read_again() -> None:
+    payment = event("checkout.session.completed", {"id": "cs_x", "mode": "payment", "payment_intent": "pi_x"})
+    for told in (payment, refund_event(make_gift(make_campaign()), 100, payment="pi_x")):
+        deliver(told)
+        inbox.drain()
+    assert [*InboxEvent.objects.values_list("state", flat=True)] == ["foreign", "foreign"]
+    assert inbox.read_again(states=["foreign"], types=["checkout.session.completed"]) == 1
+    assert list(invariants.check()) == []
+
+
+@pytest.mark.slow
+def test_books_stay_whole_while_all_of_a_state_is_read_again(rng: random.Random) -> None:
+    make_books(rng)
+    rebuilt = [[*model.objects.order_by("pk").values()] for model in (GiftState, RecurringGift)]
+    settled = {*InboxEvent.objects.filter(next_try_at=None).values_list("state", flat=True)} - {"dismissed"}
+    assert settled == {"processed", "foreign", "quarantined", "nothing", "wrong_mode"}
+    for state in sorted(settled):
+        for types in (["checkout.session.completed"], None):  # first some, beside others that are as they were
+            inbox.read_again(states=[state], types=types)
+            assert (state, list(invariants.check())) == (state, [])
+            assert (state, projections.drift(), recurring.drift()) == (state, [], [])
+            projections.rebuild()
+            recurring.rebuild()
+            assert [[*model.objects.order_by("pk").values()] for model in (GiftState, RecurringGift)] == rebuilt
+        inbox.drain()
+        assert list(invariants.check()) == []
 
 
 def test_every_kind_of_fact_says_what_it_must_have_made() -> None:

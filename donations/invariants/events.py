@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from django.db.models import Q
+
 from donations import money, processors
 from donations.booking.books import OF_OTHERS, STRANGERS
 from donations.booking.monthly import LETTERS, gift_reference
@@ -39,6 +41,7 @@ State = InboxEvent.State
 Origin = InboxEvent.Origin
 Key = tuple[str, str, str]
 NOTHING_TOLD = Interpretation(None, None)
+IS_READ_AGAIN = Q(state=State.READY)
 STATUSES: dict[type, frozenset[str]] = {
     CheckoutChanged: CHECKOUT_STATUSES,
     MonthlyCheckout: MONTHLY_CHECKOUT_STATUSES,
@@ -137,8 +140,8 @@ def _foreign(rows: list[InboxEvent]) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for column, tells in (("payment", STRANGERS), ("subject", OF_OTHERS)):
         wanted = {getattr(row, column) for row in strangers} - {""}
-        # SQLite takes the index, which holds no "", for who says that none is wanted.
-        told = InboxEvent.objects.filter(tells, **{f"{column}__in": wanted}).exclude(**{column: ""})
+        # What is read again told of them. SQLite takes the index, which holds no "", for who says that none is wanted.
+        told = InboxEvent.objects.filter(tells | IS_READ_AGAIN, **{f"{column}__in": wanted}).exclude(**{column: ""})
         found |= set(told.values_list("processor", column))
     return found
 
@@ -201,10 +204,11 @@ def body_is_as_received(event: Event) -> Told:
 def facts_are_what_the_body_says(event: Event) -> Told:
     """What is stored of an event's meaning is what its body says when it is read anew.
 
-    What only a later version reads may be missing, all of it: an earlier one stored the event.
+    What only a later version reads may be missing, all of it: an earlier one stored the event. And what told nothing
+    and is read again, may tell something by now.
     """
     row, told = event.row, event.told
-    if row.body is None or event.is_blank:
+    if row.body is None or event.is_blank or (row.state == State.READY and not row.facts):
         return
     if told is None:
         yield "its facts are stored, though its body cannot be read", ASK_AGAIN

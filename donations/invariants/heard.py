@@ -8,13 +8,12 @@ from donations.invariants.movements import TOLD_TOGETHER, Heard
 from donations.models import InboxEvent
 from donations.processors.facts import Fact, fact_from_json
 
-State = InboxEvent.State
 Subject = tuple[str, str]
 
 
 @dataclass(slots=True)
 class Facts:
-    """The facts of a page's rows by number; where several tell together, those of all processed rows of a subject."""
+    """The facts of a page's rows by number; where several tell together, those of a subject that stand."""
 
     of_row: dict[int, Fact] = field(default_factory=dict)
     of_subject: defaultdict[Subject, list[Fact]] = field(default_factory=lambda: defaultdict(list))
@@ -38,7 +37,7 @@ def facts_of(rows: Iterable[InboxEvent]) -> Facts:
             found.of_row[row.pk] = fact
             if type(fact) in TOLD_TOGETHER:
                 subjects.add(row.subject)
-    alike = InboxEvent.objects.filter(subject__in=subjects, state=State.PROCESSED, facts__isnull=False)
+    alike = InboxEvent.objects.filter(InboxEvent.STANDS, subject__in=subjects, facts__isnull=False)
     # SQLite takes the index, which holds no "", for who says that none is wanted.
     for row in alike.exclude(subject="").only("processor", "subject", "facts"):
         fact = stored_fact(row)

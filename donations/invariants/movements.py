@@ -50,7 +50,7 @@ class Movement:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A fact, and where its kind is TOLD_TOGETHER, all processed facts of the same subject, itself among them."""
+    """A fact, and where its kind is TOLD_TOGETHER, all facts of the same subject that stand, itself among them."""
 
     fact: Fact
     alike: tuple[Fact, ...]

@@ -29,7 +29,13 @@ class InboxEvent(models.Model):
         DISMISSED = "dismissed", "dismissed"
 
     HEARD = (State.PROCESSED, State.READY)
-    """With facts, what was made of it stands: while it is read again, it is ready once more."""
+    """With facts, what was made of it may stand: what is read again is ready once more, whatever it was."""
+
+    STANDS = Q(state=State.PROCESSED) | Q(state=State.READY, reason="")
+    """With facts, what was made of it stands: it is processed, or was and is read again.
+
+    What was set aside and is read again keeps its reason until it is looked at; what is new has no facts.
+    """
 
     class Origin(models.TextChoices):
         """Who told us."""

@@ -63,7 +63,7 @@ def _open_months(changed: Iterable[GiftState], gifts: dict[str, Gift]) -> None:
 
 
 def rebuild() -> None:
-    """Make every state and total anew from the ledger, the processed facts and the followers, in one transaction."""
+    """Make every state and total anew from the ledger, the facts that stand and the followers, in one transaction."""
     with transaction.atomic():
         if connection.vendor == "postgresql":
             tables = ", ".join(model._meta.db_table for model in (GiftState, MonthTotal, DailyRollup))

@@ -224,9 +224,9 @@ def rebuild_states() -> None:
 
 
 def _heard(events: QuerySet[InboxEvent]) -> defaultdict[str, list[CheckoutNews]]:
-    """What processed events of these tell of checkouts without money, by gift."""
+    """What those of these events that stand tell of checkouts without money, by gift."""
     heard: defaultdict[str, list[CheckoutNews]] = defaultdict(list)
-    told = events.filter(state="processed", facts__kind="checkout").values_list("facts", flat=True)
+    told = events.filter(InboxEvent.STANDS, facts__kind="checkout").values_list("facts", flat=True)
     for facts in told.iterator():
         if facts:
             occurred_at = datetime.fromisoformat(facts["occurred_at"])
