@@ -231,6 +231,14 @@ def test_the_latest_of_each_kind(campaign: Campaign, manager: Client) -> None:
 
 
 @pytest.mark.usefixtures("at_the_middle")
+def test_a_refund_is_set_against_the_charge_with_its_fee_cover(campaign: Campaign, manager: Client) -> None:
+    give(campaign, 2_500, fee_cover=106, refund=2_605)
+    page = read(manager)
+    assert "partly refunded 26.05 $ of 26.06 $ 18 Nov" in page
+    assert "Latest gifts Anonymous Other amount · partly refunded 25 $ 18 Nov" in page
+
+
+@pytest.mark.usefixtures("at_the_middle")
 def test_who_followed_is_told_to_those_who_may_see_donors(campaign: Campaign, manager: Client) -> None:
     follow(campaign, "Zoe")
     assert "Zoe" not in read(manager)

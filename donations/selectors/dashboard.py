@@ -81,7 +81,10 @@ class TierShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiftLine:
-    """A gift in one of the lists of latest gifts, minor units."""
+    """A gift in one of the lists of latest gifts, minor units: `charged` is with its fee cover, `amount` without.
+
+    What is refunded is refunded of the charge.
+    """
 
     reference: str
     name: str
@@ -89,6 +92,7 @@ class GiftLine:
     status: str
     currency: str
     amount: int
+    charged: int
     refunded: int
     at: datetime
 
@@ -415,6 +419,7 @@ def _gift_line(state: GiftState) -> GiftLine:
         status=_status(state),
         currency=gift.currency,
         amount=max(0, state.charged - gift.fee_cover) if state.charged else gift.amount,
+        charged=state.charged,
         refunded=state.refunded,
         at=state.confirmed_at or gift.created_at,
     )

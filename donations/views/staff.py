@@ -339,11 +339,13 @@ def _latest(glance: Glance) -> Iterator[LatestList]:
 
 
 def _latest_row(*, line: GiftLine, zone: str, refund: bool) -> LatestRow:
-    amount = amount_text(line.amount, line.currency)
+    amount, charged, refunded = (
+        amount_text(each, line.currency) for each in (line.amount, line.charged, line.refunded)
+    )
     return LatestRow(
         reference=line.reference,
         name=line.name,
-        amount=f"{amount_text(line.refunded, line.currency)} of {amount}" if refund else amount,
+        amount=f"{refunded} of {charged}" if refund else amount,
         tier=line.tier,
         status=line.status,
         at=line.at,
