@@ -1093,7 +1093,7 @@ def test_the_banner_tells_at_once_what_a_decision_settled(
     finance: Client, quarantined: InboxEvent, decision: str
 ) -> None:
     watching.look()
-    asked = "1 gift is paid twice"
+    asked = "1 payment came for a gift that was paid already."
     assert asked in words(finance.get(page(quarantined)))
     settled = decision != "replay"  # read again, it is still paid twice
     answer = decide(finance, quarantined, decision, "asked them")

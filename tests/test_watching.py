@@ -226,6 +226,18 @@ def test_each_trouble_is_told_by_mail_with_what_to_do(kind: str, make: Callable[
     assert "reader@example.org" not in letter.body
 
 
+def test_payments_for_gifts_that_were_paid_already_are_counted_as_payments() -> None:
+    gift = make_gift(make_campaign())
+    confirm(gift)
+    for payment, words in {
+        "pi_second": "1 payment came for a gift that was paid already.",
+        "pi_third": "2 payments came for gifts that were paid already.",
+    }.items():
+        confirm(gift, payment=payment)
+        watching.look()
+        assert Alert.objects.get().words == words
+
+
 def test_a_check_that_cannot_be_ended_is_a_finding_beside_what_it_came_to() -> None:
     confirm(make_gift(make_campaign()))
     MonthTotal.objects.update(raised=1)

@@ -279,10 +279,11 @@ def _of_the_inbox(health: Health) -> Iterator[Trouble]:
             path=f"{inbox}?state__exact=quarantined",
         )
     if health.paid_twice:
+        gifts = "a gift that was" if health.paid_twice == 1 else "gifts that were"
         yield Trouble(
             kind="paid_twice",
-            words=f"{_count(health.paid_twice, 'gift')} {_are(health.paid_twice)} paid twice.",
-            remedy="Refund the second payment in the processor’s dashboard and dismiss the event, or accept it.",
+            words=f"{_count(health.paid_twice, 'payment')} came for {gifts} paid already.",
+            remedy="Refund each in the processor’s dashboard and dismiss its event, or accept it.",
             path=f"{inbox}?state__exact=quarantined",
         )
     if health.wrong_mode_lately:
