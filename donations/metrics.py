@@ -42,7 +42,9 @@ def gauges(health: Health) -> list[Gauge]:
         Gauge("supportsite_last_event_timestamp_seconds", "When the last event came.", _one(health.last_received)),
         Gauge("supportsite_oldest_unprocessed_seconds", "Age of the oldest unprocessed event.", {"": late}),
         Gauge("supportsite_inbox_events", "Events by state.", events, "state"),
-        Gauge("supportsite_paid_twice", "Quarantined payments for gifts that were paid already.", {"": health.paid_twice}),
+        Gauge(
+            "supportsite_paid_twice", "Quarantined payments for gifts that were paid already.", {"": health.paid_twice}
+        ),
         Gauge("supportsite_dead_letters", "Quarantined after failures.", {"": health.dead_letters}),
         Gauge(
             "supportsite_mail_messages",

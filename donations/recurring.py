@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import transaction
 
-from donations import bulk
+from donations import bulk, money
 from donations.models import InboxEvent, RecurringGift
 from donations.models.recurring import Terms
 from donations.processors.facts import MonthlyCheckout, RecurringChanged, fact_from_json
@@ -146,7 +146,25 @@ class Drift:
     rebuilt: list[Any]
 
     def __str__(self) -> str:
-        return f"monthly gift {self.reference}: stored {self.stored[1:]}, rebuilt {self.rebuilt[1:]}"
+        return f"monthly gift {self.reference}: {self.words}"
+
+    @property
+    def words(self) -> str:
+        """What is stored otherwise than it comes to, one by one."""
+        shown = _shown(self.stored), _shown(self.rebuilt)
+        return "; ".join(
+            f"its {name.replace('_', ' ')} is stored as {stored}, and comes to {rebuilt}"
+            for name, was, comes_to, stored, rebuilt in zip(COLUMNS, self.stored, self.rebuilt, *shown, strict=True)
+            if was != comes_to
+        )
+
+
+def _shown(row: list[Any]) -> list[str]:
+    """A row as COLUMNS has it, in words: money in the units of the currency that stands in it."""
+    currency = row[COLUMNS.index("now_currency")]
+    return [
+        money.with_code(each, currency) if isinstance(each, int) and currency else str(each or "(none)") for each in row
+    ]
 
 
 def drift() -> list[Drift]:

@@ -165,6 +165,7 @@ def test_what_is_booked_meanwhile_raises_no_false_alarm() -> None:
         ("giftstate", "charged = 1", "its charged is stored as 0.01 USD, and comes to 2500.00 USD"),
         ("inboxevent", "state = 'nothing', next_try_at = NULL", "its state is “needs nothing”, and its facts come to"),
         ("monthtotal", "raised = 1", "the totals: 0.01 USD of 1 gifts, "),
+        ("monthtotal", "raised = 1", "its raised is stored as 0.01 USD, and comes to 2500.00 USD"),
     ],
 )
 def test_what_is_wrong_is_told_in_the_currencys_own_units(table: str, change: str, words: str) -> None:

@@ -181,7 +181,13 @@ def test_drift_is_found_told_and_mended(monthly: RecurringGift) -> None:
     )
     (drift,) = recurring.drift()
     assert (drift.reference, drift.stored, drift.rebuilt) == (monthly.pk, stored(monthly), right)
-    assert str(drift) == f"monthly gift {monthly.pk}: stored {stored(monthly)[1:]}, rebuilt {right[1:]}"
+    assert str(drift) == (
+        f"monthly gift {monthly.pk}: its status is stored as paused, and comes to active; "
+        f"its subscription is stored as sub_wrong, and comes to {right[2]}; "
+        "its now amount is stored as 0.01 USD, and comes to (none); "
+        "its now currency is stored as USD, and comes to (none); "
+        "its now interval is stored as year, and comes to (none)"
+    )
     recurring.rebuild()
     assert (stored(monthly), recurring.drift()) == (right, [])
 

@@ -28,8 +28,12 @@ def check_totals(tally: Tally) -> Iterator[Finding]:
     """Stored totals and rollups are what the ledger adds up to, per campaign, month, mode and currency."""
     tally["totals"] += MonthTotal.objects.count()
     for drift in projections.total_drift():
-        words = f"{drift.table} has {drift.stored}, and the ledger comes to {drift.rebuilt}"
-        yield Finding(invariant="totals_are_what_the_ledger_says", key=drift.key, words=words, remedy=REBUILD)
+        yield Finding(
+            invariant="totals_are_what_the_ledger_says",
+            key=f"total of {drift.key}",
+            words=drift.words,
+            remedy=REBUILD,
+        )
 
 
 def check_guards(tally: Tally) -> Iterator[Finding]:

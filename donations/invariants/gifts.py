@@ -27,33 +27,21 @@ def check_gifts(tally: Tally) -> Iterator[Finding]:
 
 def state_is_what_its_entries_say(gifts: list[Gift]) -> Iterator[Finding]:
     """A gift's state is rebuilt from its entries and its checkouts' facts, and is the stored one."""
-    currencies = {gift.pk: gift.currency for gift in gifts}
     for drift in projections.state_drift(gifts):
         if _is_read_again(drift.key):
             continue
         yield Finding(
             invariant="state_is_what_its_entries_say",
             key=f"gift {drift.key}",
-            words=_words(drift, currencies[drift.key]),
+            words=_words(drift),
             remedy=REBUILD,
         )
 
 
-def _words(drift: projections.Drift, currency: str) -> str:
-    """What is stored otherwise than it comes to, field by field."""
-    stored, rebuilt = drift.stored, drift.rebuilt
-    if stored is None or rebuilt is None:
-        return f"its state is {'not stored' if stored is None else 'stored, and nothing comes to it'}"
-
-    def shown(value: object) -> str:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return money.with_code(value, currency)
-        return f"{value if value is False else value or '(none)'}"
-
-    differing = [name for name in stored if stored[name] != rebuilt.get(name)]
-    return "; ".join(
-        f"its {name} is stored as {shown(stored[name])}, and comes to {shown(rebuilt[name])}" for name in differing
-    )
+def _words(drift: projections.Drift) -> str:
+    if drift.stored is None:
+        return "its state is not stored"
+    return "its state is stored, and nothing comes to it" if drift.rebuilt is None else drift.words
 
 
 def _is_read_again(reference: str) -> bool:
@@ -129,7 +117,7 @@ def check_monthly_gifts(tally: Tally) -> Iterator[Finding]:
             yield Finding(
                 invariant="arrangement_is_what_was_told",
                 key=f"monthly gift {drift.reference}",
-                words=f"its state is stored as {drift.stored[1:]}, and comes to {drift.rebuilt[1:]}",
+                words=drift.words,
                 remedy=REBUILD_MONTHLY,
             )
 

@@ -191,7 +191,7 @@ def state_drift(gifts: Iterable[Gift]) -> Iterator[Drift]:
         before = _fields(stored.get(reference))
         after = _fields(_state(gift, None, confirmed.get(reference), news))
         if before != after:
-            yield Drift(GiftState._meta.db_table, reference, before, after)
+            yield Drift(GiftState._meta.db_table, reference, gift.currency, before, after)
 
 
 def all_state_drift() -> Iterator[Drift]:

@@ -211,11 +211,16 @@ def _table_drift(
     made = {where: {name: counted[name] for name in sums} for where, counted in rebuilt.items()}
     nothing = dict.fromkeys(sums, 0)
     return [
-        Drift(model._meta.db_table, str(tuple(map(_plain, where))), stored.get(where), made.get(where))
+        Drift(model._meta.db_table, _named(*where), where[key.index("currency")], stored.get(where), made.get(where))
         for where in sorted(stored.keys() | made.keys())
         if stored.get(where, nothing) != made.get(where, nothing)
     ]
 
 
-def _plain(value: Any) -> str:
-    return str(int(value)) if isinstance(value, bool) else str(value)
+def _named(campaign: str, month: str, livemode: bool, currency: str, *of_day: object) -> str:
+    """A month's key in words, or a day's: what each part is can be seen."""
+    words = [f"campaign {campaign}", month, f"{'live' if livemode else 'test'} mode", currency]
+    if of_day:
+        day, dimension, value = of_day
+        words += [str(day), f"{dimension} {value}" if value else "all tiers"]
+    return ", ".join(words)
