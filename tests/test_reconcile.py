@@ -784,6 +784,28 @@ def test_more_differences_than_are_kept_are_counted(box: Sandboxed, campaign: Ca
     assert (compared.found, compared.unexplained, len(compared.differences)) == (len(made), len(made), 1000)
 
 
+def test_what_another_process_asks_for_at_this_moment_is_explained_as_long_as_that_may_take(
+    box: Sandboxed, campaign: Campaign
+) -> None:
+    made = seeded(box, campaign, 3)
+    now = timezone.now()
+
+    def comparison() -> reconcile.Comparison:
+        compared = reconcile.Comparison("stripe", now - LONG_AGO, now)
+        compared.page(processors.get("stripe").sweep("transactions", since=compared.since))
+        return compared
+
+    first = comparison()
+    settlements.claim("stripe", 300)
+    first.conclude(lambda seconds: None)
+    assert {each["cause"] for each in first.shown()} == {"asked_for"}
+    assert (first.found, first.unexplained) == (2 * len(made), 0)  # each payment, and the payout that carried it
+    with time_machine.travel(timezone.now() + settlements.LEASE):
+        second = comparison()
+        second.conclude(lambda seconds: None)
+    assert second.unexplained == first.found
+
+
 def test_a_movement_that_cannot_be_read_stops_no_comparison(box: Sandboxed, campaign: Campaign) -> None:
     made = seeded(box, campaign, 3)
     run()

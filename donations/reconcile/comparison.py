@@ -65,6 +65,12 @@ WAITING = Cause(
 )
 CORRECTED = Cause("corrected", "Staff have corrected it by adjustments under its number.", "Nothing.", explained=True)
 QUARANTINED = Cause("quarantined", "It is quarantined.", "Decide about it in the inbox.", explained=True)
+ASKED_FOR = Cause(
+    "asked_for",
+    "The processor has it, and another process is asking for it at this moment, or was and has ended.",
+    "Nothing: the next run has the answer, or asks itself.",
+    explained=True,
+)
 MISSING_HERE = Cause(
     "missing_here",
     "The processor has it, and nothing here tells of it.",
@@ -325,21 +331,28 @@ def _why(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
 
 def _ask(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
     """Have the processor asked what a movement is of. A payment of no checkout and no invoice is foreign."""
-    if fact.type in PAYMENTS and fact.payment:
-        before = Lookup.objects.filter(processor=shelf.processor, kind=Lookup.Kind.PAYMENT, object_id=fact.payment)
-        if before.filter(next_try_at=None, last_error="").exists():
-            return FOREIGN, "it was made on no checkout and paid no invoice"
-    if not shelf.asks:
-        return MISSING_HERE, ""
-    if fact.type in PAYMENTS and fact.payment:
-        settlements.ask(shelf.processor, [(Lookup.Kind.PAYMENT.value, fact.payment)])
-    elif fact.source.startswith("re_"):
-        settlements.ask_again(shelf.processor, Lookup.Kind.REFUND, [fact.source])
-    elif fact.payment:
-        settlements.ask_again(shelf.processor, Lookup.Kind.DISPUTE, [fact.source])
-    else:
-        settlements.ask_again(shelf.processor, Lookup.Kind.BALANCE_TRANSACTION, [fact.transaction])
+    kind, identity = _told_by(fact)
+    before = Lookup.objects.filter(processor=shelf.processor, kind=kind, object_id=identity, last_error="")
+    if kind == Lookup.Kind.PAYMENT and before.filter(next_try_at=None).exists():
+        return FOREIGN, "it was made on no checkout and paid no invoice"
+    if before.filter(next_try_at__gt=timezone.now()).exists():
+        return ASKED_FOR, ""
+    if shelf.asks and kind == Lookup.Kind.PAYMENT:
+        settlements.ask(shelf.processor, [(kind.value, identity)])
+    elif shelf.asks:
+        settlements.ask_again(shelf.processor, kind, [identity])
     return MISSING_HERE, ""
+
+
+def _told_by(fact: TransactionSeen) -> tuple[Lookup.Kind, str]:
+    """What has to be asked for to be told of a movement."""
+    if fact.type in PAYMENTS and fact.payment:
+        return Lookup.Kind.PAYMENT, fact.payment
+    if fact.source.startswith("re_"):
+        return Lookup.Kind.REFUND, fact.source
+    if fact.payment:
+        return Lookup.Kind.DISPUTE, fact.source
+    return Lookup.Kind.BALANCE_TRANSACTION, fact.transaction
 
 
 def _looked_at_again(shelf: Shelf, fact: TransactionSeen) -> Cause:
