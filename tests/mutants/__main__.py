@@ -48,7 +48,7 @@ TESTS = {
     "projections/states": ["tests/test_projections.py", "tests/test_booking.py"],
     "projections/totals": ["tests/test_projections.py", "tests/test_booking.py"],
     "giving": ["tests/test_giving.py", "tests/test_manage.py"],
-    "refunding": ["tests/test_giving.py"],
+    "refunding": ["tests/test_giving.py", "tests/test_admin.py"],
     "processors/stripe/__init__": ["tests/test_stripe_processor.py", "tests/test_stripe_lists.py"],
     "processors/stripe/events": ["tests/test_stripe_processor.py", "tests/test_stripe_lists.py"],
     "processors/stripe/lists": ["tests/test_stripe_lists.py", "tests/test_giving.py"],
