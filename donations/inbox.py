@@ -377,7 +377,7 @@ def read_again(
     total, last = 0, 0
     while batch := list(rows.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[: 2 * BATCH]):
         total += rows.filter(pk__in=batch).update(
-            state=State.READY, next_try_at=timezone.now(), waiting_since=None, settled_at=None
+            state=State.READY, next_try_at=timezone.now(), attempts=0, waiting_since=None, settled_at=None
         )
         last = batch[-1]
     return total

@@ -189,8 +189,8 @@ def _enter(request: OfflineRequest, *, new_gift: Gift | None = None, email: str 
 
 
 def _donor(email: str, name: str) -> Donor:
-    """The donor of this address; a name that is on file is left alone."""
-    return Donor.objects.get_or_create(email=email.lower(), defaults={"name": name})[0]
+    """The donor of this address, locked so that nobody forgets them; a name that is on file is left alone."""
+    return Donor.objects.select_for_update(no_key=True).get_or_create(email=email.lower(), defaults={"name": name})[0]
 
 
 def _tier(campaign: Campaign, amount: int) -> str:

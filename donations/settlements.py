@@ -44,7 +44,8 @@ PAYOUT = (
 TELL_MORE = f"""ON CONFLICT (processor, reference) DO UPDATE SET
   gift = COALESCE({BalanceTransaction._meta.db_table}.gift, excluded.gift),
   payment = CASE WHEN excluded.payment <> '' THEN excluded.payment ELSE {BalanceTransaction._meta.db_table}.payment END,
-  payout = CASE WHEN excluded.payout <> '' THEN excluded.payout ELSE {BalanceTransaction._meta.db_table}.payout END"""
+  payout = CASE WHEN excluded.payout <> '' THEN excluded.payout ELSE {BalanceTransaction._meta.db_table}.payout END,
+  exchange_rate = excluded.exchange_rate"""
 
 
 def record_transactions(processor: str, seen: Iterable[tuple[TransactionSeen, str, bool]]) -> None:

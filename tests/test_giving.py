@@ -52,6 +52,7 @@ from tests.factories import (
     lines_of,
     make_gift,
     make_recurring_gift,
+    make_staff,
     told,
 )
 from tests.sandbox import Sandboxed, eventually, sandbox
@@ -606,7 +607,7 @@ def thanked(client: Client, asked: Gift | RecurringGift) -> str:
     [
         (timedelta(0), "Confirming your gift", "3"),
         (timedelta(minutes=11), "Confirming your gift", "30"),
-        (timedelta(minutes=61), "whether 500 $ was paid. If you paid, please do not pay again", ""),
+        (timedelta(minutes=61), "whether 500 $ was paid. If you paid, please do not pay again", "30"),
         (timedelta(days=2), "If you did not finish the payment, nothing was charged", ""),
     ],
 )
@@ -654,6 +655,27 @@ def test_who_paid_what_staff_look_at_is_told_so_and_not_asked_to_give_again(clie
         assert "refresh" not in page
         assert gift.campaign_id not in page
     assert "Confirming your gift" in thanked(client, make_gift(campaign))
+
+
+def test_of_a_payment_that_staff_dismissed_nothing_is_promised(client: Client, campaign: Campaign) -> None:
+    gift, recurring = make_gift(campaign), make_recurring_gift(campaign, status="past_due")
+    assert told(checkout_event(gift, amount_total=100)) == ["quarantined"]
+    assert told(invoice_event(recurring), invoice_paid_event(recurring, currency="eur"))[-1] == "quarantined"
+    for row in InboxEvent.objects.filter(state="quarantined"):
+        inbox.dismiss(row, user=make_staff(), reason="given back")
+    for asked in (gift, recurring):
+        page = thanked(client, asked)
+        assert "Your payment is not counted" in page
+        assert f"name {asked.pk}" in page
+        assert "refresh" not in page
+
+
+def test_after_a_failure_that_the_processor_keeps_the_end_of_one_checkout_says_nothing(
+    client: Client, campaign: Campaign
+) -> None:
+    gift = make_gift(campaign, checkout_keys_spent=1)
+    assert told(checkout_event(gift, "checkout.session.expired", id="cs_test_other")) == ["processed"]
+    assert "nothing was charged" not in thanked(client, gift)
 
 
 @pytest.mark.parametrize(

@@ -1028,12 +1028,20 @@ def test_what_was_set_aside_for_a_dismissal_is_looked_at_again_when_that_is_undo
 ) -> None:
     gift = make_gift(campaign)
     row, refund = quarantined(checkout_event(gift, amount_total=1)), refund_event(gift, 1)
+    assert processed(refund) == ["waiting"]
     inbox.dismiss(row, user=finance, reason="a mistake")
-    assert processed(refund) == ["foreign"]
+    InboxEvent.objects.filter(state="waiting").update(
+        waiting_since=timezone.now() - timedelta(hours=73), next_try_at=timezone.now()
+    )
+    inbox.drain()
+    assert row_of(refund).state == "foreign"
     inbox.replay(row)
     inbox.drain()
     assert row_of(refund).state == "waiting"
     assert list(invariants.check()) == []
+    inbox.accept(row, user=finance, reason="it was meant so")
+    inbox.drain()
+    assert row_of(refund).state == "processed"
 
 
 def test_to_read_an_accepted_event_again_keeps_who_accepted_it(campaign: Campaign, finance: User) -> None:

@@ -17,6 +17,7 @@ from donations.models import (
     GiftState,
     InboxEvent,
     LedgerEntry,
+    Lookup,
     MonthStatement,
     MonthTotal,
     Payout,
@@ -41,6 +42,13 @@ def books(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Generato
 
 
 Lie = Callable[[], Any]
+
+
+def a_copy_that_was_asked_for_is_gone() -> None:
+    for row in BalanceTransaction.objects.all():
+        Lookup.objects.get_or_create(processor="stripe", kind="balance_transaction", object_id=row.reference)
+    Lookup.objects.update(next_try_at=None)
+    gone(BalanceTransaction)()
 
 
 def first(model: Any, **values: Any) -> Any:
@@ -172,6 +180,7 @@ OF_EACH_KIND: dict[str, Lie] = {
     "by which transaction a charge was settled": facts_of_one_changed("charge", transaction="txn_other"),
     "that a payout went by itself": facts_of_one_changed("payout", automatic=False),
     "a transaction that is gone": gone(BalanceTransaction),
+    "a transaction that is gone and was asked for once": a_copy_that_was_asked_for_is_gone,
     "a transaction's gift": changed(BalanceTransaction, {"gift__isnull": False}, gift=None),
     "a transaction's payout": changed(BalanceTransaction, {"gift__isnull": False}, payout="po_other"),
     "a payout's amount": changed(Payout, {}, amount=1),

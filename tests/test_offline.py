@@ -410,18 +410,23 @@ def test_a_donor_who_gave_or_follows_otherwise_outlives_a_rejection(
 
 
 @pytest.mark.postgres
+@pytest.mark.parametrize("who", ["the reader", "staff"])
 @pytest.mark.django_db(transaction=True)
-def test_a_donor_who_gives_at_this_very_moment_is_not_forgotten(waiting: OfflineRequest, ben: User) -> None:
+def test_a_donor_who_gives_at_this_very_moment_is_not_forgotten(
+    waiting: OfflineRequest, ann: User, ben: User, who: str
+) -> None:
     donor, kept, rejected = Donor.objects.get(), threading.Event(), threading.Event()
     raised: list[Exception] = []
 
     def give() -> None:
         try:
             with transaction.atomic():
-                known = giving.keep_donor(donor.email)
+                if who == "staff":
+                    enter(waiting.campaign, ann, email=donor.email)
+                else:
+                    make_gift(waiting.campaign, donor=giving.keep_donor(donor.email))
                 kept.set()
                 rejected.wait(0.5)
-                make_gift(waiting.campaign, donor=known)
         except IntegrityError as error:
             raised.append(error)
         finally:

@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from donations import inbox, projections, settlements
+from donations import inbox, invariants, projections, settlements
 from donations.booking import fees
 from donations.booking.books import Books, Item
 from donations.models import BalanceTransaction, Campaign, Gift, InboxEvent, LedgerEntry, Lookup, MonthTotal, Payout
@@ -310,3 +310,19 @@ def test_what_a_payout_carried_is_looked_up_once_it_can_be_told(campaign: Campai
 def test_a_payout_may_take_from_our_bank(campaign: Campaign) -> None:
     told(payout_event("po_1", -1500))
     assert stored(Payout)["amount"] == -1500
+
+
+def test_a_rate_that_an_earlier_version_wrote_otherwise_is_written_anew_when_read_again(
+    campaign: Campaign,
+) -> None:
+    gift = make_gift(campaign)
+    confirm(gift)
+    told(transaction_event(gift, movement("txn_1", 50000, exchange_rate=0.000061, currency="eur")))
+    row = InboxEvent.objects.get(subject="txn_1")
+    InboxEvent.objects.filter(pk=row.pk).update(facts={**(row.facts or {}), "exchange_rate": "6.1e-05"})
+    BalanceTransaction.objects.update(exchange_rate="6.1e-05")
+    inbox.replay(row)
+    assert BalanceTransaction.objects.get().exchange_rate == "0.000061"
+    assert {"transactions_are_as_told", "facts_are_what_the_body_says"}.isdisjoint(
+        finding.invariant for finding in invariants.check()
+    )

@@ -189,7 +189,7 @@ def wake(processor: str, column: str, objects: Collection[str]) -> None:
     waiting = told_of(processor, column, objects, among=WAITED, free=True)
     if waiting:
         rows = InboxEvent.objects.filter(pk__in=[row.pk for row in waiting])
-        rows.update(state=State.WAITING, next_try_at=timezone.now(), settled_at=None)
+        rows.update(state=State.WAITING, next_try_at=timezone.now(), waiting_since=None, settled_at=None)
 
 
 def quarantine(gift: Gift, reason: str) -> Outcome:

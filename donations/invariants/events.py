@@ -66,6 +66,7 @@ class Event:
     foreign: set[tuple[str, str]]
     paid: dict[tuple[str, str], str]
     kept: set[tuple[str, str]]
+    asked: set[tuple[str, str]]
 
     @property
     def key(self) -> str:
@@ -113,12 +114,12 @@ def _page(rows: list[InboxEvent]) -> list[Event]:
     gifts: dict[str, Gift | RecurringGift] = {**Gift.objects.in_bulk(named), **RecurringGift.objects.in_bulk(named)}
     entries, foreign = _entries(rows, facts), _foreign(rows)
     paid = _gifts_of_payments({row.payment for row in rows} - {""})
-    kept = _kept(facts)
-    return [Event(row, facts, entries, gifts, foreign, paid, kept) for row in rows]
+    kept, asked = _kept(facts), _asked(facts)
+    return [Event(row, facts, entries, gifts, foreign, paid, kept, asked) for row in rows]
 
 
 def _kept(facts: Facts) -> set[tuple[str, str]]:
-    """The transactions and payouts of these facts that are kept, or asked for, by processor and id."""
+    """The transactions and payouts of these facts that are kept, by processor and id."""
     of_transactions = (TransactionSeen, ChargeSettled)
     transactions = {fact.transaction for fact in facts.of_row.values() if isinstance(fact, of_transactions)}
     payouts = {fact.payout for fact in facts.of_row.values() if isinstance(fact, PayoutChanged)}
@@ -127,11 +128,16 @@ def _kept(facts: Facts) -> set[tuple[str, str]]:
         # Named by both, so that the unique index finds each.
         rows = model.objects.filter(processor__in=processors.PROCESSORS, reference__in=references)
         found |= set(rows.values_list("processor", "reference"))
-    wanted = transactions - {reference for _, reference in found}
+    return found
+
+
+def _asked(facts: Facts) -> set[tuple[str, str]]:
+    """The transactions that charges among these facts name, and that are or were asked for."""
+    named = {fact.transaction for fact in facts.of_row.values() if isinstance(fact, ChargeSettled)}
     asked = Lookup.objects.filter(
-        processor__in=processors.PROCESSORS, kind=Lookup.Kind.BALANCE_TRANSACTION, object_id__in=wanted
+        processor__in=processors.PROCESSORS, kind=Lookup.Kind.BALANCE_TRANSACTION, object_id__in=named
     )
-    return found | set(asked.values_list("processor", "object_id"))
+    return set(asked.values_list("processor", "object_id"))
 
 
 def _foreign(rows: list[InboxEvent]) -> set[tuple[str, str]]:
@@ -454,12 +460,16 @@ def dispute_returns_what_it_took(event: Event) -> Told:
 
 
 def settlements_are_kept(event: Event) -> Told:
-    """A transaction or payout that was told of is kept, or asked for; that it is kept as told: see `settlements`."""
+    """A transaction or payout that was told of is kept; that it is kept as told: see `settlements`.
+
+    One that a charge names may be asked for yet.
+    """
     row, fact = event.row, event.fact
     if row.state != State.PROCESSED or not isinstance(fact, (TransactionSeen, PayoutChanged, ChargeSettled)):
         return
     told = fact.payout if isinstance(fact, PayoutChanged) else fact.transaction
-    if (row.processor, told) not in event.kept:
+    standing = event.kept | event.asked if isinstance(fact, ChargeSettled) else event.kept
+    if (row.processor, told) not in standing:
         yield f"{told}, which it tells of, is not kept", READ_AGAIN
 
 

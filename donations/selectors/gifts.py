@@ -6,6 +6,8 @@ from django.db.models import QuerySet
 
 from donations.models import InboxEvent, LedgerEntry
 
+State = InboxEvent.State
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -41,8 +43,10 @@ def _first_among(entries: QuerySet[LedgerEntry]) -> Received | None:
     return Received(*first) if first else None
 
 
-def is_set_aside(reference: str) -> bool:
-    """Whether a payment for this gift, or monthly gift, waits in quarantine for what staff decide."""
+def set_aside(reference: str) -> str:
+    """What a payment for this gift, or monthly gift, is instead of booked: quarantined or dismissed; empty for none."""
     payments = InboxEvent.objects.filter(gift_reference=reference, facts__kind__in=["paid", "invoice_paid"])
-    set_aside = payments.filter(state=InboxEvent.State.QUARANTINED)
-    return set_aside.exclude(gift_reference="").exists()  # said so that SQLite takes the index, which holds no ""
+    aside = payments.filter(state__in=[State.QUARANTINED, State.DISMISSED])
+    # Said so that SQLite takes the index, which holds no "".
+    states = set(aside.exclude(gift_reference="").values_list("state", flat=True))
+    return str(State.QUARANTINED if State.QUARANTINED in states else next(iter(states), ""))

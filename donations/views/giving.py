@@ -21,7 +21,7 @@ from donations.selectors.gifts import Received
 from donations.views.public import SeeOther, from_our_own_pages
 
 TOLD_WITHIN = timedelta(hours=1)  # since a gift was begun: news of its payment that are later are late
-EAGER_FOR = timedelta(minutes=10)
+EAGER_FOR, PATIENT_FOR = timedelta(minutes=10), timedelta(days=1)
 EAGER, PATIENT = 3, 30  # seconds after which a page that waits for news looks again, at first and later
 SETTLES_WITHIN = timedelta(minutes=2)  # a first payment that is not told of by then is on its way by a slow method
 BACK = "back"  # the button that leads from the page of trouble to the filled-in form
@@ -214,17 +214,24 @@ def thanks(request: HttpRequest, token: str) -> HttpResponse:
         raise Http404("This address is not complete.")
     monthly = isinstance(asked, RecurringGift)
     received = gifts.first_received(asked.pk) if monthly else gifts.received(asked.pk)
+    state = "confirmed" if received else _not_booked(asked)
     context = {
         "monthly": monthly,
         "campaign": asked.campaign,
-        "state": "confirmed" if received else _not_booked(asked),
+        "state": state,
         "reference": asked.pk,
         "bar": embeds.context(bars.bar(asked.campaign_id, None)),
         "give_url": f"/give/{asked.campaign_id}/{'?frequency=monthly' if monthly else ''}",
-        "look_again_after": EAGER if _age(asked) < EAGER_FOR else PATIENT,
+        "look_again_after": _look_again_after(asked) if state in {"confirming", "unheard"} else None,
         **(_received_labels(received) if received else _asked_labels(asked)),
     }
     return render(request, "donations/thanks.html", context)
+
+
+def _look_again_after(asked: giving.Asked) -> int | None:
+    """In how many seconds the page looks again; None for one that was left open for long."""
+    age = _age(asked)
+    return EAGER if age < EAGER_FOR else PATIENT if age < PATIENT_FOR else None
 
 
 def _received_labels(received: Received) -> dict[str, str]:
@@ -247,14 +254,17 @@ def _labels(currency: str, amount: int, cover: int) -> dict[str, str]:
 
 def _not_booked(asked: giving.Asked) -> str:
     """What is shown of a gift that is not in the books. That nothing was charged is the processor's to say alone."""
-    if gifts.is_set_aside(asked.pk):
-        return "set_aside"
+    if aside := gifts.set_aside(asked.pk):
+        return aside
     return _monthly_state(asked) if isinstance(asked, RecurringGift) else _once_state(asked)
 
 
 def _once_state(gift: Gift) -> str:
     state = getattr(gift, "state", None)
-    return str(state.status) if state and state.status != "pending" else _unheard_of(gift)
+    # After a failure that the processor kept there may be a second checkout, and the one that ended says nothing.
+    if state and state.status != "pending" and not (state.status == "expired" and gift.checkout_keys_spent):
+        return str(state.status)
+    return _unheard_of(gift)
 
 
 def _unheard_of(asked: giving.Asked) -> str:

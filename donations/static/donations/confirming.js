@@ -8,8 +8,8 @@
   const show = (text) => {
     const page = new DOMParser().parseFromString(text, "text/html");
     if (heading(page) === heading(document)) return lookLater(after(page));
-    document.title = page.title;
     main.replaceChildren(...page.getElementById("main").childNodes);
+    document.title = page.title;
   };
   const lookLater = (milliseconds) => milliseconds && setTimeout(look, milliseconds);
   const look = async () => {
