@@ -41,7 +41,12 @@ TESTS = {
     "booking/disputes": ["tests/test_disputes.py"],
     "booking/fees": ["tests/test_settlements.py", "tests/test_disputes.py"],
     "booking/monthly": ["tests/test_monthly.py", "tests/test_recurring.py"],
-    "booking/books": ["tests/test_booking.py", "tests/test_disputes.py", "tests/test_settlements.py"],
+    "booking/books": [
+        "tests/test_booking.py",
+        "tests/test_disputes.py",
+        "tests/test_inbox.py",
+        "tests/test_monthly.py",
+    ],
     "booking/__init__": ["tests/test_booking.py", "tests/test_inbox.py", "tests/test_monthly.py"],
     "inbox": ["tests/test_inbox.py", "tests/test_offline.py", "tests/test_reconcile.py"],
     "projections/__init__": ["tests/test_projections.py", "tests/test_booking.py"],
