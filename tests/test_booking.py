@@ -20,6 +20,7 @@ from donations.models import (
     GiftState,
     InboxEvent,
     LedgerEntry,
+    Lookup,
     MonthTotal,
     OutboxMessage,
     RefundRequest,
@@ -30,8 +31,11 @@ from tests.factories import (
     checkout_event,
     confirm,
     deliver,
+    invoice_event,
+    invoice_paid_event,
     make_campaign,
     make_gift,
+    make_recurring_gift,
     make_staff,
     refund_event,
     told,
@@ -523,3 +527,32 @@ def test_a_large_batch_finds_earlier_events_by_an_index(campaign: Campaign) -> N
     assert [index and index[0] for index in found] == [
         "inbox_queue", "inbox_by_subject", "inbox_by_payment", "inbox_by_payment", "inbox_queue"
     ]  # fmt: skip
+
+
+# ---- what an event is filed under
+
+
+def test_whatever_tells_of_a_payment_again_is_filed_under_its_gift(campaign: Campaign) -> None:
+    gift, monthly = make_gift(campaign), make_recurring_gift(campaign)
+    again = checkout_event(gift, "checkout.session.async_payment_succeeded")
+    paid, paid_again = invoice_paid_event(monthly), invoice_paid_event(monthly)
+    assert told(checkout_event(gift), invoice_event(monthly, status="paid"), paid) == ["processed"] * 3
+    assert told(again, paid_again) == ["processed"] * 2
+    filed = dict(InboxEvent.objects.values_list("event_id", "gift_reference"))
+    assert filed[again["id"]] == gift.pk
+    assert filed[paid_again["id"]] == filed[paid["id"]] != ""
+    assert LedgerEntry.objects.count() == 2
+    assert list(invariants.check()) == []
+
+
+def test_a_refund_that_does_not_fit_waits_under_its_gift_and_says_why(paid: Gift) -> None:
+    assert told(refund_event(paid, 50000), refund_event(paid, 100, refund="re_2")) == ["processed", "waiting"]
+    row = InboxEvent.objects.get(state="waiting")
+    assert (row.reason, row.gift_reference) == ("with it, more would be refunded than was charged", paid.pk)
+
+
+def test_the_movements_of_a_refund_are_asked_for(paid: Gift) -> None:
+    told(refund_event(paid, 100, balance_transaction="txn_out"))
+    told(refund_event(paid, 100, status="failed", balance_transaction="txn_out", failure_balance_transaction="txn_in"))
+    asked = Lookup.objects.filter(kind="balance_transaction").values_list("object_id", flat=True)
+    assert set(asked) == {"txn_out", "txn_in"}

@@ -47,7 +47,12 @@ TESTS = {
         "tests/test_inbox.py",
         "tests/test_monthly.py",
     ],
-    "booking/__init__": ["tests/test_booking.py", "tests/test_inbox.py", "tests/test_monthly.py"],
+    "booking/__init__": [
+        "tests/test_booking.py",
+        "tests/test_inbox.py",
+        "tests/test_monthly.py",
+        "tests/test_settlements.py",
+    ],
     "inbox": ["tests/test_inbox.py", "tests/test_offline.py", "tests/test_reconcile.py"],
     "projections/__init__": ["tests/test_projections.py", "tests/test_booking.py"],
     "projections/states": ["tests/test_projections.py", "tests/test_booking.py"],
