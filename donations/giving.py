@@ -187,7 +187,8 @@ def _add(intent: Intent, attempt: str) -> Asked:
 def keep_donor(email: str, name: str = "") -> Donor:
     """The donor of this address; a name that is on file is left alone, since anybody can type an address.
 
-    Locked: what names a donor is checked at the end of a transaction alone, and by then they might be forgotten.
+    Locked, in the caller's transaction: what names a donor is checked at its end alone, and by then they might be
+    forgotten.
     """
     return Donor.objects.select_for_update(no_key=True).get_or_create(email=email.lower(), defaults={"name": name})[0]
 

@@ -20,7 +20,7 @@ from django.apps import apps
 from django.contrib.auth.models import User
 from django.core import mail
 from django.core.signing import Signer, TimestampSigner, b62_encode
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F
 from django.test import Client
 from django.utils import timezone
@@ -1287,9 +1287,10 @@ def test_who_gives_no_address_is_no_donor_and_a_name_on_file_stays(
     giving.start_gift(intent(campaign, name="Ada"))
     assert (Gift.objects.get().donor, Donor.objects.count()) == (None, 0)
     assert "customer_email" not in processor.calls[-1][2]
-    assert giving.keep_donor("Ada@example.org").name == ""
-    assert giving.keep_donor("eve@example.org", "Eve").name == "Eve"
-    assert giving.keep_donor("EVE@example.org", "Another").name == "Eve"
+    with transaction.atomic():
+        assert giving.keep_donor("Ada@example.org").name == ""
+        assert giving.keep_donor("eve@example.org", "Eve").name == "Eve"
+        assert giving.keep_donor("EVE@example.org", "Another").name == "Eve"
     assert Donor.objects.count() == 2
 
 
