@@ -158,7 +158,7 @@ def _ensure_room(page: str) -> None:
 def _add(intent: Intent, attempt: str) -> Asked:
     try:
         with transaction.atomic():
-            donor = keep_donor(intent.email, intent.name) if intent.email else None
+            donor = Donor.keep(intent.email, intent.name) if intent.email else None
             asked = intent.kind(
                 campaign=intent.campaign,
                 donor=donor,
@@ -182,15 +182,6 @@ def _add(intent: Intent, attempt: str) -> Asked:
     except IntegrityError:
         # A second click got here first: its gift is the one.
         return intent.kind.objects.get(attempt=attempt)
-
-
-def keep_donor(email: str, name: str = "") -> Donor:
-    """The donor of this address; a name that is on file is left alone, since anybody can type an address.
-
-    Locked, in the caller's transaction: what names a donor is checked at its end alone, and by then they might be
-    forgotten.
-    """
-    return Donor.objects.select_for_update(no_key=True).get_or_create(email=email.lower(), defaults={"name": name})[0]
 
 
 def _order(asked: Asked) -> CheckoutOrder:
@@ -405,7 +396,7 @@ def portal_url(recurring: RecurringGift) -> str:
 def follow(*, campaign: Campaign, email: str, name: str, source: str) -> None:
     """Keep a follower, and mail the link that confirms it. Says the same whether they follow already or not."""
     with transaction.atomic():
-        donor = keep_donor(email, name)
+        donor = Donor.keep(email, name)
         follower, _ = Follower.objects.get_or_create(
             donor=donor, campaign=campaign, livemode=settings.LIVEMODE, defaults={"source": source}
         )

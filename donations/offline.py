@@ -170,7 +170,7 @@ def _enter(request: OfflineRequest, *, new_gift: Gift | None = None, email: str 
     try:
         with transaction.atomic():
             if new_gift:
-                new_gift.donor = _donor(email, new_gift.public_name) if email else None
+                new_gift.donor = Donor.keep(email, new_gift.public_name) if email else None
                 new_gift.save(force_insert=True)
                 request.gift = new_gift
             if not needs_second_person(request.amount, request.currency):
@@ -186,11 +186,6 @@ def _enter(request: OfflineRequest, *, new_gift: Gift | None = None, email: str 
         raise
     log.info("%s %s entered by user %s: %s", request.kind, request.pk, request.requested_by_id, request.status)
     return request
-
-
-def _donor(email: str, name: str) -> Donor:
-    """The donor of this address, locked so that nobody forgets them; a name that is on file is left alone."""
-    return Donor.objects.select_for_update(no_key=True).get_or_create(email=email.lower(), defaults={"name": name})[0]
 
 
 def _tier(campaign: Campaign, amount: int) -> str:

@@ -1288,9 +1288,9 @@ def test_who_gives_no_address_is_no_donor_and_a_name_on_file_stays(
     assert (Gift.objects.get().donor, Donor.objects.count()) == (None, 0)
     assert "customer_email" not in processor.calls[-1][2]
     with transaction.atomic():
-        assert giving.keep_donor("Ada@example.org").name == ""
-        assert giving.keep_donor("eve@example.org", "Eve").name == "Eve"
-        assert giving.keep_donor("EVE@example.org", "Another").name == "Eve"
+        assert Donor.keep("Ada@example.org").name == ""
+        assert Donor.keep("eve@example.org", "Eve").name == "Eve"
+        assert Donor.keep("EVE@example.org", "Another").name == "Eve"
     assert Donor.objects.count() == 2
 
 

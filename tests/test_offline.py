@@ -21,7 +21,7 @@ from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from donations import exports, giving, inbox, invariants, offline, outbox, periods, processors, projections, refunding
+from donations import exports, inbox, invariants, offline, outbox, periods, processors, projections, refunding
 from donations.models import (
     Campaign,
     Donor,
@@ -424,7 +424,7 @@ def test_a_donor_who_gives_at_this_very_moment_is_not_forgotten(
                 if who == "staff":
                     enter(waiting.campaign, ann, email=donor.email)
                 else:
-                    make_gift(waiting.campaign, donor=giving.keep_donor(donor.email))
+                    make_gift(waiting.campaign, donor=Donor.keep(donor.email))
                 kept.set()
                 rejected.wait(0.5)
         except IntegrityError as error:

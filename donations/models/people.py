@@ -19,6 +19,16 @@ class Donor(models.Model):
     def __str__(self) -> str:
         return self.name or self.email
 
+    @classmethod
+    def keep(cls, email: str, name: str = "") -> "Donor":
+        """The donor of this address; a name that is on file is left alone, since anybody can type an address.
+
+        Locked, in the caller's transaction: what names a donor is checked at its end alone, and by then they might be
+        forgotten.
+        """
+        locked = cls.objects.select_for_update(no_key=True)
+        return locked.get_or_create(email=email.lower(), defaults={"name": name})[0]
+
 
 class Follower(models.Model):
     """Who chose $0; counts as a supporter once confirmed. Written by `giving`, `confirmed_*` by `projections`."""
