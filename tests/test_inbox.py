@@ -1429,3 +1429,16 @@ def test_one_event_delivered_many_times_at_once_is_stored_and_booked_once() -> N
     inbox.drain()
     assert (InboxEvent.objects.count(), len(booked()), MonthTotal.objects.get().raised) == (1, 1, 50000)
     assert body_of(told) == bytes(InboxEvent.objects.get().body or b"")
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db
+def test_bodies_are_compressed_by_lz4_where_the_server_knows_it() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'")
+        known = cursor.fetchone()[0]
+        cursor.execute(
+            "SELECT attcompression FROM pg_attribute WHERE attrelid = %s::regclass AND attname = 'body'",
+            [InboxEvent._meta.db_table],
+        )
+        assert cursor.fetchone()[0] == ("l" if known else "")
