@@ -13,11 +13,12 @@ from decimal import Decimal
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.models import Model
 from django.db.models.expressions import Col
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from psycopg import Cursor
 
 CHUNK = 1000  # rows a statement
@@ -35,7 +36,7 @@ def select(
     """
     selected, names, converters = _reading(model, columns, connection.vendor)
     statement = f"SELECT {selected} FROM {source or model._meta.db_table} {rest}"  # noqa: S608 (names of our own)
-    rows = [list(row) for row in run(statement, _adapted(parameters))]
+    rows = [list(row) for row in run(statement, parameters)]
     for position, convert in converters:
         for row in rows:
             row[position] = convert(row[position])
@@ -98,9 +99,9 @@ def insert(model: type[Model], columns: tuple[str, ...], rows: Rows, *, then: st
             source = f"SELECT {_cast(model, columns)} FROM {_arrays(model, columns)}"  # noqa: S608 (names of our own tables)
             answered += run(f"INSERT INTO {table} ({names}) {source} {then}", _turned(chunk))
         else:
-            row = f"({', '.join(['%s'] * len(columns))})"
-            source = f"VALUES {', '.join([row] * len(chunk))}"
-            answered += run(f"INSERT INTO {table} ({names}) {source} {then}", [v for r in chunk for v in _adapted(r)])
+            places = f"({', '.join(['%s'] * len(columns))})"
+            source = f"VALUES {', '.join([places] * len(chunk))}"
+            answered += run(f"INSERT INTO {table} ({names}) {source} {then}", [value for row in chunk for value in row])
     return answered
 
 
@@ -130,30 +131,34 @@ def run(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     """
     if connection.vendor != "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute(sql, parameters)
+            cursor.execute(sql, _adapted(parameters))
             return list(cursor.fetchall()) if cursor.description else []
     from psycopg import Cursor  # on SQLite nobody waits for it
 
-    connection.ensure_connection()
-    connection.validate_no_broken_transaction()
-    if connection.queries_logged:
+    database = connections[DEFAULT_DB_ALIAS]  # once: `connection` looks this thread's up for each of its attributes
+    if database.connection is None:
+        database.ensure_connection()
+    database.validate_no_broken_transaction()
+    if database.queries_logged:
         # What Django tells of its queries is to be complete; how long this one takes is not measured.
-        connection.queries_log.append({"sql": sql, "time": "0.000"})
+        database.queries_log.append({"sql": sql, "time": "0.000"})
     # The statement is prepared once a connection (see prepare_threshold in the settings).
-    with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
-        _execute(cursor, sql, parameters)
+    with database.wrap_database_errors, Cursor(database.connection) as cursor:
+        _execute(database, cursor, sql, parameters)
         return cursor.fetchall() if cursor.description else []
 
 
-def _execute(cursor: "Cursor[tuple[Any, ...]]", sql: str, parameters: Sequence[Any]) -> None:
+def _execute(
+    database: "BaseDatabaseWrapper", cursor: "Cursor[tuple[Any, ...]]", sql: str, parameters: Sequence[Any]
+) -> None:
     """Through whatever was hung around Django's queries, as Django's own cursor does."""
 
     def execute(sql: str, parameters: Sequence[Any], many: bool, context: dict[str, Any]) -> Any:
         return cursor.execute(sql.replace("%s", "%b"), parameters)
 
-    for wrapper in reversed(connection.execute_wrappers):
+    for wrapper in reversed(database.execute_wrappers):
         execute = partial(wrapper, execute)
-    execute(sql, parameters, False, {"connection": connection, "cursor": cursor})
+    execute(sql, parameters, False, {"connection": database, "cursor": cursor})
 
 
 def _chunks(rows: Rows, most: int) -> Iterator[Rows]:

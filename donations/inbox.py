@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from donations import booking, bulk, processors
@@ -40,7 +40,7 @@ def receive(*, processor: str, body: bytes, signature: str | None) -> None:
     source = processors.get(processor)
     source.verify(body, signature)
     envelope = source.envelope(body)
-    now = connection.ops.adapt_datetimefield_value(timezone.now())
+    now = timezone.now()
     bulk.run(INSERT, [processor, envelope.event_id, envelope.type, now, body, hashlib.sha256(body).digest(), now])
 
 

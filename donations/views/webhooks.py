@@ -21,22 +21,22 @@ def stripe(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"], headers=HEADERS)
     if _length(request) > LARGEST_BODY:
-        return _answer("too large\n", 413)
+        return _answer(b"too large\n", 413)
     body, signature = _body(request), request.META.get("HTTP_STRIPE_SIGNATURE")
     if len(body) > LARGEST_BODY:
-        return _answer("too large\n", 413)
+        return _answer(b"too large\n", 413)
     try:
         reconnecting(lambda: inbox.receive(processor="stripe", body=body, signature=signature))
     except BadDelivery:
-        return _answer("not a delivery\n", 400)
+        return _answer(b"not a delivery\n", 400)
     except Error:
         log.exception("a delivery could not be stored; its sender will repeat it")
-        return _answer("try again later\n", 503)
+        return _answer(b"try again later\n", 503)
     ticker.wake()
-    return _answer("", 200)
+    return _answer(b"", 200)
 
 
-def _answer(words: str, status: int) -> HttpResponse:
+def _answer(words: bytes, status: int) -> HttpResponse:
     """Plain words to a program: a browser that shows them has nothing to load, and no page to show them in."""
     return HttpResponse(words, status=status, content_type="text/plain", headers=HEADERS)
 

@@ -44,16 +44,21 @@ def parsed(body: bytes) -> Json:
     return event
 
 
+READER = json.JSONDecoder(parse_float=Fractional)
+# JSON has no largest number, and Python reads none of over 4,300 digits. As a text it is no amount to us.
+READER_OF_LONG_NUMBERS = json.JSONDecoder(
+    parse_float=Fractional, parse_int=lambda digits: int(digits) if len(digits) < 20 else digits
+)
+
+
 def _loaded(body: bytes) -> Any:
+    text = body.decode()
     try:
-        return json.loads(body, parse_float=Fractional)
+        return READER.decode(text)
     except json.JSONDecodeError:
         raise
     except ValueError:
-        # JSON has no largest number, and Python reads none of over 4,300 digits. As a text it is no amount to us.
-        return json.loads(
-            body, parse_float=Fractional, parse_int=lambda digits: int(digits) if len(digits) < 20 else digits
-        )
+        return READER_OF_LONG_NUMBERS.decode(text)
 
 
 def subject_of(event: Json) -> Json:
