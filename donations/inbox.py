@@ -354,7 +354,7 @@ def replay(event: InboxEvent) -> None:
             decision="", decision_reason="", decided_by=None, decided_at=None
         )
         InboxEvent.objects.filter(pk=event.pk).update(
-            state=State.READY, next_try_at=timezone.now(), waiting_since=None, settled_at=None
+            state=State.READY, next_try_at=timezone.now(), attempts=0, waiting_since=None, settled_at=None
         )
         wake(event.processor, "payment", {event.payment} - {""})
     process_batch_of(event.pk)

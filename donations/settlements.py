@@ -41,6 +41,7 @@ PAYOUT = (
     "livemode",
 )
 # Money never changes; whose it is, and the payout that carried it, may be told later, and in any order.
+# A rate is written as this version writes it.
 TELL_MORE = f"""ON CONFLICT (processor, reference) DO UPDATE SET
   gift = COALESCE({BalanceTransaction._meta.db_table}.gift, excluded.gift),
   payment = CASE WHEN excluded.payment <> '' THEN excluded.payment ELSE {BalanceTransaction._meta.db_table}.payment END,

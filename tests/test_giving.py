@@ -53,6 +53,7 @@ from tests.factories import (
     make_gift,
     make_recurring_gift,
     make_staff,
+    monthly_checkout_event,
     told,
 )
 from tests.sandbox import Sandboxed, eventually, sandbox
@@ -674,8 +675,29 @@ def test_after_a_failure_that_the_processor_keeps_the_end_of_one_checkout_says_n
     client: Client, campaign: Campaign
 ) -> None:
     gift = make_gift(campaign, checkout_keys_spent=1)
+    monthly = make_recurring_gift(campaign, checkout_keys_spent=1)
     assert told(checkout_event(gift, "checkout.session.expired", id="cs_test_other")) == ["processed"]
-    assert "nothing was charged" not in thanked(client, gift)
+    assert told(monthly_checkout_event(monthly, "checkout.session.expired", id="cs_test_another")) == ["processed"]
+    for asked in (gift, monthly):
+        assert "Confirming your" in thanked(client, asked)
+
+
+def test_a_payment_that_is_looked_at_is_not_hidden_by_a_dismissed_one(client: Client, campaign: Campaign) -> None:
+    gift = make_gift(campaign)
+    for _ in range(2):
+        assert told(checkout_event(gift, amount_total=100)) == ["quarantined"]
+    inbox.dismiss(InboxEvent.objects.order_by("pk")[0], user=make_staff(), reason="given back")
+    assert "We have your payment" in thanked(client, gift)
+
+
+def test_a_page_that_looks_no_more_does_not_say_that_it_does(client: Client, campaign: Campaign) -> None:
+    monthly = make_recurring_gift(campaign, status="active", heard_at=timezone.now())
+    RecurringGift.objects.update(created_at=timezone.now() - timedelta(hours=25))
+    monthly.refresh_from_db()
+    page = thanked(client, monthly)
+    assert "Confirming your" in page
+    assert "refresh" not in page
+    assert "looks again" not in page
 
 
 @pytest.mark.parametrize(

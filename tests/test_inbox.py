@@ -218,6 +218,8 @@ def test_what_is_read_again_after_its_72_hours_is_given_them_anew(campaign: Camp
         inbox.drain()
     row = row_of(refund)
     assert (row.state, row.reason) == ("waiting", "the payment that it refunds is not booked here")
+    assert row.attempts == 1, "its tries begin anew, too"
+    assert row.next_try_at < timezone.now() + timedelta(seconds=2)
     let_pass(timedelta(hours=71))
     inbox.drain()
     assert row_of(refund).state == "waiting"

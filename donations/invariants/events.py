@@ -462,7 +462,7 @@ def dispute_returns_what_it_took(event: Event) -> Told:
 def settlements_are_kept(event: Event) -> Told:
     """A transaction or payout that was told of is kept; that it is kept as told: see `settlements`.
 
-    One that a charge names may be asked for yet.
+    One that a charge names alone may be asked for yet, or have been asked for in vain.
     """
     row, fact = event.row, event.fact
     if row.state != State.PROCESSED or not isinstance(fact, (TransactionSeen, PayoutChanged, ChargeSettled)):

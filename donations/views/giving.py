@@ -261,10 +261,14 @@ def _not_booked(asked: giving.Asked) -> str:
 
 def _once_state(gift: Gift) -> str:
     state = getattr(gift, "state", None)
-    # After a failure that the processor kept there may be a second checkout, and the one that ended says nothing.
-    if state and state.status != "pending" and not (state.status == "expired" and gift.checkout_keys_spent):
+    if state and state.status != "pending" and not _says_nothing(state.status, gift):
         return str(state.status)
     return _unheard_of(gift)
+
+
+def _says_nothing(status: str, asked: giving.Asked) -> bool:
+    """Whether the end of one checkout leaves open what became of another, made after a failure that was kept."""
+    return status == "expired" and asked.checkout_keys_spent > 0
 
 
 def _unheard_of(asked: giving.Asked) -> str:
@@ -279,7 +283,7 @@ def _age(asked: giving.Asked) -> timedelta:
 def _monthly_state(recurring: RecurringGift) -> str:
     """Of a monthly gift none of whose gifts is booked; once one is, it is thanked for whatever became of it since."""
     status = recurring.status
-    if status in giving.NOT_YET:
+    if status in giving.NOT_YET or _says_nothing(status, recurring):
         return _unheard_of(recurring)
     if status == RecurringGift.Status.CANCELED:
         return "ended"  # it may have been paid before that

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from donations import fees, money
 from tests.browser.conftest import assert_accessible, open_page
@@ -50,6 +50,24 @@ def test_what_is_being_confirmed_becomes_the_thanks_by_itself(staff_page: Page, 
     expect(page).to_have_title(re.compile("^Thank you"))
     assert page.evaluate("window.same")
     assert_accessible(page)
+
+
+def test_a_page_that_says_something_else_after_an_hour_looks_on(page: Page, home: House) -> None:
+    home.control("deliveries", mode="never")
+    checkout = home.checkout()
+    home.pay(checkout)
+    thanks = home.api(f"checkout/sessions/{checkout}")["success_url"]
+    page.goto(thanks)
+
+    def an_hour_later(route: Route) -> None:
+        told = route.fetch()
+        route.fulfill(response=told, body=told.text().replace("Confirming your gift", "We have not heard of it"))
+
+    page.route(thanks, an_hour_later)
+    expect(page.get_by_role("heading", level=1)).to_have_text("We have not heard of it", timeout=15000)
+    page.unroute(thanks)
+    home.control("deliveries", mode="normal", release=True)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Thank you", timeout=15000)
 
 
 def test_a_custom_amount_and_its_refusal_in_words(page: Page, home: House) -> None:

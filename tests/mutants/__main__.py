@@ -46,6 +46,7 @@ TESTS = {
         "tests/test_disputes.py",
         "tests/test_inbox.py",
         "tests/test_monthly.py",
+        "tests/test_settlements.py",
     ],
     "booking/__init__": [
         "tests/test_booking.py",

@@ -7,9 +7,11 @@
 
   const show = (text) => {
     const page = new DOMParser().parseFromString(text, "text/html");
-    if (heading(page) === heading(document)) return lookLater(after(page));
-    main.replaceChildren(...page.getElementById("main").childNodes);
-    document.title = page.title;
+    if (heading(page) !== heading(document)) {
+      main.replaceChildren(...page.getElementById("main").childNodes);
+      document.title = page.title;
+    }
+    lookLater(after(page)); // of a page that looks no more this is not a number, and nothing is awaited
   };
   const lookLater = (milliseconds) => milliseconds && setTimeout(look, milliseconds);
   const look = async () => {
