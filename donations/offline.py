@@ -7,7 +7,7 @@ which it is entered or approved: what cannot be booked is refused in words, and 
 import logging
 import re
 from datetime import date
-from unicodedata import category, normalize
+from unicodedata import normalize
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from donations import inbox, money, periods
+from donations import inbox, letters, money, periods
 from donations.models import Campaign, Donor, Gift, GiftState, InboxEvent, OfflineRequest, Tier
 from donations.models.offline import key_of
 from donations.processors import OFFLINE
@@ -32,10 +32,6 @@ LONGEST_REFERENCE = 100
 LONGEST_REASON = 200
 # As in the ledger, whose reference it becomes part of; spaces are tidied before.
 PLAIN = re.compile(r"[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+")
-# Letters without a shape, beside Unicode's category of formats: two references that look the same may differ by them.
-SHAPELESS = re.compile(
-    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
 
 
 class OfflineRefused(Exception):
@@ -220,7 +216,7 @@ def _refuse_text(text: str, field: str, longest: int) -> None:
         raise OfflineRefused(f"Give a {field}.", field)
     if len(text) > longest or not PLAIN.fullmatch(text):
         raise OfflineRefused(f"Write the {field} in {longest} plain letters at most.", field)
-    if unseen := next((letter for letter in text if category(letter) == "Cf" or SHAPELESS.match(letter)), ""):
+    if unseen := letters.first_unseen(text):
         raise OfflineRefused(
             f"The {field} has a character that nobody sees (U+{ord(unseen):04X}): "
             f"delete what you pasted, and type the {field}.",
