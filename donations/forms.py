@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 
-from donations import fees, giving, money
+from donations import fees, giving, letters, money
 from donations.models import Campaign, Tier
 
 LONGEST_EMAIL = 254
@@ -88,6 +88,10 @@ class GiveForm(forms.Form):
             raise forms.ValidationError("This email address is too long.")
         return email
 
+    def clean_name(self) -> str:
+        """As staff can read it in a list; a name of which nothing can be seen is none."""
+        return letters.shown_name(str(self.cleaned_data["name"]))
+
     def clean_source(self) -> str:
         """Where the reader came from; anything odd is no reason to stop them."""
         source = str(self.cleaned_data["source"])
@@ -129,7 +133,7 @@ class GiveForm(forms.Form):
         self.amount_minor = presets[tier]
         if typed and not self._is_same(typed):
             chosen = money.format_minor(self.amount_minor, self.campaign.currency)
-            self.add_error(amount_field, f"You chose {chosen} above, and typed another amount here. Which one is it?")
+            self.add_error(amount_field, f"You chose {chosen}, and typed another amount here. Which one is it?")
 
     @property
     def offered(self) -> list[Tier]:
@@ -159,6 +163,8 @@ class GiveForm(forms.Form):
         return f"To support us without paying, choose {money.format_minor(0, self.campaign.currency)} below."
 
     def _is_same(self, typed: str) -> bool:
+        if self.amount_minor == 0:
+            return bool(NOTHING.fullmatch(typed))
         try:
             return money.parse_amount(typed, self.campaign.currency) == self.amount_minor
         except money.AmountError:

@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
@@ -310,10 +310,14 @@ def _is_opened_by_another(asked: Asked, until: float) -> bool:
 
 def _supersede_others(asked: Asked) -> None:
     """The reader came back and changed the form: what the same page opened before is closed (see close_superseded)."""
+    # Only what is older: of two requests at once, the one that changed the form last keeps its checkout.
+    _supersede(asked.page, until=asked.created_at, keep=asked.pk)
+
+
+def _supersede(page: str, *, until: datetime, keep: str = "") -> None:
     for kind in KINDS:
-        # Only what is older: of two requests at once, the one that changed the form last keeps its checkout.
-        earlier = _payable(kind).filter(page=asked.page, superseded_at__isnull=True, created_at__lte=asked.created_at)
-        earlier.exclude(pk=asked.pk).update(superseded_at=timezone.now())
+        earlier = _payable(kind).filter(page=page, superseded_at__isnull=True, created_at__lte=until)
+        earlier.exclude(pk=keep).update(superseded_at=timezone.now())
 
 
 def _payable(kind: type[Asked]) -> QuerySet[Any]:
@@ -393,8 +397,11 @@ def portal_url(recurring: RecurringGift) -> str:
 # ---- following
 
 
-def follow(*, campaign: Campaign, email: str, name: str, source: str) -> None:
-    """Keep a follower, and mail the link that confirms it. Says the same whether they follow already or not."""
+def follow(*, campaign: Campaign, email: str, name: str, source: str, page: str) -> None:
+    """Keep a follower, and mail the link that confirms it. Says the same whether they follow already or not.
+
+    Who chose to give first, and came back to the same page, has chosen otherwise: what it opened is closed.
+    """
     with transaction.atomic():
         donor = Donor.keep(email, name)
         follower, _ = Follower.objects.get_or_create(
@@ -402,6 +409,7 @@ def follow(*, campaign: Campaign, email: str, name: str, source: str) -> None:
         )
         if follower.confirmed_at is None:
             _ask_to_confirm(follower)
+    _supersede(page, until=timezone.now())
 
 
 def _ask_to_confirm(follower: Follower) -> None:

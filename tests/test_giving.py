@@ -171,6 +171,45 @@ def test_a_changed_form_is_a_new_gift_and_the_old_checkout_is_closed(
     assert giving.close_superseded() == 0
 
 
+def test_who_follows_after_all_has_the_checkout_closed_that_the_page_opened(
+    client: Client, campaign: Campaign, processor: type[Answers]
+) -> None:
+    page = new_page()
+    make_gift(campaign, checkout_id="cs_test_other", page="another")
+    send(client, page)
+    assert send(client, page, tier="0", email="reader@example.org").status_code == 200
+    assert giving.close_superseded() == 1
+    assert processor.calls[-1][0] == "/v1/checkout/sessions/cs_test_1/expire"
+
+
+def test_who_types_0_and_then_chooses_it_as_the_page_says_follows(client: Client, campaign: Campaign) -> None:
+    page = new_page()
+    refused = send(client, page, tier="custom", amount="0")
+    assert "choose 0 $ below" in refused.content.decode()
+    assert send(client, page, tier="0", amount="0", email="reader@example.org").status_code == 200
+    assert Follower.objects.count() == 1
+    assert "You chose 0 $, and typed another" in send(client, page, tier="0", amount="5").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("\u200b", ""),
+        ("\u3164 \u2800", ""),
+        ("\u202egnp.evil", "gnp.evil"),
+        ("Ann\r\nReader\x07", "Ann Reader"),
+        (" Zoë  Ünal ", "Zoë Ünal"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("👩\u200d💻", "👩\u200d💻"),
+    ],
+)
+def test_a_name_is_kept_as_staff_can_read_it(
+    client: Client, campaign: Campaign, processor: type[Answers], typed: str, kept: str
+) -> None:
+    assert send(client, new_page(), name=typed).status_code == 303
+    assert Gift.objects.get().public_name == kept
+
+
 def test_a_checkout_whose_answer_was_lost_is_reused_or_ends_without_a_trace_in_the_sums(
     client: Client, campaign: Campaign, processor: type[Answers]
 ) -> None:
@@ -1604,7 +1643,7 @@ def test_what_an_address_stands_for_is_read_at_once_with_what_its_page_shows(
 
 def test_a_link_is_mailed_again_after_a_while_and_not_without_end(campaign: Campaign) -> None:
     def ask(email: str = "reader@example.org", name: str = "Ada", source: str = "article") -> None:
-        giving.follow(campaign=campaign, email=email, name=name, source=source)
+        giving.follow(campaign=campaign, email=email, name=name, source=source, page="")
 
     def mailed() -> list[int]:
         return sorted(

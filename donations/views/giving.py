@@ -134,7 +134,9 @@ def _trouble(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpRe
 
 def _follow(request: HttpRequest, campaign: Campaign, form: GiveForm) -> HttpResponse:
     fields = form.cleaned_data
-    giving.follow(campaign=campaign, email=fields["email"], name=fields["name"], source=fields["source"])
+    giving.follow(
+        campaign=campaign, email=fields["email"], name=fields["name"], source=fields["source"], page=form.page_id
+    )
     return render(request, "donations/followed.html", {"campaign": campaign, "state": "sent"})
 
 
