@@ -370,7 +370,9 @@ def test_only_who_may_take_files_does() -> None:
         assert client.get("/staff/exports/").status_code == code
         assert client.post("/staff/exports/ledger.csv").status_code == code
     finance = signed_in("add_exportrecord")
-    assert finance.get("/staff/exports/ledger.csv").status_code == 405
+    # Who had to sign in on the way comes by GET.
+    assert finance.get("/staff/exports/ledger.csv").headers["Location"] == "/staff/exports/"
+    assert finance.put("/staff/exports/ledger.csv").status_code == 405
     assert finance.post("/staff/exports/secrets.csv").status_code == 404
     assert ExportRecord.objects.count() == 0
     strict = Client(enforce_csrf_checks=True)

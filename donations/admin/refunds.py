@@ -10,7 +10,7 @@ from django.core.signing import BadSignature, Signer
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods
 
 from donations import processors, refunding
 from donations.admin.amounts import AmountField, read_amount, typed_text
@@ -181,12 +181,17 @@ def _tell_of_refund(room: ReadOnlyAdmin, request: HttpRequest, gift: Gift, asked
         )
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def give_up_refund(request: HttpRequest, room: ReadOnlyAdmin, reference: str, asked: int) -> HttpResponse:
-    """Give up a refund of this gift that staff did not find at the processor, and go back to the gift."""
+    """Give up a refund of this gift that staff did not find at the processor, and go back to the gift.
+
+    Who had to sign in on the way comes by GET, and finds the button there once more.
+    """
     if not (request.user.has_perm("donations.view_gift") and request.user.has_perm("donations.add_refundrequest")):
         raise PermissionDenied
     refund = get_object_or_404(RefundRequest.objects.select_related("gift"), pk=asked, gift=reference)
+    if request.method != "POST":
+        return HttpResponseRedirect(page_of(refund.gift))
     gift, amount = refund.gift, amount_text(refund.amount, refund.gift.currency)
     try:
         refunding.give_up_refund(refund)

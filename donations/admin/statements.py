@@ -10,7 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Ht
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods
 
 from donations import closing, exports
 from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, page_of
@@ -174,13 +174,16 @@ def _close_form_page(room: MonthStatementAdmin, request: HttpRequest, form: Clos
     return TemplateResponse(request, "admin/donations/monthstatement/close.html", context, status=status)
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def statement_file(request: HttpRequest, identity: int, which: str) -> HttpResponseBase:
+    """Who had to sign in on the way comes by GET, and is led to the statement's page."""
     if not request.user.has_perm("donations.view_monthstatement") or not may_export(request.user):
         raise PermissionDenied
     if which not in {CLOSED, RESTATED}:
         raise Http404("There is no such file.")
     statement = get_object_or_404(MonthStatement, pk=identity)
+    if request.method != "POST":
+        return HttpResponseRedirect(page_of(statement))
     chosen = statements.selection_of(statement)
     return send(
         closing.as_closed(statement) if which == CLOSED else exports.stream(LEDGER, chosen),

@@ -12,10 +12,10 @@ from django.contrib.auth.decorators import login_required, user_passes_test
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import cache_control
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from donations import exports
 from donations.forms import ExportForm
@@ -56,13 +56,18 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 @cache_control(no_store=True)
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 @login_required(login_url="admin:login")
 @user_passes_test(may_export)
 def download(request: HttpRequest, file: str) -> HttpResponseBase:
-    """One file, streamed; who took it is recorded first. What is wrong with the choice is said beside it."""
+    """One file, streamed; who took it is recorded first. What is wrong with the choice is said beside it.
+
+    Who had to sign in on the way comes by GET, without the choice, and is led to where it is made.
+    """
     if file not in FILES:
         raise Http404("There is no such file.")
+    if request.method != "POST":
+        return redirect("staff-exports")
     form = ExportForm(request.POST)
     if not form.is_valid():
         return _page(request, form, status=422)
