@@ -75,7 +75,7 @@ def read_marks(typed: str, currency: str) -> list[int]:
             advice = "Put a comma and a space between marks, like this: 0, 2500, 5000."
             raise ValidationError(" ".join([*error.messages, advice])) from error
     if len(marks) == 1 or len(marks) > MOST_MARKS:
-        raise ValidationError(f"Give between two and {MOST_MARKS} marks, or none.")
+        raise ValidationError(f"Give between 2 and {MOST_MARKS} marks, or none.")
     if len(set(marks)) < len(marks):
         raise ValidationError("Each mark can be given once.")
     return sorted(marks)

@@ -1,5 +1,6 @@
 """Gifts, each with its figures, entries and events; and the page on which a refund is asked for."""
 
+import re
 from typing import Any
 
 from django.conf import settings
@@ -62,7 +63,7 @@ class GiftAdmin(ReadOnlyAdmin):
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         searched = "a gift’s reference, or the id of its payment or checkout"
-        addresses = "; or the donor’s email address" if may_see_donors(request.user) else ""
+        addresses = "; or the donor’s email address or name" if may_see_donors(request.user) else ""
         changelist: Any = super().get_changelist_instance(request)
         changelist.search_help_text = f"Search by {searched}{addresses}, written in full."
         return changelist
@@ -74,6 +75,10 @@ class GiftAdmin(ReadOnlyAdmin):
         if may_see_donors(request.user):
             found.update(Gift.objects.filter(donor__in=donors_of(term)).values_list("pk", flat=True)[:1000])
         return sorted(found)
+
+    def is_personal(self, term: str) -> bool:
+        """A reference or an id has a figure or an underscore in it, as hardly a name has."""
+        return "@" in term or bool(re.fullmatch(r"[^\d_]+", term))
 
     def impersonal(self, request: HttpRequest, term: str) -> str:
         return donor_term(request, term)

@@ -28,7 +28,7 @@ def donor_term(request: HttpRequest, typed: str) -> str:
     An address in whatever case it is typed, by the index of addresses; a name in full.
     """
     if not may_see_donors(request.user):
-        raise CannotSearch("Only those who may see donors can search by their addresses.")
+        raise CannotSearch("Only those who may see donors can search by their addresses or names.")
     named = Donor.objects.filter(email=typed.lower()) if "@" in typed else Donor.objects.filter(name__iexact=typed)
     numbers = named.order_by("pk").values_list("pk", flat=True)[:MOST_NAMESAKES]
     if not numbers:

@@ -138,7 +138,7 @@ class Tier(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.amount} {self.label}".strip()
+        return f"{money.format_minor(self.amount_minor, self.amount.currency.code)} {self.label}".strip()
 
     def clean(self) -> None:
         """Refuse another currency than the campaign's, and an amount that the processor would refuse."""

@@ -114,7 +114,8 @@ def _sum_line(name: str, row: dict[str, int]) -> str:
     def text(minor: int) -> str:
         return f"{money.decimal(minor, currency)}"
 
-    line = f"  {currency} {kind}: {row['count']:,} movements, theirs {text(row['theirs'])}, ours {text(row['ours'])}"
+    movements = f"{row['count']:,} movement{'' if row['count'] == 1 else 's'}"
+    line = f"  {currency} {kind}: {movements}, theirs {text(row['theirs'])}, ours {text(row['ours'])}"
     line += f", fees {text(row['their_fees'])} and {text(row['our_fees'])}"
     return line + (f", agreed {text(row['agreed'])}" if row["agreed"] else "")
 
