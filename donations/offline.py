@@ -54,7 +54,8 @@ class EnteredAlready(OfflineRefused):
         super().__init__(
             f"An {first.get_kind_display()}{of} with the reference “{first.reference}” was entered for this campaign "
             f"on {first.requested_at:%Y-%m-%d} UTC: {amount} for {first.day}. It is {first.get_status_display()}. "
-            "Look whether it is the same money; other money needs a reference of its own.",
+            "Look whether it is the same money; other money needs a reference of its own, "
+            f"such as “{first.reference}/2”.",
             "reference",
         )
         self.first, self.is_same = first, is_same

@@ -164,7 +164,7 @@ def test_two_cheques_that_bounced_under_one_reference_are_not_taken_for_one(
     assert refused.status_code == 422
     said = f"An adjustment of {first.gift_id} with the reference “STATEMENT 12” was entered"
     assert said in refused.context["form"].errors["reference"][0]
-    assert "needs a reference of its own" in words(refused)
+    assert "needs a reference of its own, such as “STATEMENT 12/2”" in words(refused)
 
 
 @pytest.mark.parametrize(

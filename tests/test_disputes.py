@@ -364,15 +364,17 @@ def test_what_an_earlier_version_booked_wrongly_is_found_until_an_adjustment_put
     found = {finding.invariant for finding in invariants.check()}
     assert {"movements_are_booked", "what_moved_is_what_is_booked"} <= found
     assert ("dispute_returns_what_it_took" in found) == (booked > 50000)
-    offline.record_adjustment(
-        campaign=paid.campaign,
-        gift=paid if correction < 0 else None,  # a gift is given no more than was taken from it
-        amount=correction,
-        day=NOON.date(),
-        reference="txn_back",
-        reason="the rate changed",
-        user=make_staff(superuser=True),
-    )
+    for amount, reference in {30: "txn_back/2", correction - 30: "txn_back"}.items():
+        assert list(invariants.check()) != []
+        offline.record_adjustment(
+            campaign=paid.campaign,
+            gift=paid if amount < 0 else None,  # a gift is given no more than was taken from it
+            amount=amount,
+            day=NOON.date(),
+            reference=reference,
+            reason="the rate changed",
+            user=make_staff(superuser=True),
+        )
     assert list(invariants.check()) == []
 
 

@@ -24,6 +24,7 @@ from django.db.models import Count, Sum
 from django.utils import timezone
 
 from donations import inbox, processors, projections, reconcile, selectors, settlements
+from donations.invariants.corrections import corrected_by
 from donations.invariants.events import check_events
 from donations.invariants.gifts import check_gifts
 from donations.invariants.settlements import check_transactions
@@ -635,7 +636,8 @@ def test_what_nobody_can_explain_is_compared_again_however_old_it_grows(box: San
     still = reconcile.run()
     assert (still.unexplained, causes(still)) == (1, {"amount_differs": 1})
     assert "do not come to the difference" in still.differences[0]["detail"]
-    adjust(make_campaign("another", is_default=False), -1, found["reference"])
+    assert "enter the rest as another, with /2 after the number" in still.differences[0]["remedy"]
+    adjust(gift.campaign, -1, f"{found['reference']}/2")
     third = reconcile.run()
     assert (third.since, third.unexplained, causes(third)) == (first.since, 0, {"corrected": 1})
     assert reconcile.run().since == third.started_at - timedelta(days=3)
@@ -679,6 +681,53 @@ def test_adjustments_explain_a_difference_that_they_come_to(
         adjust(make_campaign(f"fund-{number}", is_default=False), amount, "txn_1")
     [verdict] = corrected([lacking])
     assert verdict.cause is (CORRECTED if is_corrected else MISSING_HERE)
+
+
+@pytest.mark.parametrize(
+    "reference, is_corrected",
+    [
+        ("txn_1/2", True),
+        ("txn_1/2/3", True),
+        ("txn_1/the rest", True),
+        ("txn_1", True),
+        ("txn_12", False),
+        ("txn_12/2", False),
+        ("txn_1-2", False),
+        ("txn_10", False),
+        ("txn_1%/2", False),
+        ("txnx1/2", False),
+        ("TXN_1/2", False),
+        ("2/txn_1", False),
+        ("other:txn_1/2", False),
+    ],
+)
+def test_a_further_adjustment_has_the_number_and_a_slash(
+    campaign: Campaign, reference: str, is_corrected: bool
+) -> None:
+    lacking = Verdict("charge", "USD", "txn_1", "pi_1", 50000, 1480, 0, 0, MISSING_HERE)
+    adjust(make_campaign("another", is_default=False), 20000, "txn_1/1")
+    adjust(campaign, 30000, reference)
+    [verdict] = corrected([lacking])
+    assert verdict.cause is (CORRECTED if is_corrected else MISSING_HERE)
+
+
+def test_a_number_that_begins_another_before_a_slash_leaves_it_its_adjustments(campaign: Campaign) -> None:
+    numbers = ("txn_1", "txn_1/a", "txn_1/a/b")
+    lacking = [Verdict("charge", "USD", number, "pi_1", 100, 0, 0, 0, MISSING_HERE) for number in numbers]
+    adjust(campaign, 100, "txn_1/a")
+    adjust(campaign, 60, "txn_1/a/b")
+    adjust(campaign, 40, "txn_1/a/b/2")
+    assert [each.cause for each in corrected(lacking)] == [MISSING_HERE, CORRECTED, CORRECTED]
+
+
+def test_adjustments_under_a_number_are_found_by_an_index(campaign: Campaign, gift: Gift) -> None:
+    adjust(campaign, 50000, "txn_1/2")
+    lacking = Verdict("charge", "USD", "txn_1", "pi_1", 50000, 1480, 0, 0, MISSING_HERE)
+    entry = LedgerEntry.objects.get(kind="gift")
+    with explained("donations_ledgerentry") as found:
+        corrected([lacking])
+        corrected_by(entry)
+    assert (len(found), through_all(found)) == (4, [])
 
 
 def test_what_was_adjusted_as_a_test_explains_no_live_difference(

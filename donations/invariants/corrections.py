@@ -1,11 +1,8 @@
 """What staff put right: the ledger is append-only, so an entry of another amount stays, with adjustments beside it."""
 
-from django.db.models import Sum
-
 from donations.invariants.movements import Movement
 from donations.models import LedgerEntry
-from donations.processors import OFFLINE
-from donations.processors.offline import names_in_ledger
+from donations.selectors.adjustments import under_numbers
 
 OF_DISPUTES = frozenset({LedgerEntry.Kind.DISPUTE_WITHDRAWN, LedgerEntry.Kind.DISPUTE_REINSTATED})
 
@@ -13,10 +10,9 @@ OF_DISPUTES = frozenset({LedgerEntry.Kind.DISPUTE_WITHDRAWN, LedgerEntry.Kind.DI
 def corrected_by(entry: LedgerEntry) -> int:
     """What adjustments under an entry's own number come to, minor units of its currency, signed."""
     # Of a gift nothing more is given than was taken: what lifts it is an adjustment of its campaign.
-    names = names_in_ledger(entry.campaign_id, entry.reference, livemode=entry.livemode)
-    adjustments = LedgerEntry.objects.filter(processor=OFFLINE, kind=LedgerEntry.Kind.ADJUSTMENT, reference__in=names)
-    found = adjustments.filter(currency=entry.currency, livemode=entry.livemode)
-    return int(found.aggregate(sum=Sum("amount"))["sum"] or 0)
+    found = under_numbers([entry.campaign_id], [entry.reference], livemode=entry.livemode)
+    adjustments = found.get(entry.reference, [])
+    return sum(adjustment.amount for adjustment in adjustments if adjustment.currency == entry.currency)
 
 
 def is_corrected(entry: LedgerEntry, told: Movement) -> bool:

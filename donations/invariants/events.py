@@ -51,7 +51,10 @@ STATUSES: dict[type, frozenset[str]] = {
 
 ASK_AGAIN = "Compare the row with a backup, or with the event in the processor’s dashboard."
 READ_AGAIN = "Replay the event in the admin."
-CORRECT = "Compare it with the processor’s dashboard; enter an adjustment with the movement’s number as its reference."
+CORRECT = (
+    "Compare it with the processor’s dashboard; enter an adjustment with the movement’s number as its reference. Where "
+    "one stands already and is not enough, enter the rest as another, with /2 after the number."
+)
 RESTORE = "Restore the row from a backup, then run manage.py rebuild."
 
 

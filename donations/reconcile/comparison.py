@@ -4,7 +4,6 @@ What they disagree about has a cause, in words, and what to do about it. By curr
 ours plus the differences.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,9 +17,8 @@ from django.utils import timezone
 from donations import money, settlements
 from donations.booking.books import OF_OTHERS, told_of, wake
 from donations.models import BalanceTransaction, Campaign, InboxEvent, LedgerEntry, Lookup, Payout
-from donations.processors import OFFLINE
 from donations.processors.facts import TransactionSeen
-from donations.processors.offline import names_in_ledger
+from donations.selectors.adjustments import under_numbers
 
 State = InboxEvent.State
 Kind = LedgerEntry.Kind
@@ -35,7 +33,6 @@ PAYING = ("paid", "invoice_paid")
 SETTLES_WITHIN = timedelta(days=3)
 EDGE = timedelta(days=1)  # an entry's time and its movement's may lie on two sides of a window's beginning
 MOST_DIFFERENCES = 200
-AT_ONCE = 1000  # names in one query
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,8 @@ MISSING_THERE = Cause(
 AMOUNT = Cause(
     "amount_differs",
     "Both books have it, with another amount.",
-    "Compare the entry with the processor's dashboard; correct it by an adjustment with its number as the reference.",
+    "Compare the entry with the processor's dashboard; correct it by an adjustment with its number as the reference. "
+    "Where one stands already and is not enough, enter the rest as another, with /2 after the number.",
 )
 UNBOOKED = Cause(
     "unbooked_type",
@@ -160,28 +158,16 @@ def unequal(processor: str, facts: list[TransactionSeen]) -> list[Verdict]:
 
 
 def corrected(verdicts: list[Verdict]) -> list[Verdict]:
-    """The same; those whose difference adjustments with the movement's number as their reference come to say so."""
+    """The same; those whose difference the adjustments under the movement's number come to say so."""
     unexplained = {each.reference for each in verdicts if each.is_unexplained}
     if not unexplained:
         return verdicts
-    adjusted = _adjustments(unexplained)
+    campaigns = Campaign.objects.values_list("pk", flat=True)
+    adjusted = under_numbers(campaigns, unexplained, livemode=settings.LIVEMODE)
     return [
         _corrected(each, adjusted[each.reference]) if each.is_unexplained and each.reference in adjusted else each
         for each in verdicts
     ]
-
-
-def _adjustments(references: set[str]) -> dict[str, list[LedgerEntry]]:
-    """What staff have booked under these numbers, in the site's own mode."""
-    named = ((slug, each) for slug in Campaign.objects.values_list("pk", flat=True) for each in references)
-    names = {name: of[1] for of in named for name in names_in_ledger(*of, livemode=settings.LIVEMODE)}
-    wanted, found = list(names), defaultdict[str, list[LedgerEntry]](list)
-    for start in range(0, len(wanted), AT_ONCE):
-        some = wanted[start : start + AT_ONCE]
-        entries = LedgerEntry.objects.filter(processor=OFFLINE, kind=Kind.ADJUSTMENT, reference__in=some)
-        for entry in entries.filter(livemode=settings.LIVEMODE):
-            found[names[entry.reference]].append(entry)
-    return dict(found)
 
 
 def _corrected(verdict: Verdict, adjustments: list[LedgerEntry]) -> Verdict:
