@@ -238,6 +238,29 @@ def test_payments_for_gifts_that_were_paid_already_are_counted_as_payments() -> 
         assert Alert.objects.get().words == words
 
 
+def test_what_to_do_is_said_of_one_or_of_many() -> None:
+    gift = make_gift(make_campaign())
+    confirm(gift)
+    said = []
+    for number in range(2):
+        quarantine()
+        confirm(gift, payment=f"pi_more_{number}")
+        OutboxMessage.objects.create(
+            kind="receipt", subject_id=f"gift_{number}", state="unsure", next_try_at=timezone.now()
+        )
+        RefundRequest.objects.create(gift=gift, amount=1)
+        RefundRequest.objects.update(requested_at=timezone.now() - timedelta(hours=2))
+        said.append({trouble.kind: trouble.remedy for trouble in wellbeing.troubles(wellbeing.health())})
+    for kind, *words in (
+        ("quarantine", "accept or dismiss it.", "accept or dismiss each of them."),
+        ("paid_twice", "Refund it in", "Refund each in"),
+        ("mail_unsure", "never sends it again", "never sends them again"),
+        ("refund_unanswered", "whether it was made", "whether they were made"),
+    ):
+        for told, remedies in zip(words, said, strict=True):
+            assert told in remedies[kind]
+
+
 def test_a_check_that_cannot_be_ended_is_a_finding_beside_what_it_came_to() -> None:
     confirm(make_gift(make_campaign()))
     MonthTotal.objects.update(raised=1)

@@ -275,7 +275,7 @@ def _of_the_inbox(health: Health) -> Iterator[Trouble]:
         yield Trouble(
             kind="quarantine",
             words=f"{_count(others, 'event')} {_are(others)} in quarantine and not in the figures.",
-            remedy="Open the quarantine, and accept or dismiss each of them.",
+            remedy=f"Open the quarantine, and accept or dismiss {'it' if others == 1 else 'each of them'}.",
             path=f"{inbox}?state__exact=quarantined",
         )
     if health.paid_twice:
@@ -283,7 +283,8 @@ def _of_the_inbox(health: Health) -> Iterator[Trouble]:
         yield Trouble(
             kind="paid_twice",
             words=f"{_count(health.paid_twice, 'payment')} came for {gifts} paid already.",
-            remedy="Refund each in the processor’s dashboard and dismiss its event, or accept it.",
+            remedy=f"Refund {'it' if health.paid_twice == 1 else 'each'} in the processor’s dashboard "
+            "and dismiss its event, or accept it.",
             path=f"{inbox}?state__exact=quarantined",
         )
     if health.wrong_mode_lately:
@@ -309,7 +310,7 @@ def _of_calls_and_mail(health: Health) -> Iterator[Trouble]:
         yield Trouble(
             kind="mail_unsure",
             words=f"{_count(health.mail_unsure, 'message')} may or may not have been sent within three days.",
-            remedy="Look at the mail server’s log; the site never sends them again by itself.",
+            remedy=f"Look at the mail server’s log; the site never sends {_them(health.mail_unsure)} again by itself.",
             path=f"{reverse('admin:donations_outboxmessage_changelist')}?state__exact=unsure",
         )
     if health.mail_given_up:
@@ -333,7 +334,7 @@ def _of_refunds(health: Health) -> Iterator[Trouble]:
             kind="refund_unanswered",
             words=f"{_count(number, 'refund')} got no answer from the payment service for {hours} hours, "
             f"and {_are(number)} not sent again.",
-            remedy=f"Look for {'it' if number == 1 else 'them'} there, and see the page of the gift for what to do.",
+            remedy=f"Look for {_them(number)} there, and see the page of the gift for what to do.",
             path=gift_page if len(gifts) == 1 else reverse("staff-health"),
         )
     elif health.refunds_unanswered:
@@ -341,7 +342,8 @@ def _of_refunds(health: Health) -> Iterator[Trouble]:
         yield Trouble(
             kind="refund_unanswered",
             words=f"{_count(number, 'refund')} {_are(number)} without an answer from the processor for over an hour.",
-            remedy="Look in the processor’s dashboard whether it was made; the site asks again for 23 hours.",
+            remedy=f"Look in the processor’s dashboard whether {'it was' if number == 1 else 'they were'} made; "
+            "the site asks again for 23 hours.",
             path=reverse("staff-health"),
         )
 
@@ -352,6 +354,10 @@ def _count(number: int, noun: str) -> str:
 
 def _are(number: int) -> str:
     return "is" if number == 1 else "are"
+
+
+def _them(number: int) -> str:
+    return "it" if number == 1 else "them"
 
 
 def troubles_seen() -> list[Trouble]:
