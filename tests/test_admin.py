@@ -1138,6 +1138,7 @@ def test_what_cannot_be_booked_is_said(finance: Client, campaign: Campaign, gift
     event = InboxEvent.objects.get(event_id=told["id"])
     asked = finance.get(page(event, "decide"))
     assert "It cannot be accepted All movements of a gift are in its currency" in words(asked)
+    assert "this payment cannot be booked as this gift’s. Refund it" in words(asked)
     assert "Refund it in the processor’s dashboard" in words(asked)
     answer = decide(finance, event, "accept")
     assert answer.status_code == 422

@@ -32,9 +32,9 @@ NEEDS_A_PERSON = (State.QUARANTINED, State.WRONG_MODE, State.WAITING)
 
 # What to do about an event that cannot be accepted, by the kind of its fact.
 GIVE_BACK = (
-    "All movements of a gift are in its currency and of its mode, so this payment cannot be booked as it. Refund it in "
-    "the processor’s dashboard; or keep it, and enter what it is worth as an adjustment of the campaign. Then dismiss "
-    "it."
+    "All movements of a gift are in its currency and of its mode, so this payment cannot be booked as this gift’s. "
+    "Refund it in the processor’s dashboard; or keep it, and enter what it is worth as an adjustment of the campaign. "
+    "Then dismiss it."
 )
 PUT_RIGHT = (
     "All movements of a gift are in its currency and of its mode, so this cannot be booked as one. Enter what it is "
