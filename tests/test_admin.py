@@ -1189,6 +1189,21 @@ def test_what_a_person_can_decide_is_offered_to_be_accepted(finance: Client, qua
     assert "cannot be accepted" not in words(asked)
 
 
+def test_a_reason_to_dismiss_is_asked_for_where_one_can_dismiss(
+    finance: Client, gift: Gift, quarantined: InboxEvent
+) -> None:
+    told = refund_event(make_gift(gift.campaign), 100)
+    deliver(told)
+    inbox.drain()
+    waiting = InboxEvent.objects.get(event_id=told["id"], state="waiting")
+    asked = words(finance.get(page(waiting, "decide")))
+    assert "It stays in the event’s history." in asked
+    assert "dismiss" not in asked
+    assert "To dismiss, you must give one." in words(finance.get(page(quarantined, "decide")))
+    assert decide(finance, waiting, "replay", "the bank has told us").status_code == 302
+    assert "Decided: replay. Reason: “the bank has told us”." in words(finance.get(page(waiting, "history")))
+
+
 def test_the_history_tells_who_dismissed_an_event_that_was_read_again(finance: Client, quarantined: InboxEvent) -> None:
     other = client_of("Finance")
     decide(finance, quarantined, "dismiss", "returned by hand")

@@ -83,7 +83,7 @@ class DecisionForm(forms.Form):
         required=False,
         max_length=300,
         widget=forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"}),
-        help_text="It stays with the event. To dismiss, you must give one.",
+        help_text="It stays in the event’s history.",
     )
     decision = forms.ChoiceField(choices=[("accept", "Accept"), ("dismiss", "Dismiss"), ("replay", "Replay")])
 
@@ -240,6 +240,9 @@ def _decision_form_page(
     room: InboxEventAdmin, request: HttpRequest, event: InboxEvent, form: DecisionForm, status: int = 200
 ) -> HttpResponse:
     gift = Gift.objects.filter(pk=event.gift_reference).first() if event.gift_reference else None
+    is_quarantined = event.state == State.QUARANTINED
+    if is_quarantined:
+        form.fields["reason"].help_text = "It stays with the event. To dismiss, you must give one."
     context = {
         **room.admin_site.each_context(request),
         "opts": room.opts,
@@ -248,7 +251,7 @@ def _decision_form_page(
         "subject": event,
         "back": page_of(event),
         "form": form,
-        "is_quarantined": event.state == State.QUARANTINED,
+        "is_quarantined": is_quarantined,
         "instead": INSTEAD.get((event.facts or {}).get("kind", ""), UNKNOWN),
         "facts": [
             ("Event", f"{event.event_id}, {event.type}"),
