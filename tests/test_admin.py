@@ -631,6 +631,26 @@ def test_a_monthly_gift_shows_what_it_asks_now_beside_what_was_asked_for(
     assert "20.61 $ every 3 months past due" in words(finance.get(listed))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"subscription": "", "status": "pending"},
+        {"subscription": "", "status": "expired"},
+        {"status": "incomplete_expired"},
+        {"status": "canceled"},
+    ],
+)
+def test_a_monthly_gift_that_never_began_or_is_over_asks_nothing(
+    finance: Client, monthly: RecurringGift, fields: dict[str, str]
+) -> None:
+    now = {"now_amount": 2000, "now_fee_cover": 0, "now_currency": "USD", "now_interval": "month"}
+    for told in ({}, now):
+        RecurringGift.objects.update(**told, **fields)
+        shown = words(finance.get(page(monthly)))
+        assert "Asks now: – " in shown
+        assert "10 $ each month" in shown
+
+
 def test_a_monthly_gift_shows_where_it_stands_its_gifts_and_what_failed(
     finance: Client, monthly: RecurringGift
 ) -> None:
