@@ -118,8 +118,11 @@ def _record_payout(processor: str, told: list[tuple[PayoutChanged, bool]]) -> No
     stored.save(update_fields=["status", "arrival", "reconciled"])
 
 
-def ask(processor: str, wanted: Iterable[tuple[str, str]]) -> None:
-    """Queue what is to be looked up, kind and id each; what was asked for before, or is known, is passed over."""
+def ask(processor: str, wanted: Iterable[tuple[str, str]], *, after: timedelta = timedelta(0)) -> None:
+    """Queue what is to be looked up, kind and id each; what was asked for before, or is known, is passed over.
+
+    It is due `after` so long.
+    """
     asked = sorted(wanted)
     if not asked:
         return
@@ -127,8 +130,8 @@ def ask(processor: str, wanted: Iterable[tuple[str, str]]) -> None:
     parameters = [processor, bulk.listed(name for _, name in asked)]
     found = bulk.select(BalanceTransaction, known, parameters, columns=("reference",))
     seen = {row.reference for row in found}
-    now = timezone.now()
-    rows = [(processor, kind, name, "", 0, now, "") for kind, name in asked if name not in seen]
+    due = timezone.now() + after
+    rows = [(processor, kind, name, "", 0, due, "") for kind, name in asked if name not in seen]
     columns = ("processor", "kind", "object_id", "cursor", "attempts", "next_try_at", "last_error")
     bulk.insert(Lookup, columns, rows, then="ON CONFLICT DO NOTHING")
 
@@ -139,14 +142,15 @@ LEASE = timedelta(minutes=5)
 MOST_TRIES = 12
 REFUSED_FOR = timedelta(hours=1)
 LONGEST_WAIT = timedelta(hours=6)
+UNSETTLED_FOR = timedelta(days=1)  # money that is on its way takes days, and its news seldom gets lost
 
 
-def ask_again(processor: str, kind: Lookup.Kind, identities: Iterable[str]) -> None:
-    """Queue these even if they were asked for before: they may have changed since."""
+def ask_again(processor: str, kind: Lookup.Kind, identities: Iterable[str], *, after: timedelta = timedelta(0)) -> None:
+    """Queue these, due `after` so long, even if they were asked for before: they may have changed since."""
     wanted = sorted(set(identities))
-    ask(processor, [(str(kind), identity) for identity in wanted])
+    ask(processor, [(str(kind), identity) for identity in wanted], after=after)
     answered = Lookup.objects.filter(processor=processor, kind=kind, object_id__in=wanted, next_try_at=None)
-    answered.update(next_try_at=timezone.now(), attempts=0, cursor="", last_error="")
+    answered.update(next_try_at=timezone.now() + after, attempts=0, cursor="", last_error="")
 
 
 def claim(processor: str, limit: int, *, kinds: Iterable[str] = Lookup.Kind.values) -> list[Lookup]:
@@ -163,6 +167,12 @@ def claim(processor: str, limit: int, *, kinds: Iterable[str] = Lookup.Kind.valu
 def answered(lookups: Iterable[Lookup]) -> None:
     """These are done."""
     Lookup.objects.filter(pk__in=[each.pk for each in lookups]).update(next_try_at=None, last_error="")
+
+
+def unsettled(lookup: Lookup) -> None:
+    """It was answered, and the answer is not the last: it is asked for again in a day."""
+    again = timezone.now() + UNSETTLED_FOR
+    Lookup.objects.filter(pk=lookup.pk).update(next_try_at=again, attempts=0, cursor="", last_error="")
 
 
 def go_on_at(lookup: Lookup, cursor: str) -> None:

@@ -109,6 +109,7 @@ def _comparison(held: Run) -> Comparison:
 def _look_up(held: Run) -> None:
     """What the books asked for while they were filled; twice, as answers ask for more."""
     lookups.ask_after_silent(held.row.processor)
+    lookups.ask_after_awaiting(held.row.processor)
     for _ in range(2):
         _fetch(held, kinds=Lookup.Kind.values)
 

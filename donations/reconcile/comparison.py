@@ -51,7 +51,15 @@ OWN = Cause("own", "It is the account's own: no gift caused it.", "Nothing.", ag
 UNSETTLED = Cause(
     "unsettled", "The money has left the balance, and the refund has not succeeded yet.", "Nothing.", agreed=True
 )
-OUT_AND_BACK = Cause("out_and_back", "A refund that never succeeded: its money came back.", "Nothing.", agreed=True)
+AWAITED = Cause(
+    "awaited", "A payment that is on its way: the processor has announced its money.", "Nothing.", agreed=True
+)
+OUT_AND_BACK = Cause(
+    "out_and_back",
+    "A refund or a payment that never succeeded: its money came back, or went back.",
+    "Nothing.",
+    agreed=True,
+)
 DISMISSED = Cause("dismissed", "Staff decided that it is not booked.", "Nothing.", agreed=True)
 RECENT = Cause("recent", "The processor has not listed its movement yet.", "Nothing, for three days.", agreed=True)
 WAITING = Cause(
@@ -295,7 +303,10 @@ def _why(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
     if fact.type in PAYMENTS and fact.payment:
         of_payment = told_of(shelf.processor, "payment", [fact.payment], columns=columns)
         rows = [row for row in of_payment if not row.facts or row.facts["kind"] in PAYING]
+        heard = [row.facts for row in of_payment if row.facts and row.state in InboxEvent.HEARD]
+        checkouts = {facts["status"] for facts in heard if facts["kind"] == "checkout"}
     else:
+        checkouts = set()
         rows = told_of(shelf.processor, "subject", [fact.source or fact.transaction], columns=columns)
     by_state = {row.state: row.reason for row in rows}
     if State.FOREIGN in by_state and (Kind.GIFT.value, fact.payment) in shelf.entries:
@@ -312,6 +323,8 @@ def _why(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
     statuses = {row.facts["status"] for row in rows if row.facts and row.facts["kind"] == "refund"}
     if statuses and "succeeded" not in statuses:
         return (OUT_AND_BACK if statuses & {"failed", "canceled"} else UNSETTLED), ""
+    if checkouts & {"failed", "awaiting"}:
+        return (OUT_AND_BACK if "failed" in checkouts else AWAITED), ""
     return _ask(shelf, fact)
 
 
@@ -321,6 +334,8 @@ def _ask(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
     before = Lookup.objects.filter(processor=shelf.processor, kind=kind, object_id=identity, last_error="")
     if kind == Lookup.Kind.PAYMENT and before.filter(next_try_at=None).exists():
         return FOREIGN, "it was made on no checkout and paid no invoice"
+    if before.filter(next_try_at__gt=timezone.now() + settlements.LEASE).exists():
+        return AWAITED, "it is asked for daily"
     if before.filter(next_try_at__gt=timezone.now()).exists():
         return ASKED_FOR, ""
     if shelf.asks and kind == Lookup.Kind.PAYMENT:

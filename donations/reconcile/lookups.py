@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from donations import processors, settlements
-from donations.models import Lookup, RecurringGift
-from donations.processors.base import KeyRefused, ProcessorRefused, ProcessorUnavailable
+from donations.booking.books import told_of
+from donations.models import Gift, GiftState, Lookup, MonthTotal, RecurringGift
+from donations.processors.base import KeyRefused, Page, ProcessorRefused, ProcessorUnavailable
+from donations.processors.facts import CheckoutChanged, Fact, InvoicePaid, InvoiceSeen
 from donations.reconcile.runs import Rest
-from donations.reconcile.sweep import patiently, store
+from donations.reconcile.sweep import patiently, store, told_by
+from donations.selectors import invoices
 
 log = logging.getLogger(__name__)
 Hold = Callable[[], object]
@@ -24,6 +27,7 @@ MANY = 100  # as many as a page of a list has
 SETTLING = timedelta(hours=2)  # a transaction is older than the event that names it, but for less than this
 SILENT = timedelta(days=35)  # an arrangement that is alive is told of each month
 UNTOLD = timedelta(days=1)  # what it asks is no fixed sum, or an earlier version read events without it
+MOST_A_RUN = 500  # payments that a run begins to ask after
 ALIVE = (Status.ACTIVE, Status.PAST_DUE, Status.PAUSED, Status.UNPAID, Status.INCOMPLETE, Status.TRIALING)
 
 
@@ -53,14 +57,47 @@ def ask_after_silent(processor: str) -> None:
     """Have those monthly gifts asked for that should have been told of, and were not.
 
     Of one whose checkout is completed, nothing may ever have been told: events are listed for a month alone. And of
-    what it asks by now nothing is known where an earlier version read what was told.
+    what it asks by now nothing is known where an earlier version read what was told. Of one that began and brought
+    nothing yet, the first payment is on its way, or has failed.
     """
     fell_silent = Q(status__in=ALIVE, heard_at__lt=timezone.now() - SILENT)
     never_told = Q(status=Status.PENDING, heard_at=None)
     asks_nobody_knows_what = Q(status__in=ALIVE, now_amount=None, heard_at__lt=timezone.now() - UNTOLD)
-    silent = RecurringGift.objects.filter(fell_silent | never_told | asks_nobody_knows_what, processor=processor)
+    day_ago, month_ago = timezone.now() - UNTOLD, timezone.now() - SILENT
+    brought_nothing = Q(~Exists(Gift.objects.filter(recurring_gift=OuterRef("pk"))), status__in=ALIVE)
+    brought_nothing &= Q(heard_at__lt=day_ago, created_at__gt=month_ago)
+    why = fell_silent | never_told | asks_nobody_knows_what | brought_nothing
+    silent = RecurringGift.objects.filter(why, processor=processor)
     silent = silent.exclude(subscription="")
     settlements.ask_again(processor, Kind.SUBSCRIPTION, silent.values_list("subscription", flat=True))
+
+
+def ask_after_awaiting(processor: str, *, most: int = MOST_A_RUN) -> None:
+    """Have the payments of gifts that await their money asked for in a day: so many, those of the oldest months first.
+
+    What became of one may be told once alone, and be lost. Those that are asked for already are passed over.
+    """
+    left = most
+    for gifts in _awaiting(processor):
+        told = told_of(processor, "gift_reference", gifts, columns=("payment",))
+        payments = {row.payment for row in told} - {""}
+        queued = Lookup.objects.filter(processor=processor, kind=Kind.PAYMENT, object_id__in=payments)
+        payments -= set(queued.filter(next_try_at__isnull=False).values_list("object_id", flat=True))
+        some = sorted(payments)[:left]
+        settlements.ask_again(processor, Kind.PAYMENT, some, after=settlements.UNSETTLED_FOR)
+        left -= len(some)
+
+
+def _awaiting(processor: str) -> Iterable[list[str]]:
+    """The awaiting gifts of the key's mode, some at a time. The totals say which months have any; an index leads on."""
+    livemode = processors.get(processor).livemode
+    totals = MonthTotal.objects.filter(livemode=livemode, awaiting_gifts__gt=0).order_by("month", "campaign")
+    for campaign, month in totals.values_list("campaign", "month").distinct():
+        states = GiftState.objects.filter(campaign=campaign, livemode=livemode, campaign_month=month)
+        states = states.filter(confirmed_at=None, status=GiftState.Status.AWAITING, gift__processor=processor)
+        gifts = list(states.order_by("pk").values_list("pk", flat=True))
+        for start in range(0, len(gifts), MANY):
+            yield gifts[start : start + MANY]
 
 
 def _round(processor: str, claimed: list[Lookup], rest: Rest, hold: Hold) -> int:
@@ -114,11 +151,12 @@ def _listed(processor: str, wanted: list[Lookup], rest: Rest) -> Iterable[Lookup
 
 
 def _one(processor: str, lookup: Lookup, rest: Rest, hold: Hold) -> None:
-    source, after = processors.get(processor), lookup.cursor
+    source, after, is_settled = processors.get(processor), lookup.cursor, True
     try:
         while True:
             page = patiently(partial(source.look_up, lookup.kind, lookup.object_id, after=after), rest)
             store(processor, page)
+            is_settled = not _is_on_its_way(lookup, _facts(processor, page))
             after = page.cursor
             if not after:
                 break
@@ -128,4 +166,29 @@ def _one(processor: str, lookup: Lookup, rest: Rest, hold: Hold) -> None:
         log.warning("the processor does not tell of %s %s: %s", lookup.kind, lookup.object_id, refusal.code)
         settlements.put_off(lookup, str(refusal))
         return
-    settlements.answered([lookup])
+    if is_settled:
+        settlements.answered([lookup])
+    else:
+        settlements.unsettled(lookup)
+
+
+# ---- what is not settled yet
+
+
+def _facts(processor: str, page: Page) -> list[Fact]:
+    told = [told_by(processor, row) for row in page.sightings if row.origin == "sweep"]
+    return [each.fact for each in told if each and each.fact]
+
+
+def _is_on_its_way(lookup: Lookup, facts: list[Fact]) -> bool:
+    """Whether the answer says that the money of what was asked for has neither come nor failed to come."""
+    if lookup.kind != Kind.PAYMENT or any(isinstance(fact, InvoicePaid) for fact in facts):
+        return False
+    return any(_is_awaited(fact) for fact in facts)
+
+
+def _is_awaited(fact: Fact) -> bool:
+    """A checkout that is unpaid, or an invoice that is open: for a month, as one may stay open for ever."""
+    if isinstance(fact, InvoiceSeen):
+        return fact.status == invoices.OPEN and fact.occurred_at > timezone.now() - SILENT
+    return isinstance(fact, CheckoutChanged) and fact.status == "awaiting"

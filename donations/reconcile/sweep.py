@@ -83,7 +83,7 @@ def undelivered_at(processor: str, page: Page) -> datetime | None:
     """
     latest, made = timezone.now() - DELIVERED_WITHIN, dict[str, datetime]()
     for row in page.sightings:
-        told = _told(processor, row) if row.origin == InboxEvent.Origin.EVENTS_API else None
+        told = told_by(processor, row) if row.origin == InboxEvent.Origin.EVENTS_API else None
         if told and told.created and told.created < latest and told.fact:
             made[row.event_id] = told.created
     rows = InboxEvent.objects.filter(processor=processor, event_id__in=made, origin=InboxEvent.Origin.DELIVERY)
@@ -110,7 +110,7 @@ def unknown(processor: str, rows: Iterable[Sighting]) -> list[Sighting]:
     An object is known when the inbox has been told the same of it, whenever that was said to be.
     """
     rows = list(rows)
-    told = {row.event_id: _told(processor, row) for row in rows if row.origin == "sweep"}
+    told = {row.event_id: told_by(processor, row) for row in rows if row.origin == "sweep"}
     subjects = {each.subject for each in told.values() if each}
     known: defaultdict[str, list[Any]] = defaultdict(list)
     for stored in told_of(processor, "subject", subjects, columns=("subject", "state", "facts")):
@@ -118,7 +118,8 @@ def unknown(processor: str, rows: Iterable[Sighting]) -> list[Sighting]:
     return [row for row in rows if row.origin != "sweep" or _is_news(told[row.event_id], known)]
 
 
-def _told(processor: str, row: Sighting) -> Interpretation | None:
+def told_by(processor: str, row: Sighting) -> Interpretation | None:
+    """What a sighting means; None where it cannot be read."""
     try:
         return processors.get(processor).interpret(row.body)
     except Malformed:

@@ -118,7 +118,8 @@ def arrive(tx: Tx, intent_id: str) -> Json:
     """The money of a bank debit arrives. Returns the PaymentIntent."""
     intent, charge = _processing(tx, intent_id)
     charge |= {"status": "succeeded", "paid": True, "captured": True, "amount_captured": charge["amount"]}
-    charge |= {"balance_transaction": balance.book_charge(tx, charge), "outcome": objects.outcome("succeeded")}
+    moved = charge["balance_transaction"] or balance.book_charge(tx, charge)
+    charge |= {"balance_transaction": moved, "outcome": objects.outcome("succeeded")}
     tx.save(charge)
     emit(tx, "charge.succeeded", charge)
     succeed(tx, intent, charge)

@@ -58,14 +58,14 @@ def refund_of(get: Get, payment: str, request: str) -> str:
 
 
 def _of_payment(get: Get, payment: str, livemode: bool) -> Page:
-    """The checkout that a payment was made on, or the invoice that it paid."""
+    """The checkout that a payment was made on, or the invoice that it pays; a bank debit's money is days on its way."""
     path, more, read = LISTS["checkouts"]
     page = _page(get, path, more | {"payment_intent": payment}, read, "", livemode)
     if page.listed:
         return page
     path, more, read = LISTS["invoice_payments"]
-    which = {"payment": {"type": "payment_intent", "payment_intent": payment}}
-    return _page(get, path, more | which, read, "", livemode)
+    which = {"payment": {"type": "payment_intent", "payment_intent": payment}, "expand": more["expand"]}
+    return _page(get, path, which, read, "", livemode)
 
 
 def _page(
