@@ -19,6 +19,7 @@ from donations.processors.facts import TransactionSeen
 from donations.reconcile import comparison, lookups
 from donations.sandbox import balance
 from donations.sandbox import payments as sandbox_payments
+from donations.selectors.refunds import left_of, on_their_way
 from tests.factories import make_campaign, make_gift, make_recurring_gift
 from tests.plans import explained, through_all
 from tests.sandbox import Sandboxed, session_form, subscription_form
@@ -260,3 +261,44 @@ def test_an_invoice_that_stays_open_is_asked_after_for_a_month(box: Sandboxed, c
     for day, again in ((34, 35), (36, None)):
         days.run(day)
         assert due(payment, days) == again
+
+
+# ---- refunds
+
+
+def test_a_refund_that_succeeds_after_lists_end_is_booked_though_its_news_was_lost(
+    box: Sandboxed, campaign: Campaign, days: Days
+) -> None:
+    _, payment = begun(box, campaign, method="")
+    refund = box.control("refunds", payment_intent=payment, amount=1000, outcome="pending")
+    days.run(0)
+    for day in (20, 39):
+        assert days.run(day).equal
+    days.control(40, f"refunds/{refund['id']}/succeed")
+    row = days.run(41)
+    assert (row.equal, sums()) == (True, {"gift": 2500, "refund": -1000})
+    assert due(refund["id"], days) is None
+
+
+def test_a_refund_that_was_called_off_long_after_is_no_longer_on_its_way(
+    box: Sandboxed, campaign: Campaign, days: Days
+) -> None:
+    gift, payment = begun(box, campaign, method="")
+    refund = box.control("refunds", payment_intent=payment, amount=1000, outcome="pending")
+    days.run(0)
+    days.run(39)
+    assert (len(on_their_way(gift.pk)), left_of(gift.pk)) == (1, 1500)
+    with box.running.sandbox.store.transaction() as tx:  # no money moved, so that no movement tells of it
+        told = tx.get("refund", refund["id"])
+        assert told
+        tx.save(told | {"status": "canceled"})
+    days.run(41)
+    assert (on_their_way(gift.pk), left_of(gift.pk), sums()) == ([], 2500, {"gift": 2500})
+
+
+def test_refunds_of_other_software_are_not_asked_after(box: Sandboxed, campaign: Campaign, days: Days) -> None:
+    session = box.checkout(form=session_form(900) | {"metadata[gift]": ""}, replace=True)
+    payment = box.control(f"sessions/{session['id']}/pay")["payment_intent"]
+    box.control("refunds", payment_intent=payment, outcome="pending")
+    days.run(0)
+    assert not Lookup.objects.filter(kind="refund", next_try_at__isnull=False).exists()

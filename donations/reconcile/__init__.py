@@ -76,6 +76,8 @@ def _sweep(held: Run, step: str) -> None:
     while True:
         page = sweep.page_of(held, step)
         new = sweep.store(held.row.processor, page)
+        if step == "refunds":
+            lookups.ask_after_refunds(held.row.processor, page)
         more: dict[str, Any] = {}
         if step == "transactions":
             sweep.drain(held)

@@ -11,12 +11,13 @@ from django.utils import timezone
 
 from donations import processors, settlements
 from donations.booking.books import told_of
-from donations.models import Gift, GiftState, Lookup, MonthTotal, RecurringGift
+from donations.models import Gift, GiftState, LedgerEntry, Lookup, MonthTotal, RecurringGift
 from donations.processors.base import KeyRefused, Page, ProcessorRefused, ProcessorUnavailable
-from donations.processors.facts import CheckoutChanged, Fact, InvoicePaid, InvoiceSeen
+from donations.processors.facts import CheckoutChanged, Fact, InvoicePaid, InvoiceSeen, RefundChanged
 from donations.reconcile.runs import Rest
 from donations.reconcile.sweep import patiently, store, told_by
 from donations.selectors import invoices
+from donations.selectors.refunds import NOT_YET
 
 log = logging.getLogger(__name__)
 Hold = Callable[[], object]
@@ -98,6 +99,18 @@ def _awaiting(processor: str) -> Iterable[list[str]]:
         gifts = list(states.order_by("pk").values_list("pk", flat=True))
         for start in range(0, len(gifts), MANY):
             yield gifts[start : start + MANY]
+
+
+def ask_after_refunds(processor: str, page: Page) -> None:
+    """Have those of our refunds on a page that are on their way asked for in a day: lists reach back a month alone."""
+    waiting = [fact for fact in _facts(processor, page) if isinstance(fact, RefundChanged) and fact.status in NOT_YET]
+    if not waiting:
+        return
+    payments = {fact.payment for fact in waiting}
+    entries = LedgerEntry.objects.filter(processor=processor, kind=LedgerEntry.Kind.GIFT, reference__in=payments)
+    ours = set(entries.values_list("reference", flat=True))
+    refunds = [fact.refund for fact in waiting if fact.payment in ours]
+    settlements.ask_again(processor, Kind.REFUND, refunds, after=settlements.UNSETTLED_FOR)
 
 
 def _round(processor: str, claimed: list[Lookup], rest: Rest, hold: Hold) -> int:
@@ -182,6 +195,8 @@ def _facts(processor: str, page: Page) -> list[Fact]:
 
 def _is_on_its_way(lookup: Lookup, facts: list[Fact]) -> bool:
     """Whether the answer says that the money of what was asked for has neither come nor failed to come."""
+    if lookup.kind == Kind.REFUND:
+        return any(isinstance(fact, RefundChanged) and fact.status in NOT_YET for fact in facts)
     if lookup.kind != Kind.PAYMENT or any(isinstance(fact, InvoicePaid) for fact in facts):
         return False
     return any(_is_awaited(fact) for fact in facts)
