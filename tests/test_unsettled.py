@@ -13,14 +13,15 @@ import time_machine
 from django.test import Client
 from django.utils import timezone
 
-from donations import giving, processors, reconcile
+from donations import giving, processors, reconcile, settlements
 from donations.models import Campaign, Gift, GiftState, LedgerEntry, Lookup, MonthTotal, Reconciliation, RecurringGift
+from donations.offline import record_adjustment
 from donations.processors.facts import TransactionSeen
 from donations.reconcile import comparison, lookups
 from donations.sandbox import balance
 from donations.sandbox import payments as sandbox_payments
 from donations.selectors.refunds import left_of, on_their_way
-from tests.factories import make_campaign, make_gift, make_recurring_gift
+from tests.factories import NOON, confirm, make_campaign, make_gift, make_recurring_gift, make_staff
 from tests.plans import explained, through_all
 from tests.sandbox import Sandboxed, session_form, subscription_form
 
@@ -302,3 +303,98 @@ def test_refunds_of_other_software_are_not_asked_after(box: Sandboxed, campaign:
     box.control("refunds", payment_intent=payment, outcome="pending")
     days.run(0)
     assert not Lookup.objects.filter(kind="refund", next_try_at__isnull=False).exists()
+
+
+# ---- money that was announced and went back
+
+
+def test_a_debit_that_failed_leaves_both_books_equal(box: Sandboxed, campaign: Campaign, days: Days) -> None:
+    gift, payment = begun(box, campaign)
+    charge = announce(box, payment)
+    days.run(0)
+    with days.at(4):
+        box.control(f"payments/{payment}/fail")
+        take_back(box, charge)
+        row = reconcile.run()
+        assert (row.equal, row.differences, status(gift), sums()) == (True, [], "failed", {})
+        assert judged(moved()) == ["out_and_back", "out_and_back"]
+
+
+def test_a_debit_that_is_given_back_by_a_refund_is_compared_with_it(
+    box: Sandboxed, campaign: Campaign, days: Days
+) -> None:
+    _, payment = begun(box, campaign)
+    announce(box, payment)
+    box.control(f"payments/{payment}/settle")
+    days.run(0)
+    refund = box.control("refunds", payment_intent=payment)
+    with box.running.sandbox.store.transaction() as tx:
+        movement = tx.get("balance_transaction", refund["balance_transaction"])
+        assert movement
+        tx.save(movement | {"type": "payment_failure_refund"})
+    row = days.run(0.1)
+    assert (row.differences, sums()) == ([], {"gift": 2500, "refund": -2500})
+    row = days.run(9, since=days.begin - timedelta(days=9))
+    assert (row.differences, judged(moved())) == ([], ["", ""])
+
+
+def test_a_debit_that_is_given_back_without_a_refund_is_settled_by_an_adjustment(
+    box: Sandboxed, campaign: Campaign, days: Days
+) -> None:
+    _, payment = begun(box, campaign)
+    charge = announce(box, payment)
+    box.control(f"payments/{payment}/settle")
+    days.run(0)
+    reference = take_back(box, charge)
+    row = days.run(0.1)
+    assert (causes(row), row.unexplained) == ({"unbooked_type": 1}, 1)
+    day = timezone.now().date() - timedelta(days=1)
+    record_adjustment(
+        campaign=campaign, amount=-2500, day=day, reference=reference, reason="returned", user=make_staff()
+    )
+    row = days.run(0.2)
+    assert (causes(row), row.unexplained) == ({"corrected": 1}, 0)
+
+
+def movement(number: int, kind: str, amount: int, source: str) -> TransactionSeen:
+    """A movement of the payment pi_1 that is kept here."""
+    fact = TransactionSeen(
+        transaction=f"txn_{number}",
+        type=kind,
+        source=source,
+        payment="pi_1",
+        amount=amount,
+        fee=0,
+        net=amount,
+        currency="USD",
+        exchange_rate="",
+        created=NOON + timedelta(days=number),
+        available_on=NOON,
+        payout="",
+    )
+    settlements.record_transactions("stripe", [(fact, "", False)])
+    return fact
+
+
+def test_a_gift_stands_for_the_charge_of_its_payment_that_did_not_fail(campaign: Campaign) -> None:
+    first, back = movement(1, "payment", 2500, "py_1"), movement(2, "payment_failure_refund", -2500, "py_1")
+    assert judged([first, back]) == ["out_and_back", "out_and_back"]
+    second = movement(3, "payment", 2500, "py_2")
+    assert judged([first, back, second]) == ["out_and_back", "out_and_back", "missing_here"]
+    confirm(make_gift(campaign, 2500), payment="pi_1")
+    assert judged([first, back, second]) == ["out_and_back", "out_and_back", ""]
+    back_too = movement(4, "payment_failure_refund", -2500, "py_2")
+    assert judged([first, back, second, back_too]) == ["out_and_back", "out_and_back", "", "unbooked_type"]
+
+
+def test_what_took_money_back_and_does_not_name_its_charge_is_of_the_first_one(campaign: Campaign) -> None:
+    confirm(make_gift(campaign, 2500), payment="pi_1")
+    first, back = movement(1, "payment", 2500, "py_1"), movement(2, "payment_failure_refund", -2500, "")
+    second = movement(3, "payment", 2500, "py_2")
+    assert judged([first, back, second]) == ["out_and_back", "out_and_back", ""]
+
+
+@pytest.mark.parametrize("reference", ["re_1", "pyr_1"])
+def test_a_refund_that_nothing_told_of_is_asked_for_as_one(campaign: Campaign, reference: str) -> None:
+    comparison.judge("stripe", [movement(1, "payment_refund", -500, reference)])
+    assert list(Lookup.objects.values_list("kind", "object_id")) == [("refund", reference)]

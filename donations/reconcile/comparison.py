@@ -18,18 +18,20 @@ from donations import money, settlements
 from donations.booking.books import OF_OTHERS, told_of, wake
 from donations.models import BalanceTransaction, Campaign, InboxEvent, LedgerEntry, Lookup, Payout
 from donations.processors.facts import TransactionSeen
+from donations.reconcile import delayed
+from donations.reconcile.delayed import FAILURES, PAYMENTS
 from donations.selectors.adjustments import under_numbers
 
 State = InboxEvent.State
 Kind = LedgerEntry.Kind
 Json = dict[str, Any]
 
-PAYMENTS = {"charge", "payment"}
 REFUNDS = {"refund", "payment_refund"}
 RETURNS = {"refund_failure", "payment_refund_failure"}
 PAYOUTS = {"payout", "payout_failure", "payout_cancel"}
 UNSETTLED_STATES = {State.READY, State.WAITING}
 PAYING = ("paid", "invoice_paid")
+REFUND_IDS = ("re_", "pyr_")  # the second of payments by other means than a card
 SETTLES_WITHIN = timedelta(days=3)
 EDGE = timedelta(days=1)  # an entry's time and its movement's may lie on two sides of a window's beginning
 MOST_DIFFERENCES = 200
@@ -136,6 +138,8 @@ class Shelf:
     copies: dict[str, BalanceTransaction]
     entries: dict[tuple[str, str], LedgerEntry]
     payouts: dict[str, Payout]
+    delayed: dict[str, list[BalanceTransaction]]
+    """Of payments by other means than a card, what brought money and what took it back, the oldest first."""
 
 
 def _shelf(processor: str, facts: list[TransactionSeen], asks: bool) -> Shelf:
@@ -149,6 +153,7 @@ def _shelf(processor: str, facts: list[TransactionSeen], asks: bool) -> Shelf:
         {copy.reference: copy for copy in copies},
         {(entry.kind, entry.reference): entry for entry in entries},
         {payout.reference: payout for payout in payouts},
+        delayed.kept_of(processor, facts),
     )
 
 
@@ -218,16 +223,49 @@ def _judge(shelf: Shelf, fact: TransactionSeen) -> Verdict:
             return _verdict(fact, 0, 0, FOREIGN if _is_foreign(shelf, fact.payment) else UNBOOKED, fact.type)
         return _verdict(fact, fact.amount, fact.fee, OWN) if copy else _missing(shelf, fact)
     entry = shelf.entries.get(wanted)
+    if fact.type in FAILURES and entry is None:
+        return _taken_back(shelf, fact)
+    if fact.type in PAYMENTS and _came_to_nothing(shelf, fact):
+        return _nothing(shelf, fact)
     if entry is None and fact.amount:
         return _missing(shelf, fact)
     return _both(shelf, fact, entry)
+
+
+def _came_to_nothing(shelf: Shelf, fact: TransactionSeen) -> bool:
+    """Whether a movement of a payment is of a charge that failed, or took the money of such a one back.
+
+    A bank debit is announced by a movement when it begins, and may fail days later.
+    """
+    has_gift = (Kind.GIFT.value, fact.payment) in shelf.entries
+    if fact.type in FAILURES and not has_gift:
+        return True
+    return fact.transaction in delayed.in_vain(shelf.delayed.get(fact.payment, []), has_gift=has_gift)
+
+
+def _taken_back(shelf: Shelf, fact: TransactionSeen) -> Verdict:
+    """Of money that was announced and went back, and that no refund here tells of."""
+    if _is_foreign(shelf, fact.payment):
+        return _verdict(fact, 0, 0, FOREIGN, fact.type)
+    if _came_to_nothing(shelf, fact):
+        return _nothing(shelf, fact)
+    return _missing(shelf, fact) if fact.source.startswith(REFUND_IDS) else _verdict(fact, 0, 0, UNBOOKED, fact.type)
+
+
+def _nothing(shelf: Shelf, fact: TransactionSeen) -> Verdict:
+    return _verdict(fact, 0, _fee_of(shelf, fact), OUT_AND_BACK, fact.type)
+
+
+def _fee_of(shelf: Shelf, fact: TransactionSeen) -> int:
+    fee = shelf.entries.get((Kind.FEE.value, fact.transaction))
+    return -fee.amount if fee else 0
 
 
 def _booked_as(fact: TransactionSeen) -> tuple[str, str] | None:
     """The kind and reference of the entry that books a movement; None: no entry does."""
     if fact.type in PAYMENTS and fact.payment:
         return Kind.GIFT.value, fact.payment
-    if fact.type in REFUNDS and fact.payment:
+    if fact.type in REFUNDS | FAILURES and fact.payment:
         return Kind.REFUND.value, fact.source
     if fact.type in RETURNS and fact.payment:
         return Kind.REFUND_REVERSAL.value, fact.source
@@ -238,8 +276,7 @@ def _booked_as(fact: TransactionSeen) -> tuple[str, str] | None:
 
 
 def _both(shelf: Shelf, fact: TransactionSeen, entry: LedgerEntry | None) -> Verdict:
-    fee = shelf.entries.get((Kind.FEE.value, fact.transaction))
-    our_fee = -fee.amount if fee else 0
+    fee, our_fee = shelf.entries.get((Kind.FEE.value, fact.transaction)), _fee_of(shelf, fact)
     ours = _settled(entry, fact) if entry else 0
     if ours != fact.amount:
         return _verdict(fact, ours, our_fee, AMOUNT)
@@ -349,7 +386,7 @@ def _told_by(fact: TransactionSeen) -> tuple[Lookup.Kind, str]:
     """What has to be asked for to be told of a movement."""
     if fact.type in PAYMENTS and fact.payment:
         return Lookup.Kind.PAYMENT, fact.payment
-    if fact.source.startswith("re_"):
+    if fact.source.startswith(REFUND_IDS):
         return Lookup.Kind.REFUND, fact.source
     if fact.payment:
         return Lookup.Kind.DISPUTE, fact.source
@@ -419,7 +456,7 @@ def without_movement(processor: str, *, since: datetime, until: datetime, livemo
     by_itself = moved.filter(processor=processor, reference=OuterRef("reference"))
     alone = [
         entries.filter(~Exists(by_payment), kind=Kind.GIFT),
-        entries.filter(~Exists(of_gift.filter(type__in=REFUNDS)), kind=Kind.REFUND),
+        entries.filter(~Exists(of_gift.filter(type__in=REFUNDS | FAILURES)), kind=Kind.REFUND),
         entries.filter(~Exists(of_gift.filter(type__in=RETURNS)), kind=Kind.REFUND_REVERSAL),
         entries.filter(~Exists(by_itself), kind__in=[Kind.FEE, Kind.DISPUTE_WITHDRAWN, Kind.DISPUTE_REINSTATED]),
     ]
