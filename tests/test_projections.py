@@ -599,6 +599,7 @@ def test_a_difference_of_a_gifts_state_names_the_gift_and_what_is_and_should_be(
     assert (found.table, found.key) == ("donations_giftstate", gift)
     assert found.stored == (found.rebuilt or {}) | {"charged": 77}
     assert (found.rebuilt or {})["charged"] == 50000
+    assert found.words == "its charged is stored as 0.77 USD, and comes to 500.00 USD"
 
 
 @pytest.mark.parametrize("state", ["quarantined", "dismissed"])
