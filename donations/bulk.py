@@ -129,13 +129,13 @@ def run(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
 
     Django's own cursor writes the values into the statement's text, to be read again by the server.
     """
-    if connection.vendor != "postgresql":
-        with connection.cursor() as cursor:
+    database = connections[DEFAULT_DB_ALIAS]  # once: `connection` looks this thread's up for each of its attributes
+    if database.vendor != "postgresql":
+        with database.cursor() as cursor:
             cursor.execute(sql, _adapted(parameters))
             return list(cursor.fetchall()) if cursor.description else []
     from psycopg import Cursor  # on SQLite nobody waits for it
 
-    database = connections[DEFAULT_DB_ALIAS]  # once: `connection` looks this thread's up for each of its attributes
     if database.connection is None:
         database.ensure_connection()
     database.validate_no_broken_transaction()

@@ -29,7 +29,7 @@ def acknowledge(server: Serving, seconds: int) -> Round:
 
 def measure(quick: bool) -> list[Result]:
     """Ours beside the view that inserts one row."""
-    seconds, rounds = (1, 2) if quick else (2, 24)  # many short ones: a disk is quick and slow by turns
+    seconds, rounds = (1, 2) if quick else (2, 48)  # many short ones: a disk is quick and slow by turns
     material.campaign()
     with connection.cursor() as cursor:
         cursor.execute(peers.TABLE)
