@@ -4,11 +4,13 @@ A batch is one transaction: claimed rows, ledger entries, totals, receipts and t
 together. What fails as a batch is tried one by one; what fails alone is recorded in a transaction of its own.
 """
 
+import gc
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -122,7 +124,7 @@ def process_batch(limit: int = BATCH) -> int:
     """Claim and process up to `limit` due rows; how many there were."""
     identities: list[int] = []
     try:
-        with transaction.atomic():
+        with _uncollected(), transaction.atomic():
             rows = _claim(limit)
             identities = [row.pk for row in rows]
             _process(rows)
@@ -133,6 +135,18 @@ def process_batch(limit: int = BATCH) -> int:
         for identity in identities:
             _process_alone(identity)
     return len(identities)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's collector of cycles: it would look in vain at all that a batch makes and keeps until its end."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _claim(limit: int) -> list[InboxEvent]:
