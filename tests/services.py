@@ -122,9 +122,15 @@ class Server:
         self._end(self.panic_signal)
 
     def kill(self) -> None:
-        """As when the kernel kills it: the server and all its children end in mid-sentence."""
+        """As when the kernel kills it: the server and all its children end in mid-sentence. Returns once they have."""
+        if self.process is None:
+            return
+        send(self.process.pid, signal.SIGSTOP)  # it starts nobody meanwhile
+        started = children(self.process.pid)
         self._send_all(signal.SIGKILL)
         self._end(signal.SIGKILL)
+        while not all(has_ended(pid) for pid in started):  # each of them holds the port
+            time.sleep(0.01)
 
     def pause(self) -> None:
         """As when it hangs: connections are accepted by the kernel, and nobody answers."""
@@ -313,6 +319,14 @@ def children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or has ended and nobody has asked how. True where there is no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def send(pid: int, number: signal.Signals) -> None:
