@@ -136,7 +136,7 @@ def run(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
             return list(cursor.fetchall()) if cursor.description else []
     from psycopg import Cursor  # on SQLite nobody waits for it
 
-    if database.connection is None:
+    if database.connection is None:  # asked here, as it looks for an event loop each time that it is called
         database.ensure_connection()
     database.validate_no_broken_transaction()
     if database.queries_logged:

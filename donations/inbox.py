@@ -17,6 +17,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from donations import booking, bulk, processors
@@ -367,9 +368,7 @@ def replay(event: InboxEvent) -> None:
         InboxEvent.objects.filter(pk=event.pk, decision="dismiss").update(
             decision="", decision_reason="", decided_by=None, decided_at=None
         )
-        InboxEvent.objects.filter(pk=event.pk).update(
-            state=State.READY, next_try_at=timezone.now(), attempts=0, waiting_since=None, settled_at=None
-        )
+        _begin_anew(InboxEvent.objects.filter(pk=event.pk))
         wake(event.processor, "payment", {event.payment} - {""})
     process_batch_of(event.pk)
 
@@ -390,11 +389,14 @@ def read_again(
         rows = rows.filter(processor=processor)
     total, last = 0, 0
     while batch := list(rows.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[: 2 * BATCH]):
-        total += rows.filter(pk__in=batch).update(
-            state=State.READY, next_try_at=timezone.now(), attempts=0, waiting_since=None, settled_at=None
-        )
+        total += _begin_anew(rows.filter(pk__in=batch))
         last = batch[-1]
     return total
+
+
+def _begin_anew(rows: QuerySet[InboxEvent]) -> int:
+    """Have these looked at as if they had just come: their tries and their 72 hours begin once more. How many."""
+    return rows.update(state=State.READY, next_try_at=timezone.now(), attempts=0, waiting_since=None, settled_at=None)
 
 
 def read_newly_known(processor: str) -> int:
