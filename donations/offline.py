@@ -5,7 +5,6 @@ which it is entered or approved: what cannot be booked is refused in words, and 
 """
 
 import logging
-import re
 from datetime import date
 from unicodedata import normalize
 
@@ -30,8 +29,6 @@ FIRST_DAY = date(2000, 1, 1)  # no earlier month has a page
 LARGEST = 10**11 - 1  # minor units, as a goal
 LONGEST_REFERENCE = 100
 LONGEST_REASON = 200
-# As in the ledger, whose reference it becomes part of; spaces are tidied before.
-PLAIN = re.compile(r"[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+")
 
 
 class OfflineRefused(Exception):
@@ -215,7 +212,8 @@ def _refuse_what_cannot_be(request: OfflineRequest) -> None:
 def _refuse_text(text: str, field: str, longest: int) -> None:
     if not text:
         raise OfflineRefused(f"Give a {field}.", field)
-    if len(text) > longest or not PLAIN.fullmatch(text):
+    # Without controls, as in the ledger, whose reference it becomes part of; spaces are tidied before.
+    if len(text) > longest or letters.CONTROLS.search(text):
         raise OfflineRefused(f"Write the {field} in {longest} plain letters at most.", field)
     if unseen := letters.first_unseen(text):
         raise OfflineRefused(
