@@ -38,14 +38,12 @@ def test_from_the_article_to_the_moved_bar(page: Page, home: House) -> None:
 
 def test_what_is_being_confirmed_becomes_the_thanks_by_itself(staff_page: Page, home: House) -> None:
     page = staff_page
-    home.control("deliveries", mode="never")
     checkout = home.checkout()
-    home.pay(checkout)
     page.goto(home.api(f"checkout/sessions/{checkout}")["success_url"])
     expect(page.get_by_role("heading", level=1)).to_have_text("Confirming your gift")
     assert_accessible(page)
     page.evaluate("window.same = true")
-    home.control("deliveries", mode="normal", release=True)
+    home.pay(checkout)
     expect(page.get_by_role("heading", level=1)).to_have_text("Thank you", timeout=15000)
     expect(page).to_have_title(re.compile("^Thank you"))
     assert page.evaluate("window.same")
@@ -53,9 +51,7 @@ def test_what_is_being_confirmed_becomes_the_thanks_by_itself(staff_page: Page, 
 
 
 def test_a_page_that_says_something_else_after_an_hour_looks_on(page: Page, home: House) -> None:
-    home.control("deliveries", mode="never")
     checkout = home.checkout()
-    home.pay(checkout)
     thanks = home.api(f"checkout/sessions/{checkout}")["success_url"]
     page.goto(thanks)
 
@@ -66,7 +62,7 @@ def test_a_page_that_says_something_else_after_an_hour_looks_on(page: Page, home
     page.route(thanks, an_hour_later)
     expect(page.get_by_role("heading", level=1)).to_have_text("We have not heard of it", timeout=15000)
     page.unroute(thanks)
-    home.control("deliveries", mode="normal", release=True)
+    home.pay(checkout)
     expect(page.get_by_role("heading", level=1)).to_have_text("Thank you", timeout=15000)
 
 
