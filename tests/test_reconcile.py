@@ -45,7 +45,8 @@ from donations.processors.base import KeyRefused, ProcessorUnavailable
 from donations.processors.facts import Adjusted, TransactionSeen
 from donations.processors.offline import event_body
 from donations.reconcile import comparison, lookups, runs, sweep
-from donations.reconcile.comparison import CORRECTED, MISSING_HERE, Verdict, corrected
+from donations.reconcile.comparison import corrected
+from donations.reconcile.verdicts import CORRECTED, MISSING_HERE, Verdict
 from donations.selectors import health
 from tests.factories import (
     NOON,

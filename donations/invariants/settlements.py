@@ -11,6 +11,7 @@ from donations.invariants.heard import stored_fact
 from donations.models import BalanceTransaction, InboxEvent, Payout
 from donations.processors.facts import PayoutChanged, TransactionSeen
 from donations.reconcile import comparison
+from donations.reconcile.verdicts import AMOUNT
 from donations.settlements import RANK
 
 PAGE = 500
@@ -62,7 +63,7 @@ def _conserved(told: dict[Key, list[Telling[TransactionSeen]]]) -> Iterator[Find
                 invariant="what_moved_is_what_is_booked",
                 key=f"transaction {verdict.reference}",
                 words=f"the processor moved {theirs} and took {their_fee} of it; the ledger says {ours} and {our_fee}",
-                remedy=comparison.AMOUNT.remedy,
+                remedy=AMOUNT.remedy,
             )
 
 

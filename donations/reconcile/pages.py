@@ -10,9 +10,10 @@ from donations import processors
 from donations.processors.base import Malformed, Page, Processor, ProcessorRefused
 from donations.processors.facts import TransactionSeen, fact_from_json, fact_to_json
 from donations.reconcile import comparison
-from donations.reconcile.comparison import MOST_DIFFERENCES, Place, Verdict
+from donations.reconcile.comparison import MOST_DIFFERENCES, Place
 from donations.reconcile.runs import Rest
 from donations.reconcile.sweep import patiently
+from donations.reconcile.verdicts import Verdict, add, as_json
 
 Json = dict[str, Any]
 MOST_OPEN = 1000
@@ -99,11 +100,11 @@ class Comparison:
         return found
 
     def _settle(self, verdicts: list[Verdict]) -> None:
-        self.state["sums"] = comparison.add(self.sums, verdicts)
+        self.state["sums"] = add(self.sums, verdicts)
         self._keep(verdicts)
 
     def _keep(self, verdicts: list[Verdict]) -> None:
-        opened = [comparison.as_json(each) for each in comparison.corrected(verdicts) if each.is_open]
+        opened = [as_json(each) for each in comparison.corrected(verdicts) if each.is_open]
         self.state["found"] = self.found + len(opened)
         self.state["unexplained"] = self.unexplained + sum(not each["explained"] for each in opened)
         self.differences += opened[: max(0, MOST_OPEN - len(self.differences))]
