@@ -54,6 +54,7 @@ from tests.factories import (
     make_recurring_gift,
     make_staff,
     monthly_checkout_event,
+    refund_event,
     told,
 )
 from tests.sandbox import Sandboxed, eventually, sandbox
@@ -761,6 +762,19 @@ def test_page_and_receipt_thank_for_what_was_booked_and_not_for_what_was_asked(
     outbox.send_due()
     [sent] = mail.outbox
     assert receipt in sent.body
+
+
+def test_a_gift_that_was_given_back_in_whole_is_not_thanked_for(client: Client, campaign: Campaign) -> None:
+    gift = make_gift(campaign, 50000)
+    told(checkout_event(gift), refund_event(gift, 49999, refund="re_most"))
+    assert "Thank you" in thanked(client, gift)
+    told(refund_event(gift, 1, refund="re_rest"))
+    page = thanked(client, gift)
+    assert "Your gift was given back" in page
+    assert "500 $ went back to where it came from" in page
+    assert "Thank you" not in page
+    told(refund_event(gift, 1, refund="re_rest", status="failed", kind="refund.failed"))
+    assert "Thank you" in thanked(client, gift)
 
 
 def test_of_a_monthly_gift_the_first_payment_is_thanked_for_whatever_is_booked_later(

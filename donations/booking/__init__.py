@@ -279,7 +279,7 @@ def _refund_entries(books: Books, gift: Gift, item: Item, sightings: list[Refund
 def _exceeds(books: Books, gift: Gift, entries: list[NewEntry]) -> bool:
     held = books.entries[gift.pk]
     new = sum(entry.amount for entry in entries if (entry.kind, entry.reference) not in held)
-    refunded = books.sum_of(gift.pk, Kind.REFUND, Kind.REFUND_REVERSAL)
+    refunded = books.sum_of(gift.pk, *LedgerEntry.GIVING_BACK)
     return new < 0 and -(refunded + new) > books.sum_of(gift.pk, *LedgerEntry.GIFT_KINDS)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Sum
 
 from donations.models import InboxEvent, LedgerEntry
 
@@ -41,6 +41,12 @@ def _first_among(entries: QuerySet[LedgerEntry]) -> Received | None:
     booked = entries.filter(kind__in=LedgerEntry.GIFT_KINDS).order_by("effective_at", "pk")
     first = booked.values_list("currency", "amount", "goal_amount").first()
     return Received(*first) if first else None
+
+
+def is_given_back(gift: str) -> bool:
+    """Whether all that was paid for a gift went back to its donor. What a bank took in a dispute was not given."""
+    entries = LedgerEntry.objects.filter(gift=gift, kind__in=(*LedgerEntry.GIFT_KINDS, *LedgerEntry.GIVING_BACK))
+    return bool(entries.aggregate(left=Sum("amount"))["left"] == 0)
 
 
 def set_aside(reference: str) -> str:

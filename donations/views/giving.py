@@ -216,7 +216,7 @@ def thanks(request: HttpRequest, token: str) -> HttpResponse:
         raise Http404("This address is not complete.")
     monthly = isinstance(asked, RecurringGift)
     received = gifts.first_received(asked.pk) if monthly else gifts.received(asked.pk)
-    state = "confirmed" if received else _not_booked(asked)
+    state = _booked(asked) if received else _not_booked(asked)
     context = {
         "monthly": monthly,
         "campaign": asked.campaign,
@@ -252,6 +252,11 @@ def _labels(currency: str, amount: int, cover: int) -> dict[str, str]:
         "cover_label": money.format_minor(cover, currency) if cover else "",
         "total_label": money.format_minor(amount + cover, currency),
     }
+
+
+def _booked(asked: giving.Asked) -> str:
+    """Of a monthly gift the first payment is what the page tells of, and what was told stands."""
+    return "given_back" if isinstance(asked, Gift) and gifts.is_given_back(asked.pk) else "confirmed"
 
 
 def _not_booked(asked: giving.Asked) -> str:
