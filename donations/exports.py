@@ -26,6 +26,9 @@ LINES_AT_ONCE = 256
 
 CONTROLS = "\u0001-\u001f\u007f-\u009f\u2028\u2029"
 CONTROL = re.compile(f"[\0{CONTROLS}]")
+QUOTE, ESCAPE = b'"', b"\\"
+CELL = re.compile(r"(?:^|,)((?:[^\\,]|\\.)*)")
+ESCAPED = re.compile(r"\\(.)")
 FORMULA = re.compile("[ \u00a0]*[=+@\\-\uff0b\uff0d\uff1d\uff20]")
 
 SMALLER = ", ".join(f"'{code}'" for code in sorted(money.ZERO_DECIMAL | money.THREE_DECIMAL))
@@ -68,8 +71,8 @@ def _copy_page(
         # Compiling a statement that runs for a fraction of a second costs more than it gains. And a time is in UTC
         # by the session's zone, which PostgreSQL looks up once, where AT TIME ZONE looks it up in every row.
         cursor.execute("SET LOCAL jit = off; SET LOCAL timezone = 'UTC'")
-        # No cell is NULL: with another word for it than "", an empty text is written as nothing, as we want it.
-        with cursor.cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT csv, NULL 'none')", parameters) as copy:
+        # The text format is written in less time than CSV, which compares each cell with the word for NULL.
+        with cursor.cursor.copy(f"COPY ({sql}) TO STDOUT (DELIMITER ',', NULL '')", parameters) as copy:
             for rows, line in enumerate(copy, 1):  # noqa: B007 (the count of the last one is the count)
                 lines.append(line)
                 if len(lines) == LINES_AT_ONCE:
@@ -80,8 +83,16 @@ def _copy_page(
 
 
 def _joined(lines: list[bytes]) -> bytes:
+    """Lines of COPY's text format as those of CSV: the same, but where a cell has a quote, a comma or a backslash."""
+    text = b"".join(lines)
+    if QUOTE in text or ESCAPE in text:
+        return b"".join(_as_csv(bytes(line)) for line in lines)
     # No cell has a line feed in it, so each that is there ends a line.
-    return b"".join(lines).replace(b"\n", b"\r\n")
+    return text.replace(b"\n", b"\r\n")
+
+
+def _as_csv(line: bytes) -> bytes:
+    return _line([ESCAPED.sub(r"\1", cell) for cell in CELL.findall(line.decode().removesuffix("\n"))]).encode()
 
 
 def _cell_sql(column: Column) -> str:
@@ -93,13 +104,11 @@ def _cell_sql(column: Column) -> str:
         case Form.AMOUNT:
             return _amount_sql(sql, "e.currency")
         case Form.SETTLEMENT:
-            return f"CASE WHEN {sql} IS NULL THEN '' ELSE {_amount_sql(sql, 'e.settlement_currency')} END"
+            return f"CASE WHEN {sql} IS NOT NULL THEN {_amount_sql(sql, 'e.settlement_currency')} END"
         case Form.INSTANT:
             return f"CAST({sql} AS timestamp)"
         case Form.FLAG:
             return f"CASE WHEN {sql} THEN 'true' ELSE 'false' END"
-        case Form.OPTIONAL:
-            return f"COALESCE({sql}, '')"
         case Form.PLAIN:
             return sql
 
@@ -156,7 +165,7 @@ def _cell(column: Column, values: dict[str, Any]) -> str:
             return _instant(value)
         case Form.FLAG:
             return "true" if value else "false"
-        case Form.PLAIN | Form.OPTIONAL:
+        case Form.PLAIN:
             return str(value)
 
 

@@ -134,7 +134,10 @@ def ledger_numbers() -> list[int]:
         ("'", "'"),
         (" ", " "),
         ("NULL", "NULL"),
+        ("none", "none"),
+        ("\\N", "\\N"),
         ("\\.", "\\."),
+        ('a\\,"b\\\\', '"a\\,""b\\\\"'),
     ],
 )
 def test_a_readers_text_breaks_no_line_and_runs_in_no_spreadsheet(campaign: Campaign, source: str, cell: str) -> None:
@@ -455,6 +458,18 @@ def test_postgresql_reads_pages_by_the_ledgers_index(campaign: Campaign) -> None
         "ROW(effective_at, (processor)::text, (kind)::text, (reference)::text) > " in plan.partition("Index Cond:")[2]
     )
     assert "Sort" not in plan
+
+
+@pytest.mark.postgres
+def test_postgresql_reads_the_entries_of_each_gift_by_an_index_however_few_gifts_it_expects(campaign: Campaign) -> None:
+    key = (at("2024-11-18 12:00:00"), "a", "b", "c")
+    sql, parameters = finance.page(ALL_GIFTS, NOVEMBER, cell=lambda column: column.sql, newest=9, after=key, size=5)
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+        cursor.execute(f"EXPLAIN {sql}", parameters)
+        plan = " ".join(row[0] for row in cursor.fetchall())
+    assert "Index Cond: ((gift)::text = (e.gift)::text)" in plan
+    assert "CTE Scan on sums" not in plan
 
 
 class PipeWithoutReader(io.RawIOBase):
