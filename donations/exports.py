@@ -1,4 +1,4 @@
-"""Finance's files as CSV, streamed: the same bytes from PostgreSQL, where COPY writes them, and from SQLite.
+"""Finance's files as CSV, streamed: the same bytes from PostgreSQL, where COPY writes the lines, and from SQLite.
 
 A page is read in a transaction of its own and set aside in a temporary file: neither a slow reader nor a large ledger
 holds a transaction or memory.
@@ -85,13 +85,19 @@ def _copy_page(
 def _joined(lines: list[bytes]) -> bytes:
     """Lines of COPY's text format as those of CSV: the same, but where a cell has a quote, a comma or a backslash."""
     text = b"".join(lines)
-    if QUOTE in text or ESCAPE in text:
-        return b"".join(_as_csv(bytes(line)) for line in lines)
-    # No cell has a line feed in it, so each that is there ends a line.
-    return text.replace(b"\n", b"\r\n")
+    if _is_plain(text):
+        # No cell has a line feed in it, so each that is there ends a line.
+        return text.replace(b"\n", b"\r\n")
+    return b"".join(_as_csv(bytes(line)) for line in lines)
+
+
+def _is_plain(text: bytes) -> bool:
+    return QUOTE not in text and ESCAPE not in text
 
 
 def _as_csv(line: bytes) -> bytes:
+    if _is_plain(line):
+        return line.replace(b"\n", b"\r\n")
     return _line([ESCAPED.sub(r"\1", cell) for cell in CELL.findall(line.decode().removesuffix("\n"))]).encode()
 
 

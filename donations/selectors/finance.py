@@ -122,8 +122,8 @@ OF_THE_PAGE = (
     f"(SELECT gift, {SUMS} FROM {ENTRIES} WHERE id <= %s AND gift IN (SELECT gift FROM page) GROUP BY gift) sums "  # noqa: S608
     "ON sums.gift = e.gift"
 )
-# PostgreSQL may read those of a whole page once a row, where it expects few rows: of many in one second it does. Asked
-# for gift by gift, they come by the index, whatever it expects.
+# Where PostgreSQL expects few rows, as of many gifts in one second, it may read the sums of the whole page once a row.
+# Asked for gift by gift, they come by the index, whatever it expects.
 OF_EACH_GIFT = f"LATERAL (SELECT {SUMS} FROM {ENTRIES} WHERE id <= %s AND gift = e.gift) sums ON TRUE"  # noqa: S608
 
 ALL_GIFTS = File(
