@@ -1,4 +1,7 @@
-"""What both books say of one movement, in the end: as a verdict, as a row of sums, as what is stored and shown."""
+"""What both books say of one movement: as a verdict with its cause, in sums, and as it is stored and shown.
+
+By currency and type, the processor's sum is ours plus the differences.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
