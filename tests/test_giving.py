@@ -26,7 +26,7 @@ from django.test import Client
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import giving, inbox, outbox, processors, projections, refunding
+from donations import giving, inbox, ledger, outbox, processors, projections, refunding
 from donations.giving import Intent, PageUsedUp, new_page
 from donations.models import (
     Campaign,
@@ -771,10 +771,30 @@ def test_a_gift_that_was_given_back_in_whole_is_not_thanked_for(client: Client, 
     told(refund_event(gift, 1, refund="re_rest"))
     page = thanked(client, gift)
     assert "Your gift was given back" in page
-    assert "500 $ went back to where it came from" in page
+    assert "500 $ went back to you" in page
     assert "Thank you" not in page
     told(refund_event(gift, 1, refund="re_rest", status="failed", kind="refund.failed"))
     assert "Thank you" in thanked(client, gift)
+
+
+def test_what_staff_enter_of_a_gift_that_was_given_back_counts_on_its_page(client: Client, campaign: Campaign) -> None:
+    gift = make_gift(campaign, 50000)
+    told(checkout_event(gift), refund_event(gift, 20000))
+    for reference, amount, words in (("bank", -30000, "was given back"), ("back", 30000, "Thank you")):
+        adjustment = ledger.entry(
+            campaign=campaign,
+            effective_at=NOON,
+            kind="adjustment",
+            processor="offline",
+            reference=f"general:{reference}",
+            currency="USD",
+            amount=amount,
+            livemode=gift.livemode,
+            gift=gift.pk,
+            tier=gift.tier,
+        )
+        ledger.post([adjustment])
+        assert words in thanked(client, gift)
 
 
 def test_of_a_monthly_gift_the_first_payment_is_thanked_for_whatever_is_booked_later(

@@ -1,4 +1,4 @@
-"""What came of a gift, as its donor is told it, on the thank-you page and in the receipt alike."""
+"""What came of a gift, as its donor is told it: what was paid, on the thank-you page and in the receipt alike."""
 
 from dataclasses import dataclass
 
@@ -44,9 +44,13 @@ def _first_among(entries: QuerySet[LedgerEntry]) -> Received | None:
 
 
 def is_given_back(gift: str) -> bool:
-    """Whether all that was paid for a gift went back to its donor. What a bank took in a dispute was not given."""
-    entries = LedgerEntry.objects.filter(gift=gift, kind__in=(*LedgerEntry.GIFT_KINDS, *LedgerEntry.GIVING_BACK))
-    return bool(entries.aggregate(left=Sum("amount"))["left"] == 0)
+    """Whether all that was paid for a gift was given back: by refunds, or in another way that staff have entered.
+
+    What a bank took in a dispute was not given.
+    """
+    kinds = (*LedgerEntry.GIFT_KINDS, *LedgerEntry.GIVING_BACK, LedgerEntry.Kind.ADJUSTMENT)
+    left = LedgerEntry.objects.filter(gift=gift, kind__in=kinds).aggregate(left=Sum("amount"))["left"]
+    return left is not None and left <= 0
 
 
 def set_aside(reference: str) -> str:

@@ -210,7 +210,7 @@ def _tier(preset: Tier, currency: str) -> dict[str, str]:
 @never_cache
 @require_safe
 def thanks(request: HttpRequest, token: str) -> HttpResponse:
-    """Says "confirming" until the processor's word has come, and then thanks. It reads the database alone."""
+    """Says "confirming" until the processor's word has come, and then what came of it. It reads the database alone."""
     asked = giving.asked_of_thanks(token)
     if asked is None:
         raise Http404("This address is not complete.")
