@@ -4,8 +4,8 @@
 
 A round with Redis well and one with Redis in trouble take turns at the same rate of deliveries; compared is the p99 of
 all acknowledgements of the one kind of rounds with that of the other: the p99 of one round, its sixth slowest, is
-chance. How far apart the two halves of the rounds with Redis well are says what the machine itself does to a p99; it
-should do nothing else. The house is as in deploy/.
+chance. What the machine itself does to a p99 is seen by how far apart those of the two halves of the rounds with Redis
+well are. Nothing else should run on it. The house is as in deploy/.
 """
 
 import sys
