@@ -29,7 +29,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 def _rates(quick: bool) -> list[Result]:
     """100,000 events of one month, in rounds between which deliveries are acknowledged and events taken one by one."""
-    rounds, size, single, alone = (2, 2_000, 1_000, 200) if quick else (5, 20_000, 4_000, 400)
+    rounds, size, single, alone = (2, 2_000, 1_000, 200) if quick else (10, 10_000, 2_000, 200)
     drained, batched, one_by_one, acknowledged = [], [], [], []
     for turn in range(rounds):
         with serving(settings.DATABASE_ADDRESS) as server:
