@@ -23,7 +23,7 @@ from django.test import Client
 from donations import exports, ledger, projections
 from donations.models import Campaign, ExportRecord, Gift, MonthTotal
 from donations.selectors import finance
-from donations.selectors.finance import ALL_GIFTS, FILES, LEDGER, Column, Selection
+from donations.selectors.finance import ALL_GIFTS, FILES, LEDGER, Column, File, Selection
 from tests.factories import collate_ledger, confirm, make_campaign, make_gift, make_staff
 
 pytestmark = pytest.mark.django_db
@@ -444,15 +444,20 @@ def test_sqlite_reads_pages_by_the_ledgers_index() -> None:
     assert "TEMP B-TREE" not in plan
 
 
-@pytest.mark.postgres
-def test_postgresql_reads_pages_by_the_ledgers_index(campaign: Campaign) -> None:
+def postgresqls_plan(file: File) -> str:
+    """How PostgreSQL reads a page that is not the first."""
     key = (at("2024-11-01 12:00:00"), "a", "b", "c")
-    sql, parameters = finance.page(LEDGER, NOVEMBER, cell=lambda column: column.sql, newest=9, after=key, size=5)
+    sql, parameters = finance.page(file, NOVEMBER, cell=lambda column: column.sql, newest=9, after=key, size=5)
     with connection.cursor() as cursor:
         # Of an empty table any plan is cheap.
         cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
         cursor.execute(f"EXPLAIN {sql}", parameters)
-        plan = " ".join(row[0] for row in cursor.fetchall())
+        return " ".join(row[0] for row in cursor.fetchall())
+
+
+@pytest.mark.postgres
+def test_postgresql_reads_pages_by_the_ledgers_index(campaign: Campaign) -> None:
+    plan = postgresqls_plan(LEDGER)
     assert "Index Scan using entries_in_order" in plan
     assert (
         "ROW(effective_at, (processor)::text, (kind)::text, (reference)::text) > " in plan.partition("Index Cond:")[2]
@@ -462,12 +467,7 @@ def test_postgresql_reads_pages_by_the_ledgers_index(campaign: Campaign) -> None
 
 @pytest.mark.postgres
 def test_postgresql_reads_the_entries_of_each_gift_by_an_index_however_few_gifts_it_expects(campaign: Campaign) -> None:
-    key = (at("2024-11-18 12:00:00"), "a", "b", "c")
-    sql, parameters = finance.page(ALL_GIFTS, NOVEMBER, cell=lambda column: column.sql, newest=9, after=key, size=5)
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
-        cursor.execute(f"EXPLAIN {sql}", parameters)
-        plan = " ".join(row[0] for row in cursor.fetchall())
+    plan = postgresqls_plan(ALL_GIFTS)
     assert "Index Cond: ((gift)::text = (e.gift)::text)" in plan
 
 
