@@ -40,6 +40,7 @@ from tests.factories import (
     refund_event,
     told,
 )
+from tests.plans import explained
 
 pytestmark = pytest.mark.django_db
 DECEMBER = datetime(2024, 12, 3, 12, tzinfo=UTC)
@@ -527,6 +528,18 @@ def test_a_large_batch_finds_earlier_events_by_an_index(campaign: Campaign) -> N
     assert [index and index[0] for index in found] == [
         "inbox_queue", "inbox_by_subject", "inbox_by_payment", "inbox_by_payment", "inbox_queue"
     ]  # fmt: skip
+
+
+@pytest.mark.postgres
+def test_payments_are_looked_up_one_by_one_however_small_the_ledger_is(campaign: Campaign) -> None:
+    """A plan made for a small ledger stays for a large one: it may not go through all of a processor's gifts."""
+    gifts = [make_gift(campaign) for _ in range(3)]
+    deliver(*(checkout_event(gift) for gift in gifts))
+    with explained("donations_ledgerentry") as found:
+        inbox.drain()
+    plans = [plan for sql, plan in found if "kind = 'gift'" in sql]
+    assert len(plans) == 1
+    assert re.search(r"Index Cond: .*processor.* AND .*kind.* AND .*reference", plans[0])
 
 
 # ---- what an event is filed under
