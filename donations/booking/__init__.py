@@ -319,8 +319,9 @@ def _write(books: Books) -> None:
     # A fee changes nothing that a gift counts.
     touched = {entry.gift for entry in booked if entry.gift and entry.kind != Kind.FEE}
     touched |= {news.gift for news in books.news}
-    projections.apply(gifts=[books.gifts[reference] for reference in sorted(touched)], news=books.news)
     _send(books, booked, late)
+    # Last, as whoever books for the same month waits from here to the end.
+    projections.apply(gifts=[books.gifts[reference] for reference in sorted(touched)], news=books.news)
 
 
 def _send(books: Books, booked: list[NewEntry], late: list[str]) -> None:
