@@ -32,11 +32,16 @@ _renewed = ", ".join(f"{name} = excluded.{name}" for name in STATE_KEPT[1:])
 OVER_THE_OLD = f"ON CONFLICT (gift_id) DO UPDATE SET {_renewed}"
 _state_values = attrgetter(*STATE_KEPT)
 
+
+def _whole(*sums: str) -> str:
+    """PostgreSQL adds whole numbers up to a decimal; amounts are whole."""
+    return ", ".join(f"CAST({name} AS bigint) AS {name}" for name in sums)
+
+
 # What the ledger says of each gift. Who wants some gifts alone puts another condition where {which} stands.
 GIFTS_SQL = f"""
 SELECT gift AS gift_id, campaign AS campaign_id, livemode, campaign_month, local_date, confirmed_at, payment, tier,
-  currency, charged, refunded, disputed, adjusted, goal,
-  {COUNTED} AS counted
+  currency, {_whole("charged", "refunded", "disputed", "adjusted")}, CAST({COUNTED} AS bigint) AS counted
 FROM (
   SELECT gift, campaign, livemode,
     MAX(CASE WHEN kind IN {GIFT_KINDS} THEN campaign_month END) AS campaign_month,
@@ -123,13 +128,11 @@ def _confirmed(references: Iterable[str]) -> dict[str, GiftState]:
 
 def _state(gift: Gift, before: GiftState | None, made: GiftState | None, news: CheckoutNews | None) -> GiftState:
     """A gift's state: confirmed by its entries, else the highest-ranking status ever heard of it."""
-    state = GiftState(
-        gift=gift, campaign_id=gift.campaign_id, livemode=gift.livemode, currency=gift.currency, tier=gift.tier
-    )
+    state = made or GiftState(gift_id=gift.pk, awaiting=0)
+    state.campaign_id, state.livemode = gift.campaign_id, gift.livemode
+    state.currency, state.tier = gift.currency, gift.tier
     if made:
-        state.status = Status.CONFIRMED
-        for name in (*OF_ENTRIES, "counted"):
-            setattr(state, name, bulk.whole(getattr(made, name)))
+        state.status, state.awaiting = Status.CONFIRMED, 0
         return state
     heard = news.status if news else Status.PENDING.value
     known = before.status if before else Status.PENDING.value

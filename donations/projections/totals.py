@@ -5,6 +5,7 @@ anew from the ledger, the states and the followers.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
@@ -83,21 +84,21 @@ class Deltas:
         if not state.campaign_month:
             return
         month = (state.campaign_id, state.campaign_month, state.livemode, state.currency)
-        sums = Counter(
-            raised=state.counted,
-            gifts=int(state.counted > 0),
-            charged=state.charged,
-            refunded=state.refunded,
-            refunds=int(state.refunded > 0),
-            disputed=state.disputed,
-            awaiting=state.awaiting,
-            awaiting_gifts=int(state.awaiting > 0),
-        )
+        sums = {
+            "raised": state.counted,
+            "gifts": int(state.counted > 0),
+            "charged": state.charged,
+            "refunded": state.refunded,
+            "refunds": int(state.refunded > 0),
+            "disputed": state.disputed,
+            "awaiting": state.awaiting,
+            "awaiting_gifts": int(state.awaiting > 0),
+        }
         _accumulate(self.months[month], sums, sign)
         if state.local_date:
             for dimension, value in (("all", ""), ("tier", state.tier)):
                 day = (*month, state.local_date, dimension, value)
-                _accumulate(self.days[day], Counter({name: sums[name] for name in DAY_SUMS}), sign)
+                _accumulate(self.days[day], {name: sums[name] for name in DAY_SUMS}, sign)
 
     def write(self) -> None:
         """Add the differences to the stored sums, in the keys' order so that two workers never deadlock."""
@@ -107,7 +108,7 @@ class Deltas:
         _add(DailyRollup, DAY_KEY, DAY_SUMS, days, {})
 
 
-def _accumulate(into: Counter[str], sums: Counter[str], sign: int) -> None:
+def _accumulate(into: Counter[str], sums: Mapping[str, int], sign: int) -> None:
     for name, value in sums.items():
         into[name] += sign * value
 
@@ -171,14 +172,14 @@ def _all_sums() -> Deltas:
     sums = Deltas()
     for row in _counted_rows():
         month = _month_key(row)
-        _accumulate(sums.months[month], Counter({name: row[name] for name in LEDGER_SUMS}), 1)
+        _accumulate(sums.months[month], {name: row[name] for name in LEDGER_SUMS}, 1)
         for dimension, value in (("all", ""), ("tier", row["tier"])):
             day = sums.days[(*month, row["day"], dimension, value)]
-            _accumulate(day, Counter({name: row[name] for name in DAY_SUMS}), 1)
+            _accumulate(day, {name: row[name] for name in DAY_SUMS}, 1)
     for row in _rows(AWAITING_SQL):
-        _accumulate(sums.months[_month_key(row)], Counter({name: row[name] for name in AWAITING_SUMS}), 1)
+        _accumulate(sums.months[_month_key(row)], {name: row[name] for name in AWAITING_SUMS}, 1)
     for row in _rows(FOLLOWERS_SQL):
-        _accumulate(sums.months[_month_key(row)], Counter(followers=row["followers"]), 1)
+        _accumulate(sums.months[_month_key(row)], {"followers": row["followers"]}, 1)
     return sums
 
 

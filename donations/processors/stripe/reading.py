@@ -165,4 +165,4 @@ def metadata(subject: Json, name: str, pattern: re.Pattern[str]) -> str:
 
 def plain(value: str, longest: int) -> str:
     """Text that every database takes: no NUL, no lone surrogates, no control characters, bounded."""
-    return "".join(c for c in value if c.isprintable())[:longest]
+    return (value if value.isprintable() else "".join(c for c in value if c.isprintable()))[:longest]
