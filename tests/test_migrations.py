@@ -86,3 +86,22 @@ def test_each_migration_goes_with_the_guards_of_the_one_before_in_place(tmp_path
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == [[], [[50000, 50000]]]
+
+
+@pytest.mark.postgres
+def test_no_index_is_there_for_searches_by_a_prefix() -> None:
+    """Django adds one to each text column that is a key or has an index, and each costs every gift that is booked."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT indexname FROM pg_indexes "
+            "WHERE tablename LIKE 'donations\\_%' AND indexdef LIKE '%\\_pattern\\_ops%'"
+        )
+        assert cursor.fetchall() == []
+
+
+def test_no_two_indexes_begin_with_a_gifts_campaign_alone() -> None:
+    with connection.cursor() as cursor:
+        for table in ("gift", "giftstate", "recurringgift"):
+            found = connection.introspection.get_constraints(cursor, f"donations_{table}").values()
+            indexes = [index["columns"] for index in found if index["index"] and index["columns"][0] == "campaign_id"]
+            assert [len(columns) > 1 for columns in indexes] == [True], table

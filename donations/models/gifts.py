@@ -34,7 +34,8 @@ class AskedGift(models.Model):
     Its amounts never change.
     """
 
-    campaign = models.ForeignKey("donations.Campaign", models.PROTECT, related_name="%(class)ss")
+    # Both tables have an index that begins with it.
+    campaign = models.ForeignKey("donations.Campaign", models.PROTECT, related_name="%(class)ss", db_index=False)
     donor = models.ForeignKey("donations.Donor", models.SET_NULL, null=True, blank=True, related_name="%(class)ss")
     tier = models.CharField(max_length=40, help_text="The tier's amount as text, such as 500.00, or “custom”.")
     currency = models.CharField(max_length=3)
@@ -134,7 +135,7 @@ class GiftState(models.Model):
 
     gift = models.OneToOneField(Gift, models.PROTECT, primary_key=True, related_name="state")
     status = models.CharField(max_length=10, choices=Status, default=Status.PENDING)
-    campaign = models.ForeignKey("Campaign", models.PROTECT, related_name="+")
+    campaign = models.ForeignKey("Campaign", models.PROTECT, related_name="+", db_index=False)
     campaign_month = models.CharField(max_length=7, blank=True, help_text="Of the payment; awaiting: of its checkout.")
     local_date = models.DateField(null=True, blank=True)
     livemode = models.BooleanField()
