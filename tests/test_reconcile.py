@@ -827,7 +827,9 @@ def test_more_differences_than_are_kept_are_counted(box: Sandboxed, campaign: Ca
     run()
     _edit("UPDATE donations_ledgerentry SET amount = amount - 1, goal_amount = 0 WHERE kind = 'gift'")
     now = timezone.now()
-    compared = reconcile.Comparison("stripe", now - LONG_AGO, now, differences=[{"explained": True}] * 998)
+    compared = reconcile.Comparison(
+        "stripe", now - LONG_AGO, now, differences=[{"explained": True, "cause": "waiting"}] * 998
+    )
     page = processors.get("stripe").sweep("transactions", since=compared.since)
     compared.page(page)
     compared.conclude(lambda seconds: None)
@@ -875,7 +877,45 @@ def test_an_entry_that_the_processor_knows_nothing_of_is_found(box: Sandboxed, g
     old = timezone.now() - timedelta(days=5)
     fields = _fields(LedgerEntry.objects.get(kind="gift")) | {"reference": "pi_forged", "effective_at": old}
     LedgerEntry.objects.create(**(fields | {"gift": make_gift(gift.campaign)}))
-    assert causes(run()) == {"missing_there": 1}
+    row = run()
+    assert causes(row) == {"missing_there": 1}
+    [alone] = row.differences
+    assert (row.books["USD gift"]["theirs"], row.books["USD gift"]["ours"]) == (0, alone["ours"]) == (0, 2500)
+
+
+def test_what_the_ledger_alone_has_is_found_by_runs_of_every_few_hours_once_three_days_have_gone_by(
+    box: Sandboxed, campaign: Campaign
+) -> None:
+    """Their windows begin three days ago: what was too young to be missed must not be too old the next time."""
+    begun = timezone.now() - timedelta(days=9)
+    with time_machine.travel(begun):
+        reconcile.run()
+        confirm(make_gift(campaign), payment="pi_unknown_there", at=timezone.now())
+    told = {}
+    for hours in range(5, 120, 6):
+        with time_machine.travel(begun + timedelta(hours=hours)):
+            told[hours] = reconcile.run()
+    assert [hours for hours, row in told.items() if row.equal] == list(range(5, 72, 6))
+    assert {tuple(causes(row).items()) for hours, row in told.items() if hours > 72} == {(("missing_there", 1),)}
+    young = told[5].books["USD gift"]
+    assert (young["theirs"], young["ours"], young["agreed"]) == (0, 50000, -50000)
+
+
+def test_money_of_days_ago_that_the_ledger_alone_has_is_found_by_the_next_run(
+    box: Sandboxed, campaign: Campaign
+) -> None:
+    now = timezone.now()
+    for days_ago in (9, 1):
+        with time_machine.travel(now - timedelta(days=days_ago)):
+            reconcile.run()
+    confirm(make_gift(campaign), payment="pi_unknown_there", at=now - timedelta(days=6))
+    assert causes(reconcile.run()) == {"missing_there": 1}
+
+
+def test_what_was_booked_before_the_first_list_began_is_not_missed_there(box: Sandboxed, campaign: Campaign) -> None:
+    confirm(make_gift(campaign), payment="pi_of_before", at=timezone.now() - timedelta(days=40))
+    row = reconcile.run()
+    assert (row.equal, causes(row)) == (True, {})
 
 
 def test_what_was_paid_while_a_run_stood_still_for_days_is_not_missed_by_it(box: Sandboxed, campaign: Campaign) -> None:
@@ -905,6 +945,24 @@ def test_a_quarantined_payment_is_told_with_its_reason(box: Sandboxed, campaign:
     assert "25.00 USD were paid, and 1.00 USD were asked" in found["detail"]
     kept = health.health().reconcile
     assert (kept.is_equal, kept.findings, kept.explained, kept.words) == (False, 0, 1, ())
+
+
+def test_a_quarantined_payment_is_a_difference_until_somebody_decides_about_it(
+    box: Sandboxed, campaign: Campaign
+) -> None:
+    gift = paid(box, campaign)
+    Gift.objects.filter(pk=gift.pk).update(amount=100)
+    first = run()
+    for days in (2, 4, 6, 8):
+        with time_machine.travel(timezone.now() + timedelta(days=days)):
+            row = reconcile.run()
+        assert (causes(row), row.equal, row.since) == ({"quarantined": 1}, False, first.since)
+    event = InboxEvent.objects.get(state="quarantined")
+    inbox.dismiss(event, user=make_staff(), reason="given back by hand")
+    for days in (9, 10):
+        with time_machine.travel(timezone.now() + timedelta(days=days)):
+            row = reconcile.run()
+    assert (row.equal, row.since > first.since) == (True, True)
 
 
 def test_a_payment_whose_gift_is_unknown_waits_and_is_told_so(box: Sandboxed, campaign: Campaign) -> None:

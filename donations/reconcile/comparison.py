@@ -48,7 +48,7 @@ UNSETTLED_STATES = {State.READY, State.WAITING}
 PAYING = ("paid", "invoice_paid")
 REFUND_IDS = ("re_", "pyr_")  # the second of payments by other means than a card
 SETTLES_WITHIN = timedelta(days=3)
-EDGE = timedelta(days=1)  # an entry's time and its movement's may lie on two sides of a window's beginning
+EDGE = timedelta(days=1)  # an entry's time and its movement's may lie on two sides of where the first list begins
 MOST_DIFFERENCES = 200
 
 
@@ -365,12 +365,18 @@ def not_listed(
     return extra, Place(oldest, frozenset(carried))
 
 
-def without_movement(processor: str, *, since: datetime, until: datetime, livemode: bool) -> list[Verdict]:
-    """Entries since then that no movement of the processor's is known for: those that were young are looked at later.
+def without_movement(
+    processor: str, *, since: datetime, until: datetime, read_since: datetime, livemode: bool
+) -> list[Verdict]:
+    """Entries booked since then that no movement of the processor's is known for.
 
-    They were young at `until`, when the processor's list began to be read, though the run may have stood still since.
+    Those that were young at `until`, when its list began to be read, are looked at again for three days: all of them
+    were booked after their money had moved. `read_since` is where the lists that were ever read begin.
     """
-    entries = LedgerEntry.objects.filter(processor=processor, livemode=livemode, effective_at__gte=since + EDGE)
+    booked_before = LedgerEntry.objects.filter(booked_at__lt=since).order_by("-pk").values_list("pk", flat=True).first()
+    entries = LedgerEntry.objects.filter(
+        processor=processor, livemode=livemode, pk__gt=booked_before or 0, effective_at__gte=read_since + EDGE
+    )
     moved = BalanceTransaction.objects
     # A payment, and a gift, is one processor's: its name beside theirs would lead SQLite through all that it moved.
     by_payment = moved.filter(payment=OuterRef("reference"), type__in=PAYMENTS).exclude(payment="")

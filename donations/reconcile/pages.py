@@ -11,9 +11,9 @@ from donations.processors.base import Malformed, Page, Processor, ProcessorRefus
 from donations.processors.facts import TransactionSeen, fact_from_json, fact_to_json
 from donations.reconcile import comparison
 from donations.reconcile.comparison import MOST_DIFFERENCES, Place
-from donations.reconcile.runs import Rest
+from donations.reconcile.runs import Rest, read_since
 from donations.reconcile.sweep import patiently
-from donations.reconcile.verdicts import Verdict, add, as_json
+from donations.reconcile.verdicts import CORRECTED, Verdict, add, as_json
 
 Json = dict[str, Any]
 MOST_OPEN = 1000
@@ -76,12 +76,16 @@ class Comparison:
         self._settle(self._judged(facts))
         self.show("what our side alone has")
         alone = comparison.without_movement(
-            self.processor, since=self.since, until=self.until, livemode=self.source.livemode
+            self.processor,
+            since=self.since,
+            until=self.until,
+            read_since=read_since(self.processor, self.since),
+            livemode=self.source.livemode,
         )
         extra = self._unknown_there(self.state.pop("extra", []), rest)
         alone += [comparison.kept_alone(self.processor, reference) for reference in extra]
-        self._keep(alone)
-        self.differences.sort(key=lambda each: bool(each["explained"]))
+        self._settle(alone)
+        self.differences.sort(key=lambda each: (each["explained"], each["cause"] == CORRECTED.name))
 
     def _movements(self, page: Page) -> list[TransactionSeen]:
         found = []

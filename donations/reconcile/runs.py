@@ -12,10 +12,12 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Min
 from django.utils import timezone
 
 from donations.models import Reconciliation
 from donations.processors.base import SWEEP
+from donations.reconcile.verdicts import CORRECTED
 
 LEASE = timedelta(seconds=60)  # longer than any one call, or batch takes
 LONGEST_SLEEP = LEASE.total_seconds() / 3  # a longer wait is slept in parts, and held between them
@@ -141,13 +143,22 @@ def _new(processor: str, holder: str, since: datetime) -> Reconciliation:
 def window(processor: str, now: datetime) -> datetime:
     """From when on to ask: some days before the last whole run began, so that windows overlap.
 
-    What nobody could explain is looked at again until somebody has: a difference does not end by growing old.
+    What differs is looked at again until it is settled: a difference does not end by growing old. What staff have
+    corrected is settled, and stays a difference.
     """
     last = finished(processor)
     if last is None:
         return now - timedelta(days=settings.RECONCILE_FIRST_DAYS)
     usual = last.started_at - timedelta(days=settings.RECONCILE_OVERLAP_DAYS)
-    return max(EARLIEST, min(usual, last.since)) if last.unexplained else usual
+    is_open = last.unexplained or any(each["cause"] != CORRECTED.name for each in last.differences)
+    return max(EARLIEST, min(usual, last.since)) if is_open else usual
+
+
+def read_since(processor: str, since: datetime) -> datetime:
+    """Where the lists begin that whole runs have read, or one that looks back to `since`: there is no gap in them."""
+    done = Reconciliation.objects.filter(processor=processor, finished_at__isnull=False)
+    first: datetime | None = done.aggregate(first=Min("since"))["first"]
+    return min(first or since, since)
 
 
 def finished(processor: str) -> Reconciliation | None:
