@@ -1,5 +1,6 @@
 """The site as a WSGI application; each process that loads it also runs the in-process worker."""
 
+import logging
 import os
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -8,6 +9,7 @@ from django.core.exceptions import SuspiciousOperation
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "supportsite.settings")
+log = logging.getLogger(__name__)
 
 site = get_wsgi_application()
 
@@ -16,7 +18,8 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
     """The site. Django reads some headers before it guards against errors: what it cannot read there is a 400."""
     try:
         return site(environ, start_response)
-    except (LookupError, ValueError, SuspiciousOperation):
+    except (LookupError, ValueError, SuspiciousOperation) as error:
+        log.warning("a request could not be read: %s", type(error).__name__)
         start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Content-Length", "15")])
         return [b"cannot be read\n"]
 

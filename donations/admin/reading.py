@@ -171,7 +171,7 @@ class ReadOnlyAdmin(LinkingByRight):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """Those that the term names exactly: each search is a few look-ups in an index."""
-        term = search_term.strip().replace("\x00", "")
+        term = search_term.strip().replace("\x00", "") if self.search_fields else ""
         return (queryset.filter(pk__in=self.found(request, term)) if term else queryset), False
 
     def found(self, request: HttpRequest, term: str) -> Iterable[Any] | QuerySet[Any]:
@@ -211,8 +211,8 @@ def page_of(row: Model) -> str:
 
 
 def pretty(value: object) -> str:
-    """JSON as people read it."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    """JSON as people read it. Half of a pair of surrogates, which no page can hold, stays escaped as in JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def scrolled(text: str, name: str) -> str:
