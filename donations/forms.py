@@ -23,6 +23,18 @@ class LinesField(forms.CharField):
         return str(super().to_python(value)).replace("\r\n", "\n").replace("\r", "\n")
 
 
+class DayField(forms.DateField):
+    """A day as a page's calendar sends it, and as it is typed where there is none: 2024-11-18, in no other order."""
+
+    def __init__(self, attributes: dict[str, str] | None = None, **options: Any) -> None:
+        super().__init__(
+            input_formats=["%Y-%m-%d"],
+            widget=forms.DateInput({"type": "date"} | (attributes or {}), "%Y-%m-%d"),
+            error_messages={"invalid": "This is no valid date. Type year, month and day, like this: 2024-11-18."},
+            **options,
+        )
+
+
 class GiveForm(forms.Form):
     """The donation form of one campaign. After validation, `amount_minor` is what is given; 0 is to follow.
 
@@ -183,12 +195,11 @@ class ExportForm(forms.Form):
     campaign: "forms.ModelChoiceField[Campaign]" = forms.ModelChoiceField(
         Campaign.objects.order_by("slug"), required=False, empty_label="All campaigns"
     )
-    start = forms.DateField(required=False, label="From", widget=forms.DateInput({"type": "date"}, "%Y-%m-%d"))
-    end = forms.DateField(
+    start = DayField(required=False, label="From")
+    end = DayField(
         required=False,
         label="Up to, not including",
         help_text="The first day after the period: for November, 1 December.",
-        widget=forms.DateInput({"type": "date"}, "%Y-%m-%d"),
     )
 
     def clean(self) -> dict[str, Any]:

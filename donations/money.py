@@ -145,7 +145,7 @@ def parse_amount(typed: str, currency: str) -> int:
     """
     text = _without_symbol(typed, currency)
     match = TYPED.fullmatch(text)
-    if not match or _ambiguous(text, currency):
+    if not match or is_ambiguous(text, currency):
         raise AmountError(_refusal(text, currency))
     fraction = match["fraction"] or ""
     if len(fraction) > exponent(currency):
@@ -164,7 +164,7 @@ def _without_symbol(typed: str, currency: str) -> str:
     return text
 
 
-def _ambiguous(text: str, currency: str) -> bool:
+def is_ambiguous(text: str, currency: str) -> bool:
     """Whether a point or comma could be meant either way: "1.000" is a thousand to half of the world."""
     if exponent(currency) == 3 and "," not in text:
         return False
@@ -177,9 +177,14 @@ def _refusal(text: str, currency: str) -> str:
     if text.startswith(("-", "−")):
         return f"An amount cannot be negative. Type it in digits, such as {_example(currency)}."
     if AMBIGUOUS.fullmatch(text):
-        cents = ", and cents after a point: 10.50" if _has_cents(currency) else ""
-        return f"“{text}” can be read in two ways. Write a thousand as 1000 or 1,000{cents}."
+        return two_ways(text, currency)
     return f"We could not read this amount. Type it in digits, such as {_examples(currency)}."
+
+
+def two_ways(text: str, currency: str) -> str:
+    """A sentence about an ambiguous amount, and how to write it."""
+    cents = ", and cents after a point: 10.50" if _has_cents(currency) else ""
+    return f"“{text}” can be read in two ways. Write a thousand as 1000 or 1,000{cents}."
 
 
 def _example(currency: str) -> str:

@@ -172,7 +172,9 @@ def test_two_cheques_that_bounced_under_one_reference_are_not_taken_for_one(
     [
         ({"amount": "-5"}, "amount", "cannot be read"),
         ({"amount": "0"}, "amount", "above zero"),
-        ({"amount": "1.005"}, "amount", "2 digits"),
+        ({"amount": "1.0050"}, "amount", "2 digits"),
+        ({"amount": "1.005"}, "amount", "can be read in two ways. Write a thousand as 1000 or 1,000"),
+        ({"day": "02/03/2024"}, "day", "Type year, month and day, like this: 2024-11-18"),
         ({"day": "2024-02-30"}, "day", "valid date"),
         ({"day": "2999-01-01"}, "day", "to today"),
         ({"reason": ""}, "reason", "required"),

@@ -323,6 +323,14 @@ def test_a_period_may_reach_to_the_ends_of_the_calendar(campaign: Campaign, peri
     assert b"".join(answer.streaming_content).count(b"\r\n") == 2  # type: ignore[attr-defined]
 
 
+def test_a_day_in_another_order_is_refused(campaign: Campaign) -> None:
+    """The second of March, to half of the world."""
+    answer = signed_in("add_exportrecord").post("/staff/exports/ledger.csv", {"start": "02/03/2024"})
+    assert answer.status_code == 422
+    assert "Type year, month and day, like this: 2024-11-18." in answer.content.decode()
+    assert not ExportRecord.objects.exists()
+
+
 def test_a_download_that_breaks_off_says_so_in_its_last_line(campaign: Campaign, monkeypatch: Any) -> None:
     monkeypatch.setattr(exports, "SIZES", (1,))
     for number in range(3):
@@ -387,7 +395,7 @@ def test_only_who_may_take_files_does() -> None:
     ("choice", "words"),
     [
         ({"start": "2024-12-01", "end": "2024-12-01"}, "This period is empty"),
-        ({"start": "nonsense"}, "Enter a valid date"),
+        ({"start": "nonsense"}, "This is no valid date"),
         ({"campaign": "nothing"}, "not one of the available choices"),
     ],
 )

@@ -42,6 +42,8 @@ def read_amount(typed: str, currency: str) -> int:
     whole, fraction = match["whole"].replace(",", ""), match["fraction"] or ""
     if len(whole) > money.MOST_DIGITS:
         raise ValidationError(f"“{typed.strip()}” is too large an amount.")
+    if money.is_ambiguous(text, currency):
+        raise ValidationError(money.two_ways(text, currency))
     if len(fraction) > money.exponent(currency):
         digits = money.exponent(currency)
         raise ValidationError(

@@ -16,6 +16,7 @@ from donations import offline, periods
 from donations.admin.amounts import AmountField, read_amount, typed_text
 from donations.admin.reading import ReadOnlyAdmin, page_of
 from donations.charts import amount_text
+from donations.forms import DayField
 from donations.models import Campaign, Gift, OfflineRequest
 from donations.selectors import refunds, statements
 
@@ -31,9 +32,9 @@ class EntryForm(forms.Form):
     """What every entry has. After validation, `minor` is its amount in minor units, as it is entered."""
 
     amount = AmountField(help_text="In the campaign’s currency, such as 250 or 1,000.50.")
-    day = forms.DateField(
+    day = DayField(
+        {"class": "vDateField"},
         label="Day of the money",
-        widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date", "class": "vDateField"}),
         help_text="When it came or went, such as 2024-11-18: it decides the month in the books. "
         "In a month that is closed it is shown as restated.",
     )
