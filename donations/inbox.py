@@ -24,14 +24,14 @@ from donations import booking, bulk, processors
 from donations.booking import Outcome
 from donations.booking.books import wake
 from donations.models import InboxEvent, TypesRead
-from donations.models.inbox import GAVE_UP, PAID_TWICE, UNBOOKABLE, UNREADABLE
+from donations.models.inbox import GAVE_UP, PAID_TWICE, STILL, UNBOOKABLE, UNREADABLE
 from donations.processors.base import Interpretation, Malformed
 from donations.processors.facts import fact_from_json, fact_to_json
 
 log = logging.getLogger(__name__)
 State = InboxEvent.State
 BATCH = 500
-PATIENCE = timedelta(hours=72)
+PATIENCE = timedelta(hours=72)  # from when it first waited or failed: waiting and failing by turns have no more
 LONGEST_WAIT = 300
 
 
@@ -180,14 +180,18 @@ def _record_failure(identity: int, error: Exception) -> None:
         row = InboxEvent.objects.select_for_update(no_key=True).get(pk=identity)
         if row.next_try_at is None:
             return
+        now = timezone.now()
         row.attempts += 1
         row.reason = _failure_text(error)
-        if timezone.now() - row.received_at > PATIENCE:
-            row.state, row.next_try_at, row.settled_at = State.QUARANTINED, None, timezone.now()
-            row.reason = f"{GAVE_UP}: {row.reason}"[:300]
+        # Not since it was received: it may be read again long after, or lie for days while no worker runs.
+        row.waiting_since = row.waiting_since or now
+        if now - row.waiting_since > PATIENCE:
+            why = GAVE_UP if row.state == State.READY else STILL
+            row.reason = f"{why}: {row.reason}"[:300]
+            row.state, row.next_try_at, row.settled_at = State.QUARANTINED, None, now
         else:
-            row.next_try_at = timezone.now() + _backoff(row.attempts)
-        row.save(update_fields=["attempts", "reason", "state", "next_try_at", "settled_at"])
+            row.next_try_at = now + _backoff(row.attempts)
+        row.save(update_fields=["attempts", "waiting_since", "reason", "state", "next_try_at", "settled_at"])
 
 
 def _failure_text(error: Exception) -> str:
@@ -283,7 +287,7 @@ def _settled_row(reading: Reading, now: datetime) -> list[Any]:
     if state == State.WAITING:
         since = since or now
         if now - since > PATIENCE:
-            state, reason = outcome.at_last, f"after 72 hours, still: {reason}"
+            state, reason = outcome.at_last, f"{STILL}: {reason}"
         else:
             next_try = now + _backoff(row.attempts + 1)
     if state == State.QUARANTINED:

@@ -545,9 +545,43 @@ def test_an_event_that_always_fails_is_tried_ever_later_and_quarantined_after_72
     assert (poison.state, poison.next_try_at) == ("quarantined", None)
     assert poison.reason == "it failed for 72 hours: KeyError: 'gone'"
     assert poison.settled_at is not None
-    inbox.replay(poison)
+
+
+@pytest.mark.parametrize("how", ["never tried", "replayed", "read again"])
+def test_what_fails_has_72_hours_from_its_first_failure_however_long_ago_it_was_received(how: str) -> None:
+    poison = make_poison()
+    if how != "never tried":
+        inbox.drain()
+        let_pass(timedelta(hours=73))
+        inbox.drain()
+        assert InboxEvent.objects.get().state == "quarantined"
+    let_pass(timedelta(hours=80))
+    if how == "replayed":
+        inbox.replay(poison)
+    if how == "read again":
+        inbox.read_again(states=["quarantined"])
+    inbox.drain()
     poison.refresh_from_db()
-    assert (poison.state, poison.attempts) == ("quarantined", 1), "whoever reads it anew counts anew"
+    assert (poison.state, poison.attempts, poison.reason) == ("ready", 1, "KeyError: 'gone'")
+    let_pass(timedelta(hours=71, minutes=59))
+    inbox.drain()
+    assert InboxEvent.objects.get().state == "ready"
+    let_pass(timedelta(minutes=6))
+    inbox.drain()
+    assert InboxEvent.objects.get().state == "quarantined"
+
+
+def test_what_waits_and_fails_by_turns_has_72_hours_in_all(campaign: Campaign) -> None:
+    refund = refund_event(make_gift(campaign), 100)
+    deliver(refund)
+    states = []
+    for processor, hours in (("gone", 40), ("stripe", 31), ("gone", 2), ("gone", 0)):
+        InboxEvent.objects.update(processor=processor)
+        inbox.drain()
+        states.append(row_of(refund).state)
+        let_pass(timedelta(hours=hours))
+    assert states == ["ready", "waiting", "waiting", "quarantined"]
+    assert row_of(refund).reason == "after 72 hours, still: KeyError: 'gone'"
 
 
 REFUSE_ENTRY = {

@@ -6,6 +6,7 @@ from django.db.models import Q
 # How the reasons of some kinds of quarantine begin: they are told apart from the others.
 PAID_TWICE = "paid twice"
 GAVE_UP = "it failed for 72 hours"
+STILL = "after 72 hours, still"  # it waited, or waited and failed by turns
 UNREADABLE = "it is not as its type promises"
 UNBOOKABLE = "it cannot be accepted"  # what is wrong with it stays so, whoever wants it booked
 
@@ -56,7 +57,9 @@ class InboxEvent(models.Model):
     state = models.CharField(max_length=12, choices=State, default=State.READY)
     next_try_at = models.DateTimeField(null=True, help_text="When it is looked at next; empty when it is settled.")
     attempts = models.IntegerField(default=0)
-    waiting_since = models.DateTimeField(null=True)
+    waiting_since = models.DateTimeField(
+        "unsettled since", null=True, help_text="When it first waited or failed; its 72 hours begin there."
+    )
     reason = models.CharField(max_length=300, blank=True, help_text="Why it waits, is quarantined or failed last.")
     settled_at = models.DateTimeField(null=True)
 
