@@ -20,6 +20,7 @@ import redis as redis_client
 from tests.faults.__main__ import NAMES as FAULTS
 from tests.house import eventually
 from tests.services import free_port, postgres, redis
+from tests.simulation.__main__ import arguments, same_again
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("bash", "cat", "chmod", "cp", "dirname", "mkdir", "rm", "sleep")
@@ -435,3 +436,9 @@ def test_a_seed_makes_the_same_world_again() -> None:
     assert "0 lost, 0 counted twice; 0 findings in the books" in said[0]
     worlds = [re.sub(r"in \d+ s$", "", text, flags=re.MULTILINE) for text in said]
     assert worlds[0] == worlds[1]
+
+
+@pytest.mark.parametrize("on", ["", " --postgres"])
+def test_a_simulation_says_the_command_that_plays_it_again(on: str) -> None:
+    again = f"./dev simulate --seed 77 --deliveries 4000{on}"
+    assert same_again(arguments(again.split()[2:])) == again

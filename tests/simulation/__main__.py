@@ -22,7 +22,7 @@ IN_MEMORY = "/dev/shm"  # noqa: S108 (a folder of our own is made in it)
 
 
 def main() -> int:
-    given = arguments()
+    given = arguments(sys.argv[1:])
     from tests.services import free_port, postgres
 
     folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=IN_MEMORY if Path(IN_MEMORY).is_dir() else None))
@@ -53,12 +53,18 @@ def play_on(database: str, folder: Path, port: int, given: argparse.Namespace) -
         connection.close()
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev simulate", description="Play a world against the real code.")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--deliveries", type=int, default=5_000, help="how many at least (5,000)")
     parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL of its own, not on SQLite in memory")
-    return parser.parse_args()
+    return parser.parse_args(words)
+
+
+def same_again(given: argparse.Namespace) -> str:
+    """What plays the same world again: PostgreSQL's workers are at work at once, so it is another one without."""
+    on = " --postgres" if given.postgres else ""
+    return f"./dev simulate --seed {given.seed} --deliveries {given.deliveries}{on}"
 
 
 def run(folder: Path, port: int, given: argparse.Namespace) -> int:
@@ -68,7 +74,7 @@ def run(folder: Path, port: int, given: argparse.Namespace) -> int:
     from tests.simulation.crew import WORKERS
     from tests.simulation.world import World
 
-    print(f"seed {given.seed}: ./dev simulate --seed {given.seed} --deliveries {given.deliveries}", flush=True)
+    print(f"seed {given.seed}: {same_again(given)}", flush=True)
     world, began = World(folder, port, given.seed), time.perf_counter()
     play(world, given.deliveries)
     world.finish()
