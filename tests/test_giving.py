@@ -842,10 +842,35 @@ def test_refunds_never_ask_for_more_than_was_charged(campaign: Campaign, process
     gift, user = a_confirmed_gift(campaign), User.objects.create_user("finance")
     processor.answer = {"id": "re_1", "object": "refund"}
     refunding.request_refund(gift=gift, amount=30000, reason="asked", user=user)
-    with pytest.raises(refunding.RefundRefused):
+    more = r"^That is more than is left of this gift: look at the refunds that were asked for\.$"
+    with pytest.raises(refunding.RefundRefused, match=more):
         refunding.request_refund(gift=gift, amount=20001, reason="asked", user=user)
     refunding.request_refund(gift=gift, amount=20000, reason="asked", user=user)
     assert GiftState.objects.get().refund_requested == 50000
+
+
+@pytest.mark.parametrize("amount", [0, -1])
+def test_a_refund_of_nothing_is_refused(campaign: Campaign, processor: type[Answers], amount: int) -> None:
+    with pytest.raises(refunding.RefundRefused, match=r"^Give an amount above zero\.$"):
+        refunding.request_refund(gift=a_confirmed_gift(campaign), amount=amount, reason="", user=None)
+    assert (RefundRequest.objects.count(), processor.calls) == (0, [])
+
+
+def test_the_smallest_refund_is_asked_for_and_a_long_reason_kept_as_far_as_there_is_room(
+    campaign: Campaign, processor: type[Answers]
+) -> None:
+    processor.answer = {"id": "re_1", "object": "refund"}
+    refunding.request_refund(gift=a_confirmed_gift(campaign), amount=1, reason="x" * 300, user=None)
+    kept = RefundRequest.objects.get()
+    assert (kept.amount, kept.status, kept.refund_id, kept.reason) == (1, "accepted", "re_1", "x" * 200)
+
+
+def test_what_was_not_paid_through_a_processor_is_given_back_by_hand(campaign: Campaign) -> None:
+    gift = a_confirmed_gift(campaign)
+    Gift.objects.update(processor="offline")
+    gift.refresh_from_db()
+    with pytest.raises(refunding.RefundRefused, match="adjustment"):
+        refunding.request_refund(gift=gift, amount=500, reason="", user=None)
 
 
 def test_no_caller_asks_for_a_refund_that_the_processor_cannot_move(
@@ -928,6 +953,53 @@ def test_a_refund_that_gets_no_answer_is_sent_ever_later(campaign: Campaign, pro
     assert waits == pytest.approx([1, 1, 2, 4, 8, 16, 32, 60, 60], rel=0.1)
 
 
+def test_an_answer_changes_the_refund_that_it_is_of_and_no_other(campaign: Campaign, processor: type[Answers]) -> None:
+    processor.status = 503
+    first, second = (
+        refunding.request_refund(gift=a_confirmed_gift(campaign), amount=amount, reason="", user=None)
+        for amount in (30000, 20000)
+    )
+    RefundRequest.objects.update(error="")
+    refunding.send_refund(first)
+    assert "503" in RefundRequest.objects.get(pk=first.pk).error
+    assert RefundRequest.objects.get(pk=second.pk).error == ""
+    processor.status, processor.answer = 200, {"id": "re_1", "object": "refund"}
+    refunding.send_refund(first)
+    rows = RefundRequest.objects.order_by("pk").values_list("status", "refund_id", "error")
+    assert list(rows) == [("accepted", "re_1", ""), ("sending", "", "")]
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_an_answer_that_comes_too_late_changes_nothing(
+    campaign: Campaign, processor: type[Answers], status: int
+) -> None:
+    processor.status = 503
+    asked = refunding.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
+    RefundRequest.objects.update(status="given_up", error="")
+    processor.status, processor.answer = status, {"id": "re_1", "object": "refund"}
+    refunding.send_refund(asked)
+    assert RefundRequest.objects.values_list("status", "refund_id", "error").get() == ("given_up", "", "")
+
+
+def test_what_has_its_answer_holds_up_no_refund_that_has_none(campaign: Campaign, processor: type[Answers]) -> None:
+    processor.status = 503
+    answered, _ = (
+        refunding.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None) for _ in range(2)
+    )
+    RefundRequest.objects.filter(pk=answered.pk).update(status="accepted")
+    let_pass(timedelta(minutes=2))
+    assert refunding.send_refunds_again(limit=1) == 1
+
+
+def test_a_refund_that_may_still_be_sent_cannot_be_given_up(campaign: Campaign, processor: type[Answers]) -> None:
+    processor.status = 503
+    asked = refunding.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
+    still = r"^This refund has its answer, or is still being sent\. Nothing was changed\.$"
+    with pytest.raises(refunding.RefundRefused, match=still):
+        refunding.give_up_refund(asked)
+    assert (RefundRequest.objects.get().status, GiftState.objects.get().refund_requested) == ("sending", 30000)
+
+
 def test_refunds_that_cannot_be_sent_do_not_hold_up_others(campaign: Campaign, processor: type[Answers]) -> None:
     processor.status = 503
     for _ in range(3):
@@ -944,6 +1016,7 @@ def test_a_refund_is_asked_for_once_under_one_key(campaign: Campaign, processor:
     with pytest.raises(refunding.AskedAlready) as again:
         refunding.request_refund(gift=gift, amount=10000, reason="", user=None, key=key)
     assert again.value.first == first
+    assert str(again.value) == "This refund was asked for already. Nothing was asked for a second time."
     assert (GiftState.objects.get().refund_requested, len(refund_calls(processor))) == (10000, 1)
 
 
@@ -1062,6 +1135,18 @@ def test_a_refund_that_was_made_before_the_failure_is_found_and_none_is_made_aga
     assert len(box.listed("refunds")) == 2
 
 
+def test_a_kept_failure_spends_the_key_of_its_own_refund_alone(
+    campaign: Campaign, box: Sandboxed, broken: RefundRequest
+) -> None:
+    other = RefundRequest.objects.create(gift=a_paid_gift(campaign, box), amount=500)
+    answered = RefundRequest.objects.create(gift=a_confirmed_gift(campaign), amount=500, status="accepted")
+    for asked in (other, answered):
+        GiftState.objects.filter(pk=asked.gift_id).update(payment=box.paid(50000)["payment_intent"])
+        box.control("trouble", mode="broken", calls=1, path="POST /v1/refunds")
+        refunding.send_refund(asked)
+    assert list(RefundRequest.objects.order_by("pk").values_list("keys_spent", flat=True)) == [1, 1, 0]
+
+
 def test_where_nobody_can_look_no_other_key_is_used(box: Sandboxed, broken: RefundRequest) -> None:
     payment = GiftState.objects.get().payment
     box.control("trouble", mode="down", path="GET /v1/refunds")
@@ -1069,6 +1154,7 @@ def test_where_nobody_can_look_no_other_key_is_used(box: Sandboxed, broken: Refu
     box.control("trouble", mode="none")
     GiftState.objects.update(payment="")
     assert sent_again(broken) == "sending", "that the list is refused says nothing of the refund"
+    assert broken.error.startswith("its refunds cannot be listed: ")
     assert (broken.keys_spent, box.listed("refunds")) == (1, [])
     GiftState.objects.update(payment=payment)
     assert sent_again(broken) == "accepted"
