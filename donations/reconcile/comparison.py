@@ -389,7 +389,8 @@ def without_movement(
         entries.filter(~Exists(of_gift.filter(type__in=RETURNS)), kind=Kind.REFUND_REVERSAL),
         entries.filter(~Exists(by_itself), kind__in=[Kind.FEE, Kind.DISPUTE_WITHDRAWN, Kind.DISPUTE_REINSTATED]),
     ]
-    return [_alone(entry, until) for rows in alone for entry in rows.order_by("-effective_at")[:MOST_DIFFERENCES]]
+    # The oldest first: what may still be listed leaves out nothing that should have been.
+    return [_alone(entry, until) for rows in alone for entry in rows.order_by("pk")[:MOST_DIFFERENCES]]
 
 
 def _alone(entry: LedgerEntry, until: datetime) -> Verdict:
