@@ -991,6 +991,22 @@ def test_what_has_its_answer_holds_up_no_refund_that_has_none(campaign: Campaign
     assert refunding.send_refunds_again(limit=1) == 1
 
 
+def test_the_log_names_the_refund_that_could_not_be_sent(
+    campaign: Campaign, processor: type[Answers], caplog: pytest.LogCaptureFixture
+) -> None:
+    processor.status = 503
+    asked = refunding.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
+    caplog.clear()
+    with caplog.at_level("WARNING", logger="donations.refunding"):
+        refunding.send_refund(asked)
+        processor.status, processor.answer = 400, {"error": {"type": "invalid_request_error", "code": "no_such_code"}}
+        let_pass(timedelta(minutes=2))
+        refunding.send_refunds_again()
+    fault, refusal = caplog.messages
+    assert fault.startswith(f"refund {asked.key} not sent: APIError: 503")
+    assert refusal.startswith(f"refund {asked.key}: The payment service refused it: its code is “no_such_code”")
+
+
 def test_a_refund_that_may_still_be_sent_cannot_be_given_up(campaign: Campaign, processor: type[Answers]) -> None:
     processor.status = 503
     asked = refunding.request_refund(gift=a_confirmed_gift(campaign), amount=30000, reason="", user=None)
