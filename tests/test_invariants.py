@@ -3,17 +3,19 @@
 import random
 import threading
 from collections import Counter
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
 
-from donations import inbox, invariants, projections, recurring
+from donations import inbox, invariants, offline, projections, recurring
 from donations.invariants import entries
 from donations.invariants.movements import MUST_MAKE
-from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, RecurringGift, guards
+from donations.invariants.offline import check_offline
+from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, OfflineRequest, RecurringGift, guards
 from donations.processors.facts import FACTS
-from tests.factories import checkout_event, confirm, deliver, event, make_campaign, make_gift, refund_event
+from tests.factories import checkout_event, confirm, deliver, event, make_campaign, make_gift, make_staff, refund_event
 from tests.faults.books import make_books
 from tests.faults.scenes import SCENES, make_cast
 from tests.faults.tampering import switch_guards_off
@@ -90,7 +92,60 @@ def test_every_kind_of_fact_says_what_it_must_have_made() -> None:
     assert set(MUST_MAKE) == set(FACTS.values())
 
 
+def test_what_two_people_decided_is_whole_whatever_the_limit_is_by_now_and_is_read_in_two_queries(
+    settings: Any, django_assert_num_queries: Any
+) -> None:
+    told = {"campaign": make_campaign(), "day": date(2024, 11, 18), "reason": "counted", "user": make_staff()}
+    for number, amount in enumerate([5_000, 7_000_000, 9_000_000]):
+        asked = offline.record_gift(amount=amount, method="cash", reference=f"BOX {number}", **told)
+        offline.record_adjustment(amount=5, reference=f"BOX {number}", **told)
+        if asked.status == "waiting":
+            OfflineRequest.objects.filter(pk=asked.pk).update(requested_at=asked.requested_at - timedelta(days=9))
+            offline.approve(asked, user=make_staff())
+    settings.APPROVAL_LIMIT = 0
+    with django_assert_num_queries(2):
+        assert list(check_offline(tally := Counter())) == []
+    assert tally["offline gifts and adjustments"] == 6
+
+
+def test_what_waits_or_was_rejected_is_not_looked_for_in_the_ledger() -> None:
+    told = {"campaign": make_campaign(), "day": date(2024, 11, 18), "reason": "counted", "user": make_staff()}
+    for reference in ("BOX 1", "BOX 2"):
+        asked = offline.record_gift(amount=7_000_000, method="cash", reference=reference, **told)
+    offline.reject(asked, user=make_staff(), reason="nobody knows of it")
+    assert list(invariants.check()) == []
+
+
+def test_what_staff_entered_for_a_day_that_their_zone_left_out_is_whole() -> None:
+    campaign = make_campaign(time_zone="Pacific/Apia")
+    told = {"amount": 500, "reference": "BOX", "reason": "counted"}
+    offline.record_adjustment(campaign=campaign, day=date(2011, 12, 30), user=make_staff(), **told)
+    assert LedgerEntry.objects.get().local_date == date(2011, 12, 31)
+    assert list(invariants.check()) == []
+
+
+def test_an_entry_of_staff_that_was_lost_and_is_booked_anew_is_whole() -> None:
+    told = {"amount": 500, "reference": "BOX", "reason": "counted", "day": date(2024, 11, 18)}
+    asked = offline.record_adjustment(campaign=make_campaign(), user=make_staff(), **told)
+    switch_guards_off()
+    LedgerEntry.objects.all()._raw_delete(using="default")
+    OfflineRequest.objects.update(requested_at=asked.requested_at - timedelta(days=9))
+    InboxEvent.objects.update(received_at=asked.requested_at - timedelta(days=9))
+    inbox.replay(InboxEvent.objects.get())
+    guards.install()
+    assert list(invariants.check()) == []
+
+
 # ---- lies that are told here alone: tests.test_lies tells all others
+
+
+def test_what_waits_and_says_that_it_is_booked_is_found() -> None:
+    told = {"campaign": make_campaign(), "day": date(2024, 11, 18), "reason": "counted", "user": make_staff()}
+    offline.record_gift(amount=7_000_000, method="cash", reference="BOX", **told)
+    OfflineRequest.objects.update(status="booked")
+    found = [(finding.invariant, finding.words) for finding in invariants.check()]
+    words = "staff entered it, it says that it is booked, and the ledger has no such entry"
+    assert found == [("entered_is_what_is_booked", words)]
 
 
 @pytest.mark.parametrize("fields", [{"kind": "refund"}, {"amount": 0}, {"kind": "gift", "settlement_amount": 5}])

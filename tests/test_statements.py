@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 
-from donations import closing, inbox, offline
+from donations import closing, inbox, invariants, offline
 from donations.models import Campaign, ExportRecord, Gift, MonthStatement, guards
 from donations.periods import Month
 from tests.factories import (
@@ -27,6 +27,7 @@ from tests.factories import (
     make_staff,
     refund_event,
 )
+from tests.faults.tampering import findings, switch_guards_off
 
 pytestmark = pytest.mark.django_db
 ROOM = "/admin/donations/monthstatement"
@@ -80,6 +81,16 @@ def test_finance_closes_a_month_and_history_says_who(finance: Client, gift: Gift
     assert answer.request["PATH_INFO"] == f"{ROOM}/{statement.pk}/change/"
     entry = LogEntry.objects.get(object_id=str(statement.pk))
     assert (entry.user, entry.get_change_message()) == (statement.closed_by, "Closed 2024-11 of general.")
+
+
+def test_a_statement_of_a_month_that_finance_closed_is_missed_where_it_is_gone(finance: Client, gift: Gift) -> None:
+    finance.post(f"{ROOM}/close/", NOVEMBER)
+    assert list(invariants.check()) == []
+    switch_guards_off()
+    MonthStatement.objects.all()._raw_delete(using="default")
+    assert [(found.invariant, found.key) for found in findings()] == [
+        ("closed_months_stay", "statement general 2024-11")
+    ]
 
 
 def test_what_stands_in_the_way_is_said_beside_its_field(finance: Client, gift: Gift) -> None:

@@ -20,6 +20,7 @@ from donations.invariants.figures import (
 )
 from donations.invariants.findings import Finding, Tally, one_snapshot
 from donations.invariants.gifts import check_gifts, check_monthly_gifts
+from donations.invariants.offline import check_offline
 from donations.invariants.settlements import check_payouts, check_transactions
 
 __all__ = ["Finding", "Tally", "check", "one_snapshot"]
@@ -30,6 +31,7 @@ PARTS: tuple[Callable[[Tally], Iterator[Finding]], ...] = (
     check_references,
     check_events,
     check_entries,
+    check_offline,
     check_gifts,
     check_monthly_gifts,
     check_transactions,

@@ -8,6 +8,7 @@ from functools import cache
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib.admin.models import ADDITION, LogEntry
 from django.db import connection
 from django.db.models import ForeignKey, Model
 from django.utils import timezone
@@ -62,6 +63,23 @@ def check_statements(tally: Tally) -> Iterator[Finding]:
                 key=f"statement {statement}",
                 words=f"the ledger does not bear out its {name.replace('_', ' ')}",
                 remedy="Compare the ledger and the statement with a backup; somebody has changed one of them.",
+            )
+    yield from _removed_statements()
+
+
+def _removed_statements() -> Iterator[Finding]:
+    """Those that were closed in the admin, by its history: a statement leaves no other trace."""
+    standing = {str(number) for number in MonthStatement.objects.values_list("pk", flat=True)}
+    closed = LogEntry.objects.filter(action_flag=ADDITION).filter(
+        content_type__app_label="donations", content_type__model="monthstatement"
+    )
+    for number, name in closed.values_list("object_id", "object_repr"):
+        if number not in standing:
+            yield Finding(
+                invariant="closed_months_stay",
+                key=f"statement {name}",
+                words="the admin’s history says that it was closed, and its statement is gone",
+                remedy="Restore the statement from a backup, and find out who removed it.",
             )
 
 

@@ -4,8 +4,21 @@ import random
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
+from django.contrib.admin.models import ADDITION, LogEntry
+
 from donations import closing, inbox, offline, processors, projections
-from donations.models import Campaign, Donor, Follower, Gift, GiftState, InboxEvent, RecurringGift, RefundRequest
+from donations.models import (
+    Campaign,
+    Donor,
+    Follower,
+    Gift,
+    GiftState,
+    InboxEvent,
+    MonthStatement,
+    OfflineRequest,
+    RecurringGift,
+    RefundRequest,
+)
 from donations.periods import Month
 from donations.processors.base import CheckoutOrder
 from tests.factories import (
@@ -270,8 +283,8 @@ def _follow(campaigns: list[Campaign]) -> None:
 
 
 def _enter(campaigns: list[Campaign]) -> None:
-    """Offline gifts, an adjustment of one, and one of a campaign."""
-    staff, day = make_staff(), date(2024, 11, 18)
+    """Offline gifts, an adjustment of one, one of a campaign, and a gift so large that a second person approves it."""
+    staff, approver, day = make_staff(), make_staff(), date(2024, 11, 18)
     for campaign in campaigns:
         told = {"campaign": campaign, "day": day, "user": staff}
         given = offline.record_gift(
@@ -279,13 +292,21 @@ def _enter(campaigns: list[Campaign]) -> None:
         )
         offline.record_adjustment(amount=-500, gift=given.gift, reference="BANK 1", reason="a false note", **told)
         offline.record_adjustment(amount=300, reference="BANK 2", reason="rounding", **told)
+        asked = offline.record_gift(
+            amount=offline.limit_in(campaign.currency) + 1, method="cheque", reference="7", reason="a large one", **told
+        )
+        # As if it had waited for a day.
+        OfflineRequest.objects.filter(pk=asked.pk).update(requested_at=asked.requested_at - timedelta(days=1))
+        offline.approve(asked, user=approver)
 
 
 def _close(campaigns: list[Campaign]) -> None:
-    """October, in spite of what is open."""
+    """October, in spite of what is open; the admin notes it in its history."""
+    staff = make_staff()
     for campaign in campaigns:
         month = Month(2024, 10)
-        closing.close(campaign=campaign, month=month, user=make_staff(), in_spite_because="as far as we know")
+        closing.close(campaign=campaign, month=month, user=staff, in_spite_because="as far as we know")
+    LogEntry.objects.log_actions(staff.pk, MonthStatement.objects.all(), ADDITION)
 
 
 def _erase_some_bodies(rng: random.Random) -> None:

@@ -42,6 +42,7 @@ from donations.models import (
     LedgerEntry,
     MonthStatement,
     MonthTotal,
+    OfflineRequest,
     Payout,
     RecurringGift,
     RefundRequest,
@@ -267,10 +268,26 @@ COLUMNS: dict[type[Model], dict[str, Change]] = {
     },
     Payout: {"status": one_of(*Payout.Status.values), "amount": amount, "arrival": moment, "reconciled": flipped},
     MonthStatement: {"rows": amount, "sha256": text},
+    OfflineRequest: {
+        "kind": one_of(*OfflineRequest.Kind.values),
+        "campaign_id": another(Campaign),
+        "gift_id": another(Gift),
+        "currency": one_of(*CURRENCIES),
+        "amount": amount,
+        "day": day,
+        "reference": text,
+        "livemode": flipped,
+        "status": one_of(*OfflineRequest.Status.values),
+        "decided_at": far_moment,
+        "nobody approved": one_of(None),
+    },
     Follower: {"campaign_id": another(Campaign), "confirmed_month": month, "livemode": flipped},
 }
 WEIGHTS = {LedgerEntry: 30, InboxEvent: 25, GiftState: 12, MonthTotal: 8, DailyRollup: 8, Gift: 10, RefundRequest: 4}
-REMOVED = [LedgerEntry, GiftState, MonthTotal, DailyRollup, InboxEvent, Gift, RefundRequest]
+REMOVED = [
+    *(LedgerEntry, GiftState, MonthTotal, DailyRollup, InboxEvent, Gift, RefundRequest),
+    *(OfflineRequest, BalanceTransaction, Payout, MonthStatement),
+]
 REMOVALS = 0.08
 
 
@@ -289,6 +306,8 @@ def choose(rng: random.Random) -> Edit | None:
     row = _row(rng, model)
     if column == "settlement":
         return Edit(row, {"settlement_currency": "USD", "settlement_amount": amount(rng, row.amount)})  # type: ignore[attr-defined]
+    if column == "nobody approved":
+        return Edit(row, {"decided_by": None, "decided_at": None}) if row.decided_by_id else None  # type: ignore[attr-defined]
     before = getattr(row, column)
     if model is InboxEvent and column == "body" and before is None:
         return None
@@ -385,6 +404,7 @@ _UNREPEATED: defaultdict[str, tuple[str, ...]] = defaultdict(
     recurring=("amounts", "currency", "interval"),
     dispute=("status", "reason"),
     payout=("arrival",),
+    transaction=("payout",),
 )
 
 
@@ -397,8 +417,8 @@ def _labels(row: InboxEvent, after: Any) -> set[str]:
         told.add("created")
     # Our own key of a refund and by which number its money moved, the page where an invoice is paid, what its lines
     # asked before its gift was booked, what a monthly gift asked before it was told of again, how far the bank is with
-    # a dispute, and when a payout was to arrive before it was told of again, stand nowhere else, and no money depends
-    # on them any more.
+    # a dispute, when a payout was to arrive before it was told of again, and what a telling says of the payout that
+    # another telling of the transaction names, stand nowhere else, and no money depends on them any more.
     if isinstance(after, dict) and row.facts and not _makes_a_state(row):
         unrepeated = _UNREPEATED[row.facts["kind"]]
         as_before = {name: value for name, value in row.facts.items() if name in unrepeated}
@@ -413,13 +433,16 @@ def _weight(payout: dict[str, Any]) -> tuple[int, datetime]:
 
 
 def _makes_a_state(row: InboxEvent) -> bool:
-    """Whether a monthly gift, or a payout, stands as this event alone told of it.
+    """Whether a monthly gift, a payout, or the payout of a transaction stands as this event alone told of it.
 
     An invoice's, of the same second, does not say how.
     """
     if row.facts["kind"] == "payout":
         others = InboxEvent.objects.filter(subject=row.subject, facts__kind="payout").exclude(pk=row.pk)
         return all(_weight(row.facts) > _weight(other.facts) for other in others)
+    if row.facts["kind"] == "transaction":
+        others = InboxEvent.objects.filter(subject=row.subject, facts__kind="transaction").exclude(pk=row.pk)
+        return not any(other.facts["payout"] for other in others)
     if row.facts["kind"] != "recurring":
         return False
     return RecurringGift.objects.filter(pk=row.gift_reference, heard_at=row.created).exists()
