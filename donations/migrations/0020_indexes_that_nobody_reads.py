@@ -21,7 +21,7 @@ def drop_those_by_prefix(apps, schema_editor):
         cursor.execute(BY_PREFIX)
         names = [name for (name,) in cursor.fetchall()]
     for name in names:
-        schema_editor.execute(f"DROP INDEX {schema_editor.quote_name(name)}")
+        schema_editor.execute(f"DROP INDEX IF EXISTS {schema_editor.quote_name(name)}")
 
 
 def without_the_campaigns_own(model, related_name, index):
@@ -39,6 +39,8 @@ def without_the_campaigns_own(model, related_name, index):
 
 
 class Migration(migrations.Migration):
+    # Each by itself: all in one transaction would hold table after table while the site goes on, and wait for it.
+    atomic = False
     dependencies = [("donations", "0019_bodies_by_lz4")]
 
     operations = [
