@@ -186,8 +186,7 @@ def _record_failure(identity: int, error: Exception) -> None:
         # Not since it was received: it may be read again long after, or lie for days while no worker runs.
         row.waiting_since = row.waiting_since or now
         if now - row.waiting_since > PATIENCE:
-            why = GAVE_UP if row.state == State.READY else STILL
-            row.reason = f"{why}: {row.reason}"[:300]
+            row.reason = f"{GAVE_UP}: {row.reason}"[:300]
             row.state, row.next_try_at, row.settled_at = State.QUARANTINED, None, now
         else:
             row.next_try_at = now + _backoff(row.attempts)

@@ -581,7 +581,7 @@ def test_what_waits_and_fails_by_turns_has_72_hours_in_all(campaign: Campaign) -
         states.append(row_of(refund).state)
         let_pass(timedelta(hours=hours))
     assert states == ["ready", "waiting", "waiting", "quarantined"]
-    assert row_of(refund).reason == "after 72 hours, still: KeyError: 'gone'"
+    assert row_of(refund).reason == "it failed for 72 hours: KeyError: 'gone'"
 
 
 REFUSE_ENTRY = {
