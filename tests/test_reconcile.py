@@ -883,14 +883,18 @@ def test_an_entry_that_the_processor_knows_nothing_of_is_found(box: Sandboxed, g
     assert (row.books["USD gift"]["theirs"], row.books["USD gift"]["ours"]) == (0, alone["ours"]) == (0, 2500)
 
 
+@pytest.mark.parametrize("overlap", [1, 3, 5])
+@pytest.mark.parametrize("ahead", [0, 4], ids="{} minutes ahead".format)
 def test_what_the_ledger_alone_has_is_found_by_runs_of_every_few_hours_once_three_days_have_gone_by(
-    box: Sandboxed, campaign: Campaign
+    box: Sandboxed, campaign: Campaign, settings: Any, overlap: int, ahead: int
 ) -> None:
-    """Their windows begin three days ago: what was too young to be missed must not be too old the next time."""
+    """However far they look back, and where the processor's clock is ahead of ours: what was too young to be missed
+    must not be too old the next time."""
+    settings.RECONCILE_OVERLAP_DAYS = overlap
     begun = timezone.now() - timedelta(days=9)
     with time_machine.travel(begun):
         reconcile.run()
-        confirm(make_gift(campaign), payment="pi_unknown_there", at=timezone.now())
+        confirm(make_gift(campaign), payment="pi_unknown_there", at=timezone.now() + timedelta(minutes=ahead))
     told = {}
     for hours in range(5, 120, 6):
         with time_machine.travel(begun + timedelta(hours=hours)):
@@ -958,8 +962,11 @@ def test_a_quarantined_payment_is_a_difference_until_somebody_decides_about_it(
             row = reconcile.run()
         assert (causes(row), row.equal, row.since) == ({"quarantined": 1}, False, first.since)
     event = InboxEvent.objects.get(state="quarantined")
+    with time_machine.travel(timezone.now() + timedelta(days=85)):
+        row = reconcile.run()
+    assert (causes(row), (row.started_at - row.since).days) == ({"quarantined": 1}, 90)
     inbox.dismiss(event, user=make_staff(), reason="given back by hand")
-    for days in (9, 10):
+    for days in (86, 87):
         with time_machine.travel(timezone.now() + timedelta(days=days)):
             row = reconcile.run()
     assert (row.equal, row.since > first.since) == (True, True)

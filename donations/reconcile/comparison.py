@@ -368,12 +368,13 @@ def not_listed(
 def without_movement(
     processor: str, *, since: datetime, until: datetime, read_since: datetime, livemode: bool
 ) -> list[Verdict]:
-    """Entries booked since then that no movement of the processor's is known for.
+    """Entries booked since then, or not long before, that no movement of the processor's is known for.
 
-    Those that were young at `until`, when its list began to be read, are looked at again for three days: all of them
-    were booked after their money had moved. `read_since` is where the lists that were ever read begin.
+    One that was young at `until`, when the list began to be read, is no difference yet: it is looked at again when it
+    is not any more, however narrow the windows are. `read_since` is where the lists that were ever read begin.
     """
-    booked_before = LedgerEntry.objects.filter(booked_at__lt=since).order_by("-pk").values_list("pk", flat=True).first()
+    earlier = LedgerEntry.objects.filter(booked_at__lt=since - SETTLES_WITHIN)
+    booked_before = earlier.order_by("-pk").values_list("pk", flat=True).first()
     entries = LedgerEntry.objects.filter(
         processor=processor, livemode=livemode, pk__gt=booked_before or 0, effective_at__gte=read_since + EDGE
     )

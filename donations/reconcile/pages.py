@@ -84,7 +84,8 @@ class Comparison:
         )
         extra = self._unknown_there(self.state.pop("extra", []), rest)
         alone += [comparison.kept_alone(self.processor, reference) for reference in extra]
-        self._settle(alone)
+        # What was not kept, as nothing is by a look alone, may have been on a page, and in its sum.
+        self._settle([each for each in alone if self.asks or each.is_open])
         self.differences.sort(key=lambda each: (each["explained"], each["cause"] == CORRECTED.name))
 
     def _movements(self, page: Page) -> list[TransactionSeen]:

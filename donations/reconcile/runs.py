@@ -22,6 +22,7 @@ from donations.reconcile.verdicts import CORRECTED
 LEASE = timedelta(seconds=60)  # longer than any one call, or batch takes
 LONGEST_SLEEP = LEASE.total_seconds() / 3  # a longer wait is slept in parts, and held between them
 STANDS_STILL = timedelta(minutes=10)
+LONGEST_HELD = timedelta(days=90)
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # no processor has anything that is older
 Rest = Callable[[float], None]
 STEPS = (*SWEEP, "lookups", "comparison")
@@ -143,19 +144,27 @@ def _new(processor: str, holder: str, since: datetime) -> Reconciliation:
 def window(processor: str, now: datetime) -> datetime:
     """From when on to ask: some days before the last whole run began, so that windows overlap.
 
-    What differs is looked at again until it is settled: a difference does not end by growing old. What staff have
-    corrected is settled, and stays a difference.
+    What nobody can explain is looked at again until somebody has: a difference does not end by growing old. So is what
+    waits for staff or for time, for LONGEST_HELD: all lists are read from there on, each time, and staff are told of
+    the quarantine anyhow. What staff have corrected is settled, and stays a difference.
     """
     last = finished(processor)
     if last is None:
         return now - timedelta(days=settings.RECONCILE_FIRST_DAYS)
     usual = last.started_at - timedelta(days=settings.RECONCILE_OVERLAP_DAYS)
-    is_open = last.unexplained or any(each["cause"] != CORRECTED.name for each in last.differences)
-    return max(EARLIEST, min(usual, last.since)) if is_open else usual
+    if last.unexplained:
+        return max(EARLIEST, min(usual, last.since))
+    if any(each["cause"] != CORRECTED.name for each in last.differences):
+        return min(usual, max(last.since, now - LONGEST_HELD))
+    return usual
 
 
 def read_since(processor: str, since: datetime) -> datetime:
-    """Where the lists begin that whole runs have read, or one that looks back to `since`: there is no gap in them."""
+    """Where the lists begin that whole runs have read, or one that looks back to `since`.
+
+    Their windows overlap, so nothing of this account in this mode lies between them: on a site that went live, the
+    first ones were of its tests.
+    """
     done = Reconciliation.objects.filter(processor=processor, finished_at__isnull=False)
     first: datetime | None = done.aggregate(first=Min("since"))["first"]
     return min(first or since, since)
