@@ -584,6 +584,13 @@ def test_a_difference_says_where_and_what(booked: Campaign) -> None:
     ]
 
 
+def test_a_difference_in_live_mode_is_said_to_be_there(booked: Campaign) -> None:
+    sums = {"month": "2024-11", "currency": "USD", "raised": 1, "changed_at": timezone.now()}
+    MonthTotal.objects.create(campaign=booked, livemode=True, **sums)
+    [found] = map(str, projections.drift())
+    assert found.startswith("donations_monthtotal campaign general, 2024-11, live mode, USD: ")
+
+
 def test_a_difference_of_a_day_says_which_and_of_what_it_is(booked: Campaign) -> None:
     DailyRollup.objects.filter(dimension="all", gifts__gt=0).update(raised=1)
     DailyRollup.objects.filter(dimension="tier", gifts__gt=0).delete()

@@ -32,16 +32,13 @@ _renewed = ", ".join(f"{name} = excluded.{name}" for name in STATE_KEPT[1:])
 OVER_THE_OLD = f"ON CONFLICT (gift_id) DO UPDATE SET {_renewed}"
 _state_values = attrgetter(*STATE_KEPT)
 
-
-def _whole(*sums: str) -> str:
-    """PostgreSQL adds whole numbers up to a decimal; amounts are whole."""
-    return ", ".join(f"CAST({name} AS bigint) AS {name}" for name in sums)
-
+# PostgreSQL adds whole numbers up to a decimal; amounts are whole.
+_sums = ", ".join(f"CAST({name} AS bigint) AS {name}" for name in ("charged", "refunded", "disputed", "adjusted"))
 
 # What the ledger says of each gift. Who wants some gifts alone puts another condition where {which} stands.
 GIFTS_SQL = f"""
 SELECT gift AS gift_id, campaign AS campaign_id, livemode, campaign_month, local_date, confirmed_at, payment, tier,
-  currency, {_whole("charged", "refunded", "disputed", "adjusted")}, CAST({COUNTED} AS bigint) AS counted
+  currency, {_sums}, CAST({COUNTED} AS bigint) AS counted
 FROM (
   SELECT gift, campaign, livemode,
     MAX(CASE WHEN kind IN {GIFT_KINDS} THEN campaign_month END) AS campaign_month,
@@ -128,7 +125,7 @@ def _confirmed(references: Iterable[str]) -> dict[str, GiftState]:
 
 def _state(gift: Gift, before: GiftState | None, made: GiftState | None, news: CheckoutNews | None) -> GiftState:
     """A gift's state: confirmed by its entries, else the highest-ranking status ever heard of it."""
-    state = made or GiftState(gift_id=gift.pk, awaiting=0)
+    state = made or GiftState(gift_id=gift.pk)
     state.campaign_id, state.livemode = gift.campaign_id, gift.livemode
     state.currency, state.tier = gift.currency, gift.tier
     if made:
