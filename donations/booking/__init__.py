@@ -57,7 +57,6 @@ ENDED_WITHOUT = {
     "canceled": (RefundRequest.Status.CANCELED, "nothing was given back"),
 }
 LONGEST_EMAIL = 254
-OF_PAYMENT = ("reference", "gift")
 # While the ledger is small, PostgreSQL would go through all of a processor's gifts for a list of payments; and it keeps
 # a plan while the ledger grows.
 ONE_BY_ONE = f"""unnest(%s::text[]) AS asked (payment), LATERAL (
@@ -122,12 +121,12 @@ def _paid_for(processor: str, payments: set[str]) -> dict[str, str]:
     """Which gift each of these payments was booked as."""
     if not payments:
         return {}
+    listed, columns = bulk.listed(payments), ("reference", "gift")
     if connection.vendor == "postgresql":
-        asked = [bulk.listed(payments), processor]
-        entries = bulk.select(LedgerEntry, "", asked, columns=OF_PAYMENT, source=ONE_BY_ONE)
+        entries = bulk.select(LedgerEntry, "", [listed, processor], columns=columns, source=ONE_BY_ONE)
     else:
         booked = f"WHERE processor = %s AND kind = 'gift' AND {bulk.among('reference')}"
-        entries = bulk.select(LedgerEntry, booked, [processor, bulk.listed(payments)], columns=OF_PAYMENT)
+        entries = bulk.select(LedgerEntry, booked, [processor, listed], columns=columns)
     return {entry.reference: entry.gift_id or "" for entry in entries}
 
 

@@ -6,7 +6,6 @@ from django.db.models import Q
 # How the reasons of some kinds of quarantine begin: they are told apart from the others.
 PAID_TWICE = "paid twice"
 GAVE_UP = "it failed for 72 hours"  # or waited and failed by turns
-STILL = "after 72 hours, still"  # it waited
 UNREADABLE = "it is not as its type promises"
 UNBOOKABLE = "it cannot be accepted"  # what is wrong with it stays so, whoever wants it booked
 
