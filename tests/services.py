@@ -338,7 +338,8 @@ def run(command: list[str]) -> int:
     """Run `command` beside both servers. Returns its exit code, 128 + n if signal n ended it."""
     with ExitStack() as stack:
         # Tests that measure or break durability start a server of their own, which syncs.
-        database = stack.enter_context(postgres(fsync="off", max_connections="200"))
+        # Which plans the tests find would depend on when a table was last vacuumed, and whether it was empty just then.
+        database = stack.enter_context(postgres(fsync="off", max_connections="200", autovacuum="off"))
         broker = stack.enter_context(redis())
         environment = os.environ | {"TEST_POSTGRES_URL": database.url, "TEST_REDIS_URL": broker.url}
         process = subprocess.Popen(command, env=environment)

@@ -539,7 +539,7 @@ def test_payments_are_looked_up_one_by_one_however_small_the_ledger_is(campaign:
         inbox.drain()
     plans = [plan for sql, plan in found if "kind = 'gift'" in sql]
     assert len(plans) == 1
-    assert re.search(r"Index Cond: .*processor.* AND .*kind.* AND .*reference", plans[0])
+    assert re.search(r"one_entry_a_movement .*\n *Index Cond: .*processor.* AND .*kind.* AND .*reference", plans[0])
 
 
 # ---- what an event is filed under
