@@ -29,10 +29,11 @@ def flag(name: str) -> bool:
     return text(name).lower() in {"1", "true", "yes", "on"}
 
 
-def whole(name: str, value: str) -> int:
-    """A setting's text as a whole number above zero."""
-    if not value.isascii() or not value.isdigit() or int(value) == 0:
-        raise ImproperlyConfigured(f"{name} is {value}: write a whole number above zero.")
+def whole(name: str, default: int, *, most: int) -> int:
+    """A setting that is a whole number from 1 to `most`."""
+    value = text(name, str(default))
+    if not value.isascii() or not value.isdigit() or len(value) > 9 or not 1 <= int(value) <= most:
+        raise ImproperlyConfigured(f"{name} is {value[:20]}: write a whole number from 1 to {most}.")
     return int(value)
 
 
@@ -50,7 +51,7 @@ PLACEHOLDERS = ("django-insecure-", "only-for-debug-", "tests-only-", "changeme"
 SECRET_KEY = text("SECRET_KEY", "only-for-debug-" + "0" * 50 if DEBUG else "")
 if not SECRET_KEY:
     raise ImproperlyConfigured("SECRET_KEY is not set: give the site a long random text, the same for every process.")
-ALLOWED_HOSTS = texts("ALLOWED_HOSTS")
+ALLOWED_HOSTS = texts("ALLOWED_HOSTS") or (["127.0.0.1", "localhost", "[::1]"] if DEBUG else [])
 TRUSTED_PROXIES = texts("TRUSTED_PROXIES")
 SITE_NAME = text("SITE_NAME", "The Daily Ledger" if DEBUG else "us")
 SITE_URL = text("SITE_URL", "http://127.0.0.1:8000" if DEBUG else "").rstrip("/")
@@ -214,8 +215,6 @@ CELERY_BEAT_SCHEDULE = {
     # It looks whether the check is due, which it is ten minutes after the last one ended.
     "check-books": {"task": "donations.check_books", "schedule": 60.0, "options": {"expires": 60.0}},
     "send-mail": {"task": "donations.send_mail", "schedule": 5.0, "options": {"expires": 5.0}},
-}
-CELERY_BEAT_SCHEDULE |= {
     "look-up": {"task": "donations.look_up", "schedule": 30.0, "options": {"expires": 30.0}},
     # Each looks first whether a run is due; one that was killed is so taken up soon.
     "reconcile": {"task": "donations.reconcile", "schedule": 300.0, "options": {"expires": 300.0}},
@@ -223,9 +222,9 @@ CELERY_BEAT_SCHEDULE |= {
 CELERY_BEAT_SCHEDULE_FILENAME = str(BASE_DIR / "var" / "celerybeat-schedule")
 
 # How often what was missed is fetched and both books are compared, and how far each run looks back.
-RECONCILE_EVERY_MINUTES = whole("RECONCILE_EVERY_MINUTES", text("RECONCILE_EVERY_MINUTES", "60"))
-RECONCILE_OVERLAP_DAYS = whole("RECONCILE_OVERLAP_DAYS", text("RECONCILE_OVERLAP_DAYS", "3"))
-RECONCILE_FIRST_DAYS = whole("RECONCILE_FIRST_DAYS", text("RECONCILE_FIRST_DAYS", "30"))
+RECONCILE_EVERY_MINUTES = whole("RECONCILE_EVERY_MINUTES", 60, most=1_440)
+RECONCILE_OVERLAP_DAYS = whole("RECONCILE_OVERLAP_DAYS", 3, most=10_000)
+RECONCILE_FIRST_DAYS = whole("RECONCILE_FIRST_DAYS", 30, most=10_000)
 
 # ---- mail
 
@@ -297,6 +296,4 @@ LOGGING = {
     # Django's own handler would write each of its lines a second time.
     "loggers": {"stripe": {"level": "WARNING"}, "django": {"handlers": []}},
 }
-if DEBUG:
-    ALLOWED_HOSTS = ALLOWED_HOSTS or ["127.0.0.1", "localhost", "[::1]"]
 (BASE_DIR / "var").mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 
 def settings_read() -> list[str]:
     source = (ROOT / "supportsite/settings.py").read_text()
-    return sorted(set(re.findall(r'\b(?:text|texts|flag)\("([A-Z_]+)"', source)))
+    return sorted(set(re.findall(r'\b(?:text|texts|flag|whole)\("([A-Z_]+)"', source)))
 
 
 def commands() -> list[Path]:

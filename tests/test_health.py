@@ -294,6 +294,16 @@ def test_a_reconciliation_that_stands_still_is_shown_and_told() -> None:
     assert "stands still" not in words_of(page.content)
 
 
+@pytest.mark.parametrize("minutes, late", [(59, False), (61, True)])
+def test_a_reconciliation_that_does_not_begin_is_shown_and_told(settings: Any, minutes: int, late: bool) -> None:
+    settings.RECONCILE_EVERY_MINUTES = 120
+    health.keep("reconcile", Result(findings=0))
+    CheckResult.objects.update(finished_at=timezone.now() - timedelta(hours=4, minutes=minutes))
+    assert ("the processor was not reconciled with for three hours" in ready()[2]) == late
+    page = client_of("view_monthtotal").get("/staff/health/")
+    assert ("none has begun since" in words_of(page.content)) == late
+
+
 def test_a_site_without_its_migrations_is_not_ready() -> None:
     MigrationRecorder(connection).migration_qs.filter(app="donations").latest("name").delete()
     assert ready() == (503, "unready", ["migrations are missing: migrate"])

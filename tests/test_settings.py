@@ -13,6 +13,9 @@ import pytest
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.test import Client
+from django.utils import timezone
+
+from donations.reconcile import runs
 
 SETTINGS = Path(__file__).resolve().parent.parent / "supportsite/settings.py"
 LIVE = {
@@ -103,6 +106,19 @@ def test_nothing_starts_with_a_fee_cover_that_cannot_be_read(settings: Any, valu
     settings.FEE_COVER = value
     with pytest.raises(ImproperlyConfigured, match="Write it like stripe"):
         apps.get_app_config("donations").ready()
+
+
+@pytest.mark.parametrize("name", ["RECONCILE_EVERY_MINUTES", "RECONCILE_OVERLAP_DAYS", "RECONCILE_FIRST_DAYS"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "1e3", "10001", "800000", "9" * 5000, "³"], ids=lambda v: v[:9])
+def test_a_number_that_no_clock_can_go_back_by_is_refused_at_the_start(start: Any, name: str, value: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=rf"^{name} is .*: write a whole number from 1 to \d+\.$"):
+        start(LIVE | {name: value})
+
+
+@pytest.mark.django_db
+def test_the_first_reconciliation_may_look_back_over_all_that_there_is(start: Any, settings: Any) -> None:
+    settings.RECONCILE_FIRST_DAYS = start(LIVE | {"RECONCILE_FIRST_DAYS": "10000"})["RECONCILE_FIRST_DAYS"]
+    assert runs.window("stripe", timezone.now()).year < 2000
 
 
 @pytest.mark.parametrize(("written", "limit"), [("", 10000), ("0", 0), (" 250 ", 250)])

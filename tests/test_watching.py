@@ -197,6 +197,12 @@ def standstill() -> None:
     )
 
 
+def none_began() -> None:
+    """The last reconciliation ended over four hours ago: the next one has been due for three."""
+    health.keep("reconcile", Result(findings=0))
+    CheckResult.objects.update(finished_at=timezone.now() - timedelta(hours=4, minutes=1))
+
+
 TROUBLES: dict[str, list[Callable[[], None]]] = {
     "quarantine": [quarantine],
     "paid_twice": [paid_twice],
@@ -208,7 +214,7 @@ TROUBLES: dict[str, list[Callable[[], None]]] = {
     "mail_given_up": [mail_given_up],
     "refund_unanswered": [unanswered_refund],
     "deliveries_silent": [silence, never_delivered, delivered_no_more, lost],
-    "unreconciled": [standstill],
+    "unreconciled": [standstill, none_began],
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.contrib.admin.utils import quote
 from django.db import connection
 from django.db.models import Count, Min, Q
@@ -107,8 +108,12 @@ class Health:
         return self.books.finished_at is not None and self.now - self.books.finished_at > CHECKED_WITHIN
 
     def is_unreconciled(self) -> bool:
-        """Whether a reconciliation began over three hours ago and stands still, or is gone on with by nobody."""
-        return self.reconciling_since is not None and self.now - self.reconciling_since > RECONCILED_WITHIN
+        """Whether a reconciliation has not ended for over three hours, or was due for as long and did not begin."""
+        began, ended = self.reconciling_since, self.reconcile.finished_at
+        if began is not None and self.now - began > RECONCILED_WITHIN:
+            return True
+        pause = timedelta(minutes=settings.RECONCILE_EVERY_MINUTES)
+        return ended is not None and self.now - ended > pause + RECONCILED_WITHIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +268,8 @@ def _of_the_books(health: Health) -> Iterator[Trouble]:
         yield Trouble(
             kind="unreconciled",
             words="For over three hours nothing that was missed was fetched, and both books were not compared.",
-            remedy="Read on the health page why it stands still; manage.py reconcile goes on with it.",
+            remedy="Read on the health page why. manage.py reconcile goes on with it, or begins one; "
+            "then look whether the worker, or the site, runs.",
             path=reverse("staff-health"),
         )
 

@@ -93,8 +93,8 @@ def _reconcile(found: Health) -> Line:
     if not found.is_unreconciled() and not found.reconcile_error:
         return line
     why = found.reconcile_error or "nobody goes on with it"
-    is_well = line.is_well and not found.is_unreconciled()
-    return replace(line, value=f"{line.value}; since then it stands still: {why}", is_well=is_well)
+    words = "none has begun since" if found.reconciling_since is None else f"since then it stands still: {why}"
+    return replace(line, value=f"{line.value}; {words}", is_well=line.is_well and not found.is_unreconciled())
 
 
 def _check(name: str, check: Check, now: datetime) -> Line:
