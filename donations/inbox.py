@@ -418,6 +418,11 @@ def read_newly_known(processor: str) -> int:
     return found
 
 
+def erase_bodies(rows: QuerySet[InboxEvent]) -> int:
+    """Erase what these were received as, which may name people; what it came to stays. How many."""
+    return rows.update(body=None)
+
+
 def process_batch_of(identity: int) -> None:
     """Process this one row now, if it is due and nobody else has it."""
     _process_alone(identity)

@@ -185,9 +185,11 @@ def _compose(message: OutboxMessage) -> EmailMessage:
 
 
 def _follow(message: OutboxMessage) -> EmailMessage:
-    follower = Follower.objects.select_related("donor", "campaign").get(pk=int(message.subject_id))
+    follower = Follower.objects.select_related("donor", "campaign").filter(pk=int(message.subject_id)).first()
+    if follower is None:
+        raise NothingToSend("who was to confirm it was erased")
     link = f"{settings.SITE_URL}/follow/{follow_token(follower)}/"
-    return _mail("follow", [follower.donor.email], {"campaign": follower.campaign, "link": link})
+    return _mail("follow", [_address(follower.donor)], {"campaign": follower.campaign, "link": link})
 
 
 def _receipt(message: OutboxMessage) -> EmailMessage:

@@ -107,4 +107,6 @@ class FollowerAdmin(ReadOnlyAdmin):
 
     @admin.display(description="donor")
     def donor_shown(self, follower: Follower) -> str:
+        if follower.donor is None:
+            return "erased"
         return format_html('<a href="{}">{}</a>', page_of(follower.donor), follower.donor.email)

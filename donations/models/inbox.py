@@ -13,7 +13,7 @@ UNBOOKABLE = "it cannot be accepted"  # what is wrong with it stays so, whoever 
 class InboxEvent(models.Model):
     """One thing that we were told. Written by `inbox` alone.
 
-    `facts` and the body's SHA-256 stay when the body, which holds personal data, is erased.
+    `facts` and the body's SHA-256 stay when `erasure` takes the body away, which holds personal data.
     """
 
     class State(models.TextChoices):

@@ -4,9 +4,9 @@ from django.db import models
 
 
 class Donor(models.Model):
-    """Who gave or follows. Written by `giving`, `offline` and, with what the processor was told, by `inbox`.
+    """Who gave or follows. Written by `giving`, `offline` and, with what the processor was told, by `booking`.
 
-    Can be erased.
+    `erasure` deletes it, and whatever else names that person.
     """
 
     email = models.EmailField(max_length=254, help_text="In small letters, so that one person is one row.")
@@ -31,9 +31,14 @@ class Donor(models.Model):
 
 
 class Follower(models.Model):
-    """Who chose $0; counts as a supporter once confirmed. Written by `giving`, `confirmed_*` by `projections`."""
+    """Who chose $0; counts as a supporter once confirmed. Written by `giving`, `confirmed_*` by `projections`.
 
-    donor = models.ForeignKey(Donor, models.PROTECT, related_name="follows")
+    `erasure` takes away whose it is, or the whole where it was never confirmed.
+    """
+
+    donor = models.ForeignKey(
+        Donor, models.SET_NULL, null=True, related_name="follows", help_text="Empty: erased, and counted as before."
+    )
     campaign = models.ForeignKey("Campaign", models.PROTECT, related_name="followers")
     source = models.CharField(max_length=60, blank=True)
     livemode = models.BooleanField()

@@ -439,7 +439,7 @@ def _status(state: GiftState) -> str:
 def _latest_followers(followers: QuerySet[Follower]) -> tuple[FollowerLine, ...]:
     latest = followers.select_related("donor").order_by("-confirmed_at")[:LATEST]
     return tuple(
-        FollowerLine(name=follower.donor.name or "No name given", at=follower.confirmed_at)
+        FollowerLine(name=(follower.donor and follower.donor.name) or "No name given", at=follower.confirmed_at)
         for follower in latest
         if follower.confirmed_at
     )
