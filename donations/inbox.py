@@ -31,6 +31,7 @@ from donations.processors.facts import fact_from_json, fact_to_json
 log = logging.getLogger(__name__)
 State = InboxEvent.State
 BATCH = 500
+RESTARTED_WITHIN = timedelta(hours=1)  # all processes of the site, after the first one of a new version
 PATIENCE = timedelta(hours=72)  # from when it first waited or failed: waiting and failing by turns have no more
 LONGEST_WAIT = 300
 
@@ -377,7 +378,11 @@ def replay(event: InboxEvent) -> None:
 
 
 def read_again(
-    *, states: Iterable[str], types: Iterable[str] | None = None, since: datetime | None = None, processor: str = ""
+    *,
+    states: Iterable[str],
+    types: Iterable[str] | None = None,
+    since: datetime | None = None,
+    processor: str = "",
 ) -> int:
     """Have settled rows read again, by what the adapter knows by now: what is booked already stays as it is.
 
@@ -407,15 +412,37 @@ def read_newly_known(processor: str) -> int:
 
     The types read so far are stored, so this costs a look at one row. How many rows are read again.
     """
-    reads = processors.get(processor).reads
+    now, reads = timezone.now(), processors.get(processor).reads
     stored = TypesRead.objects.filter(pk=processor).first()
-    fresh = reads - set(stored.types if stored else [])
-    if not fresh:
-        return 0
-    found = read_again(states=[State.NOTHING], types=fresh, processor=processor)
-    # Only now: whoever is killed before this reads them again.
-    TypesRead.objects.update_or_create(pk=processor, defaults={"types": sorted(reads)})
+    known = set(stored.types) if stored else set()
+    found, news = 0, dict[str, Any]()
+    if fresh := reads - known:
+        found = read_again(states=[State.NOTHING], types=fresh, processor=processor)
+        news = {"fresh": sorted(fresh), "fresh_at": now}
+    elif stored and stored.fresh and stored.fresh_at and now - stored.fresh_at > RESTARTED_WITHIN:
+        since = stored.fresh_at - PATIENCE
+        found = read_again(states=[State.NOTHING], types=stored.fresh, since=since, processor=processor)
+        news = {"fresh": None, "fresh_at": None}
+    if news or known - reads:
+        # Only now: whoever is killed before this reads them again. What an older version cannot read is forgotten by
+        # it, so that a newer one reads anew what came meanwhile.
+        TypesRead.objects.update_or_create(pk=processor, defaults={"types": sorted(reads), **news})
     return found
+
+
+# In literal states, as SQLite takes the partial index for these alone.
+OF_THE_MODE = f"""
+SELECT id, processor FROM {InboxEvent._meta.db_table}
+WHERE state IN ('quarantined', 'wrong_mode') AND state = 'wrong_mode' AND livemode = %s ORDER BY id
+"""  # noqa: S608 (the only text put in is our own table name)
+
+
+def read_of_this_mode(processor: str) -> int:
+    """Read again what was kept as of the other mode, and is of the mode that the site's key is now. How many."""
+    rows = bulk.run(OF_THE_MODE, [processors.get(processor).livemode])
+    ours = [number for number, told_by in rows if told_by == processor]
+    batches = (ours[start : start + 2 * BATCH] for start in range(0, len(ours), 2 * BATCH))
+    return sum(_begin_anew(InboxEvent.objects.filter(state=State.WRONG_MODE, pk__in=some)) for some in batches)
 
 
 def erase_bodies(rows: QuerySet[InboxEvent]) -> int:

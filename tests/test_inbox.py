@@ -804,6 +804,25 @@ def test_after_an_upgrade_only_what_the_processor_reads_newly_is_read_again() ->
     assert inbox.read_newly_known("stripe") == 0
 
 
+def test_what_a_process_of_the_version_before_took_meanwhile_is_read_an_hour_later() -> None:
+    reads = sorted(processors.get("stripe").reads)
+    TypesRead.objects.create(processor="stripe", types=reads[:-1])
+    assert inbox.read_newly_known("stripe") == 0
+    [fresh], _ = settled("stripe", reads[-1]), settled("stripe", reads[0])
+    assert (inbox.read_newly_known("stripe"), ready()) == (0, [])
+    TypesRead.objects.update(fresh_at=timezone.now() - timedelta(minutes=61))
+    assert (inbox.read_newly_known("stripe"), ready()) == (1, [fresh])
+    InboxEvent.objects.update(state="nothing", next_try_at=None, settled_at=timezone.now())
+    assert (inbox.read_newly_known("stripe"), ready()) == (0, [])
+
+
+def test_what_came_while_an_older_version_was_back_is_read_again_by_the_newer_one() -> None:
+    reads = sorted(processors.get("stripe").reads)
+    TypesRead.objects.create(processor="stripe", types=[*reads, "read.by.a.newer"])
+    assert inbox.read_newly_known("stripe") == 0
+    assert TypesRead.objects.get().types == reads
+
+
 def test_a_site_that_never_stored_what_it_reads_reads_all_of_it_again() -> None:
     reads = sorted(processors.get("stripe").reads)
     for kind in (reads[0], reads[-1], "of.no.use"):

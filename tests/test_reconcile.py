@@ -23,7 +23,7 @@ from django.db import connection
 from django.db.models import Count, Sum
 from django.utils import timezone
 
-from donations import inbox, processors, projections, reconcile, selectors, settlements
+from donations import inbox, invariants, processors, projections, reconcile, settlements
 from donations.invariants.corrections import corrected_by
 from donations.invariants.events import check_events
 from donations.invariants.gifts import check_gifts
@@ -50,7 +50,9 @@ from donations.reconcile.verdicts import CORRECTED, MISSING_HERE, Verdict
 from donations.selectors import health
 from tests.factories import (
     NOON,
+    checkout_event,
     confirm,
+    deliver,
     event,
     make_campaign,
     make_gift,
@@ -388,7 +390,7 @@ def test_a_processor_that_stays_away_stops_the_run_which_goes_on_later(box: Sand
         run(rest=lambda seconds: None)
     held = Reconciliation.objects.get()
     assert (held.step, held.finished_at, held.counts["events"]["listed"] > 0) == ("checkouts", None, True)
-    assert selectors.last_reconciliation().stands_still != ""
+    assert Reconciliation.objects.get(finished_at=None).error != ""
     box.control("trouble", mode="none")
     done = run()
     assert (done.pk, done.equal, sums()) == (held.pk, True, wanted(made))
@@ -522,6 +524,64 @@ def test_an_earlier_beginning_starts_an_unfinished_run_anew(box: Sandboxed, camp
     come_back_to_life()
     run()
     assert (sums(), Reconciliation.objects.count()) == (wanted(made), 1)
+
+
+# ---- a key of the other mode, for a while
+
+
+def finished_ago(days: int, livemode: bool | None) -> Reconciliation:
+    at = timezone.now() - timedelta(days=days)
+    since = at - timedelta(days=3)
+    return Reconciliation.objects.create(
+        processor="stripe", livemode=livemode, since=since, started_at=at, finished_at=at, held_until=at, equal=True
+    )
+
+
+@pytest.mark.parametrize("of_the_other", [[], [1], [1, 0]], ids=len)
+@pytest.mark.parametrize("before_that_was_kept", [False, True])
+def test_a_window_follows_the_last_run_of_the_keys_own_mode(
+    box: Sandboxed, of_the_other: list[int], before_that_was_kept: bool
+) -> None:
+    last = finished_ago(12, None if before_that_was_kept else False)
+    for days in of_the_other:
+        finished_ago(days, True)
+    assert runs.window("stripe", timezone.now()) == last.started_at - timedelta(days=3)
+    assert runs.is_due("stripe")
+    assert reconcile.run().livemode is False
+    assert not runs.is_due("stripe")
+
+
+def test_lists_that_were_read_of_the_other_mode_are_not_taken_for_ours(box: Sandboxed) -> None:
+    finished_ago(90, True)
+    ours, now = finished_ago(12, False), timezone.now()
+    assert runs.read_since("stripe", now) == ours.since
+    assert runs.finished("stripe") == ours
+
+
+def test_a_run_that_was_begun_in_the_other_mode_is_begun_anew(box: Sandboxed, campaign: Campaign) -> None:
+    gift = paid(box, campaign)
+    runs.begin("stripe").keep(step="comparison")
+    Reconciliation.objects.update(livemode=True)
+    come_back_to_life()
+    assert (run().livemode, sums()["gift"], Reconciliation.objects.count()) == (False, (1, gift.amount), 1)
+
+
+def test_what_came_under_the_wrong_key_is_booked_once_the_key_is_right(
+    box: Sandboxed, gift: Gift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = event("charge.updated", {"id": "ch_1", "object": "charge"}, livemode=True)
+    missed = make_gift(gift.campaign)
+    with monkeypatch.context() as wrong_key:
+        wrong_key.setattr(processors.get("stripe"), "livemode", True)
+        deliver(checkout_event(missed))
+        inbox.drain()
+    deliver(other)
+    inbox.drain()
+    assert InboxEvent.objects.filter(state="wrong_mode").count() == 2
+    run()
+    assert sums()["gift"] == (2, gift.amount + missed.amount)
+    assert InboxEvent.objects.get(event_id=other["id"]).state == "wrong_mode"
+    assert list(invariants.check()) == []
 
 
 # ---- what was set aside just when its payment was booked
@@ -1014,7 +1074,7 @@ def test_it_is_told_since_when_both_books_are_equal_or_not(box: Sandboxed, gift:
     _edit("DELETE FROM donations_ledgerentry WHERE kind = 'fee'")
     third = run()
     assert third.equal_since == third.finished_at
-    told = selectors.last_reconciliation()
+    told = Reconciliation.objects.latest("finished_at")
     assert (told.equal, told.equal_since, told.unexplained, told.unseen) == (False, third.equal_since, 1, 0)
 
 

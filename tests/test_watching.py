@@ -11,14 +11,23 @@ from django.core.management import CommandError, call_command
 from django.db.models import F
 from django.utils import timezone
 
-from donations import health, inbox, outbox, ticker, watching
+from donations import health, inbox, outbox, processors, ticker, watching
 from donations.health import Result
 from donations.invariants import Finding
-from donations.models import Alert, CheckResult, InboxEvent, MonthTotal, OutboxMessage, Reconciliation, RefundRequest
+from donations.models import (
+    Alert,
+    CheckResult,
+    InboxEvent,
+    MonthTotal,
+    OutboxMessage,
+    Reconciliation,
+    RefundRequest,
+    TypesRead,
+)
 from donations.selectors import health as wellbeing
 from donations.tasks import check_books as check_books_task
 from donations.tasks import watch as watch_task
-from tests.factories import checkout_event, confirm, deliver, make_campaign, make_gift
+from tests.factories import checkout_event, confirm, deliver, event, make_campaign, make_gift
 from tests.house import eventually
 
 pytestmark = pytest.mark.django_db
@@ -281,6 +290,20 @@ def test_a_check_that_cannot_be_ended_is_a_finding_beside_what_it_came_to() -> N
     assert row.words.startswith("The check could not be ended: RuntimeError.")
     assert "totals_are_what_the_ledger_says" in row.words
     assert row.due_at < timezone.now() + timedelta(minutes=11)
+
+
+def test_what_an_upgrade_can_read_is_not_held_against_what_the_version_before_made_of_it() -> None:
+    charge = event("charge.updated", {"id": "ch_1", "object": "charge", "payment_intent": "pi_1"})
+    deliver(charge)
+    inbox.drain()
+    InboxEvent.objects.update(payment="", subject="")  # as a version left it that did not read them
+    reads = processors.get("stripe").reads
+    TypesRead.objects.create(processor="stripe", types=sorted(reads))
+    assert watching.check_books().findings
+    TypesRead.objects.update(types=sorted(reads - {"charge.updated"}))
+    assert not watching.check_books().findings
+    inbox.drain()
+    assert not watching.check_books().findings
 
 
 def test_a_well_site_has_no_trouble() -> None:

@@ -103,11 +103,14 @@ class InboxEvent(models.Model):
 class TypesRead(models.Model):
     """Which types of events a processor's adapter has read here so far. Written by `inbox` alone.
 
-    A version that reads more is noticed by it: what needed nothing is then read again.
+    A version that reads more is noticed by it: what needed nothing is then read again; and once more an hour later, as
+    processes of the version before may have gone on until then.
     """
 
     processor = models.CharField(primary_key=True, max_length=20)
     types = models.JSONField()
+    fresh = models.JSONField(null=True, help_text="Of these, those to be read once more.")
+    fresh_at = models.DateTimeField(null=True, help_text="When they were first read.")
 
     def __str__(self) -> str:
         return self.processor

@@ -11,6 +11,7 @@ class Reconciliation(models.Model):
     """
 
     processor = models.CharField(max_length=20)
+    livemode = models.BooleanField(null=True, help_text="Of the key that it asked with; of before this was kept: none.")
     since = models.DateTimeField(help_text="From when on the processor was asked.")
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)

@@ -39,6 +39,7 @@ def run(
     """
     name = processor or processors.default().name
     inbox.read_newly_known(name)
+    inbox.read_of_this_mode(name)
     held = runs.begin(name, since=since, tell=tell, rest=rest)
     try:
         _from_where_it_stands(held)

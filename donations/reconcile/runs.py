@@ -12,9 +12,10 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Min
+from django.db.models import Min, Q, QuerySet
 from django.utils import timezone
 
+from donations import processors
 from donations.models import Reconciliation
 from donations.processors.base import SWEEP
 from donations.reconcile.verdicts import CORRECTED
@@ -120,8 +121,10 @@ def begin(
         raise Busy(f"another run is at it; it is held until {held.held_until:%H:%M:%S} UTC at least")
     held.refresh_from_db()
     run = Run(held, rest, tell)
-    if since < held.since or held.since < EARLIEST:
-        run.keep(since=since, step=STEPS[0], cursor="", books={}, differences=[], counts={})
+    mode = processors.get(processor).livemode
+    is_of_other_mode = held.livemode not in {None, mode}
+    if since < held.since or held.since < EARLIEST or is_of_other_mode:
+        run.keep(since=since, step=STEPS[0], cursor="", books={}, differences=[], counts={}, livemode=mode)
     return run
 
 
@@ -131,6 +134,7 @@ def _new(processor: str, holder: str, since: datetime) -> Reconciliation:
         with transaction.atomic():
             return Reconciliation.objects.create(
                 processor=processor,
+                livemode=processors.get(processor).livemode,
                 since=since,
                 started_at=now,
                 holder=holder,
@@ -162,18 +166,21 @@ def window(processor: str, now: datetime) -> datetime:
 def read_since(processor: str, since: datetime) -> datetime:
     """Where the lists begin that whole runs have read, or one that looks back to `since`.
 
-    Their windows overlap, so nothing of this account in this mode lies between them: on a site that went live, the
-    first ones were of its tests.
+    Their windows overlap, so nothing of this account in this mode lies between them.
     """
-    done = Reconciliation.objects.filter(processor=processor, finished_at__isnull=False)
-    first: datetime | None = done.aggregate(first=Min("since"))["first"]
+    first: datetime | None = _done(processor).aggregate(first=Min("since"))["first"]
     return min(first or since, since)
 
 
 def finished(processor: str) -> Reconciliation | None:
     """The last run that came to its end."""
-    done = Reconciliation.objects.filter(processor=processor, finished_at__isnull=False)
-    return done.order_by("-finished_at").first()
+    return _done(processor).order_by("-finished_at").first()
+
+
+def _done(processor: str) -> QuerySet[Reconciliation]:
+    """Whole runs in the mode of the site's key: under another key it was another account's lists that were read."""
+    of_this_mode = Q(livemode=processors.get(processor).livemode) | Q(livemode=None)
+    return Reconciliation.objects.filter(of_this_mode, processor=processor, finished_at__isnull=False)
 
 
 def finish(run: Run, *, books: dict[str, Any], differences: list[Any], equal: bool, unexplained: int) -> None:

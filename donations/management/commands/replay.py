@@ -9,13 +9,14 @@ from donations.management.commands.reconcile import moment
 from donations.models import InboxEvent
 
 State = InboxEvent.State
-STATES = [State.NOTHING.value, State.FOREIGN.value, State.QUARANTINED.value, State.PROCESSED.value]
+STATES = [state.value for state in (State.NOTHING, State.FOREIGN, State.WRONG_MODE, State.QUARANTINED, State.PROCESSED)]
 
 
 class Command(BaseCommand):
     help = (
-        "Read again events that were kept as needing nothing (or as foreign, quarantined or processed), and book what "
-        "can be. After an upgrade that happens by itself; what is booked already stays as it is."
+        "Read again events that were kept as needing nothing (or as foreign, of the wrong mode, quarantined or "
+        "processed), and book what can be. After an upgrade that happens by itself; what is booked already stays as "
+        "it is."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
