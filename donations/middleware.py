@@ -83,6 +83,20 @@ class Utf8Alone:
         return self.get_response(request)
 
 
+class AdminWithoutNul:
+    """Refuse an address of the admin's with a NUL: it looks up whatever it is asked, and PostgreSQL fails on one."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """400, in words."""
+        has_nul = "\x00" in request.path_info or "%00" in request.META.get("QUERY_STRING", "")
+        if has_nul and request.path_info.startswith(reverse("admin:index")):
+            return HttpResponse("No page has such an address.\n", status=400, content_type="text/plain")
+        return self.get_response(request)
+
+
 class BoundedBodies:
     """Refuse a body that is larger than any form of ours: Django would take in a file that nobody asked for."""
 

@@ -120,6 +120,7 @@ MIDDLEWARE = [
     "donations.middleware.TrustedProxies",
     "donations.middleware.BoundedBodies",
     "donations.middleware.Utf8Alone",
+    "donations.middleware.AdminWithoutNul",
     "django.middleware.security.SecurityMiddleware",
     "donations.middleware.DeliveriesFirst",
     "whitenoise.middleware.WhiteNoiseMiddleware",

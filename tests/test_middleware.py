@@ -80,6 +80,26 @@ def test_a_length_that_is_none_is_read_as_nothing(client: Client, length: str) -
     assert answer.status_code in {400, 422}
 
 
+ROOM = "/admin/donations"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"{ROOM}/gift/%00/change/", f"{ROOM}/gift/a%00/history/", f"{ROOM}/gift/gift_%00/refund/"),
+        *(f"{ROOM}/recurringgift/%00/change/", f"{ROOM}/ledgerentry/?kind__exact=%00"),
+        *(f"{ROOM}/offlinerequest/?status__exact=a%00b", f"{ROOM}/campaignmonth/?month=%00", f"{ROOM}/gift/?q=%00"),
+    ],
+)
+def test_an_address_of_the_admins_with_a_nul_is_no_pages(path: str) -> None:
+    """PostgreSQL takes no text with one, not even to compare it."""
+    staff = Client()
+    staff.force_login(User.objects.create_superuser("staff", password="long-enough-a-word"))
+    answer = staff.get(path)
+    assert (answer.status_code, answer.text) == (400, "No page has such an address.\n")
+
+
 TEST_MODE = "Test mode"
 EVERY_PAGE = [
     "/admin/",
@@ -104,3 +124,11 @@ def test_every_page_says_whether_it_is_of_test_mode(settings: Any, livemode: boo
     pages["sent from elsewhere"] = staff.post("/give/general/", HTTP_ORIGIN="https://elsewhere.example").text
     assert {path for path, page in pages.items() if (TEST_MODE in page) == livemode} == set()
     METERS.kept.clear()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/give/%00/", "/embed/v1/meter.json?campaign=%00", "/staff/%00/2024-11/"])
+def test_elsewhere_an_address_with_a_nul_leads_nowhere(path: str) -> None:
+    staff = Client()
+    staff.force_login(User.objects.create_superuser("staff", password="long-enough-a-word"))
+    assert staff.get(path).status_code == 404

@@ -48,6 +48,11 @@ def refused_after(view: SignIn, *attempts: HttpRequest) -> int:
     return len(attempts)
 
 
+def test_a_name_that_is_written_otherwise_is_the_same_account() -> None:
+    names = ["fin", "FIN ", "\uff46in", "f\uff49n", "\ufb01n", "\uff26\uff29\uff2e"]
+    assert refused_after(door(says_no), *(attempt(name) for name in names)) == sign_in.MOST_FAILURES_OF_AN_ACCOUNT
+
+
 # ---- through the admin
 
 

@@ -77,8 +77,8 @@ class GiftAdmin(ReadOnlyAdmin):
         return sorted(found)
 
     def is_personal(self, term: str) -> bool:
-        """A reference or an id has a figure or an underscore in it, as hardly a name has."""
-        return "@" in term or bool(re.fullmatch(r"[^\d_]+", term))
+        """A reference or an id has an underscore or a colon in it, as no name has."""
+        return "@" in term or bool(re.fullmatch("[^_:]+", term))
 
     def impersonal(self, request: HttpRequest, term: str) -> str:
         return donor_term(request, term)

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from ipaddress import IPv4Address, ip_address, ip_network
+from unicodedata import normalize
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
@@ -68,7 +69,8 @@ class SignIn:
         if request.method != "POST":
             return self.view(request)
         network = network_of(request.META.get("REMOTE_ADDR", ""))
-        account = (network, request.POST.get("username", "").strip().casefold()[:150])
+        # As Django reads a name: letters that look otherwise and mean the same are no other account.
+        account = (network, normalize("NFKC", request.POST.get("username", "")[:150]).strip().casefold())
         limits: dict[Hashable, int] = {network: MOST_FAILURES_OF_A_NETWORK, account: MOST_FAILURES_OF_AN_ACCOUNT}
         if seconds := self.failures.seconds_to_wait(limits):
             return _refusal(request, seconds, too_often=True)
