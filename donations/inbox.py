@@ -135,7 +135,7 @@ def process_batch(limit: int = BATCH) -> int:
     except Exception:
         log.exception("a batch of %d events failed; each is tried alone", len(identities))
         for identity in identities:
-            _process_alone(identity)
+            process_alone(identity)
     return len(identities)
 
 
@@ -160,7 +160,8 @@ def _claim(limit: int) -> list[InboxEvent]:
     return [row for row in rows if row.processor == rows[0].processor]
 
 
-def _process_alone(identity: int) -> None:
+def process_alone(identity: int) -> None:
+    """Process this one row now, if it is still to be; whoever holds it is waited for."""
     try:
         with transaction.atomic():
             row = (
@@ -216,9 +217,11 @@ class Reading:
 
 
 def _process(rows: list[InboxEvent]) -> None:
+    """Book these rows, all of one processor, and write their new states, in the caller's transaction."""
     readings = [_read(row) for row in rows]
     bookable = [reading for reading in readings if reading.interpretation and reading.interpretation.fact]
-    outcomes = booking.book([booking.Item(r.row, r.interpretation) for r in bookable if r.interpretation])
+    items = [booking.Item(r.row, r.interpretation) for r in bookable if r.interpretation]
+    outcomes = booking.book(items[0].row.processor, items) if items else []
     for reading, outcome in zip(bookable, outcomes, strict=True):
         reading.outcome = outcome
     _settle(readings)
@@ -374,7 +377,7 @@ def replay(event: InboxEvent) -> None:
         )
         _begin_anew(InboxEvent.objects.filter(pk=event.pk))
         wake(event.processor, "payment", {event.payment} - {""})
-    process_batch_of(event.pk)
+    process_alone(event.pk)
 
 
 def read_again(
@@ -448,11 +451,6 @@ def read_of_this_mode(processor: str) -> int:
 def erase_bodies(rows: QuerySet[InboxEvent]) -> int:
     """Erase what these were received as, which may name people; what it came to stays. How many."""
     return rows.update(body=None)
-
-
-def process_batch_of(identity: int) -> None:
-    """Process this one row now, if it is due and nobody else has it."""
-    _process_alone(identity)
 
 
 def _decide(event: InboxEvent, *, user: User, decision: str, reason: str, state: str) -> None:

@@ -670,7 +670,7 @@ def test_a_database_that_is_away_is_the_failure_of_no_event(
     caplog.clear()
     tries: list[Callable[[], object]] = [
         inbox.drain,
-        lambda: inbox.process_batch_of(row_of(told).pk),
+        lambda: inbox.process_alone(row_of(told).pk),
         lambda: inbox.accept(asked, user=finance),
     ]
     for attempt in tries:
@@ -716,7 +716,7 @@ def test_one_event_is_processed_alone_and_only_while_it_is_due(campaign: Campaig
     deliver(first, second)
     identity = row_of(second).pk
     for _ in range(2):
-        inbox.process_batch_of(identity)
+        inbox.process_alone(identity)
         assert [(row_of(told).state, row_of(told).attempts) for told in (first, second)] == [
             ("ready", 0),
             ("processed", 1),

@@ -66,19 +66,13 @@ ONE_BY_ONE = f"""unnest(%s::text[]) AS asked (payment), LATERAL (
 OF_A_PAYMENT = (Paid, InvoicePaid, RefundChanged, DisputeChanged, ChargeSettled, TransactionSeen)
 
 
-def book(items: list[Item]) -> list[Outcome]:
-    """Book what can be booked of these rows, in the caller's transaction; an outcome for each, in their order."""
-    by_processor: defaultdict[str, list[tuple[int, Item]]] = defaultdict(list)
-    for position, item in enumerate(items):
-        by_processor[item.row.processor].append((position, item))
-    outcomes: dict[int, Outcome] = {}
-    for processor, numbered in sorted(by_processor.items()):
-        outcomes |= _book_one_processor(processor, numbered)
-    return [outcomes[position] for position in range(len(items))]
+def book(processor: str, items: list[Item]) -> list[Outcome]:
+    """Book what can be booked of these rows, all of one processor, in the caller's transaction.
 
-
-def _book_one_processor(processor: str, numbered: list[tuple[int, Item]]) -> dict[int, Outcome]:
-    books = _open_books(processor, [item for _, item in numbered])
+    Returns an outcome for each, in their order.
+    """
+    books = _open_books(processor, items)
+    numbered = list(enumerate(items))
     outcomes: dict[int, Outcome] = {}
     # Payments first, so that a refund in the same batch finds its gift; by time, so that the first is the first.
     for position, item in sorted(numbered, key=lambda pair: (_rank(pair[1]), pair[1].told.created, pair[0])):
@@ -86,7 +80,7 @@ def _book_one_processor(processor: str, numbered: list[tuple[int, Item]]) -> dic
             outcomes[position] = _decide(books, item)
     outcomes |= _refunds(books, numbered)
     _write(books)
-    return outcomes
+    return [outcomes[position] for position, _ in numbered]
 
 
 def _rank(item: Item) -> int:

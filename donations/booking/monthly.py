@@ -1,7 +1,6 @@
 """Monthly gifts: whose invoice it is, a gift for each payment of one, and what is heard of the arrangement."""
 
 import hashlib
-from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import Q
@@ -13,7 +12,6 @@ from donations.models import Donor, Gift, Lookup, OutboxMessage, RecurringGift
 from donations.processors.facts import InvoicePaid, InvoiceSeen, MonthlyCheckout, RecurringChanged, fact_from_json
 from donations.recurring import fee_cover_among, news_of
 
-Numbered = Iterable[tuple[int, Item]]
 PATIENT_TRIES = 3  # an invoice is told of within seconds of its payment; then it is asked for
 LETTERS = {"failed": OutboxMessage.Kind.UNPAID, "action_required": OutboxMessage.Kind.ACTION}
 GIFT = (
