@@ -30,6 +30,7 @@ from donations.processors.facts import fact_from_json, fact_to_json
 
 log = logging.getLogger(__name__)
 State = InboxEvent.State
+DELIVERY = InboxEvent.Origin.DELIVERY.value
 BATCH = 500
 RESTARTED_WITHIN = timedelta(hours=1)  # all processes of the site, after the first one of a new version
 PATIENCE = timedelta(hours=72)  # from when it first waited or failed: waiting and failing by turns have no more
@@ -44,16 +45,21 @@ def receive(*, processor: str, body: bytes, signature: str | None) -> None:
     source = processors.get(processor)
     source.verify(body, signature)
     envelope = source.envelope(body)
-    now = timezone.now()
-    bulk.run(INSERT, [processor, envelope.event_id, envelope.type, now, body, hashlib.sha256(body).digest(), now])
+    told = NewEvent(processor=processor, origin=DELIVERY, event_id=envelope.event_id, type=envelope.type, body=body)
+    bulk.run(INSERT, _told(told, timezone.now()))
 
 
+# A new row: what is told of it, and what each begins with, as neither a statement nor `bulk` knows Django's defaults.
+TOLD = ("processor", "event_id", "origin", "type", "received_at", "body", "body_sha256", "next_try_at")
+EMPTY = ("reason", "subject", "payment", "gift_reference", "decision", "decision_reason")
+BEGINNING: dict[str, str | int] = {"state": State.READY.value, "attempts": 0, **dict.fromkeys(EMPTY, "")}
+NEW = (*TOLD, *BEGINNING)
+# What it begins with stands in the statement itself, and Python writes these as SQL does: 'ready', 0, ''.
 INSERT = f"""
-INSERT INTO {InboxEvent._meta.db_table} (processor, event_id, origin, type, received_at, body, body_sha256, state,
-  next_try_at, attempts, reason, subject, payment, gift_reference, decision, decision_reason)
-VALUES (%s, %s, 'delivery', %s, %s, %s, %s, 'ready', %s, 0, '', '', '', '', '', '')
+INSERT INTO {InboxEvent._meta.db_table} ({", ".join(NEW)})
+VALUES ({", ".join(["%s"] * len(TOLD))}, {", ".join(map(repr, BEGINNING.values()))})
 ON CONFLICT (processor, event_id) DO NOTHING
-"""  # noqa: S608 (the only text put in is our own table name)
+"""  # noqa: S608 (the only texts put in are names and values of our own)
 
 
 # ---- what no delivery brought: found at the processor, or told by staff
@@ -70,12 +76,6 @@ class NewEvent:
     body: bytes
 
 
-PUT = (
-    *("processor", "event_id", "origin", "type", "received_at", "body", "body_sha256", "state", "next_try_at"),
-    *("attempts", "reason", "subject", "payment", "gift_reference", "decision", "decision_reason"),
-)
-
-
 def put(*, processor: str, origin: str, event_id: str, type: str, body: bytes) -> bool:  # noqa: A002 (the field's name)
     """Store an event that no delivery brought; False where it stands already. Inside or outside a transaction."""
     return bool(put_many([NewEvent(processor=processor, origin=origin, event_id=event_id, type=type, body=body)]))
@@ -86,15 +86,14 @@ def put_many(events: Iterable[NewEvent]) -> list[NewEvent]:
     by_key = {(event.processor, event.event_id): event for event in events}
     now = timezone.now()
     # Keys in one order: two who put the same events wait for one another and never deadlock.
-    rows = [_put_row(by_key[key], now) for key in sorted(by_key)]
+    rows = [[*_told(by_key[key], now), *BEGINNING.values()] for key in sorted(by_key)]
     unless_there = "ON CONFLICT (processor, event_id) DO NOTHING RETURNING processor, event_id"
-    return [by_key[key] for key in bulk.insert(InboxEvent, PUT, rows, then=unless_there)]
+    return [by_key[key] for key in bulk.insert(InboxEvent, NEW, rows, then=unless_there)]
 
 
-def _put_row(event: NewEvent, now: datetime) -> list[Any]:
+def _told(event: NewEvent, now: datetime) -> list[Any]:
     digest = hashlib.sha256(event.body).digest()
-    told = [event.processor, event.event_id, event.origin, event.type, now, event.body, digest]
-    return [*told, State.READY.value, now, 0, "", "", "", "", "", ""]
+    return [event.processor, event.event_id, event.origin, event.type, now, event.body, digest, now]
 
 
 def book_now(*, processor: str, event_id: str) -> None:
