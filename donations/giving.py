@@ -220,8 +220,8 @@ def _is_monthly(asked: Asked) -> bool:
 
 # ---- where a checkout stands: it can be paid, it can't be paid any more, or what it asked for has begun
 
-NOT_YET = {"pending", "incomplete"}
-OVER = {"failed", "expired", "incomplete_expired", "canceled"}
+TO_BEGIN: dict[type[Asked], tuple[str, ...]] = {Gift: ("pending",), RecurringGift: RecurringGift.TO_BEGIN}
+OVER: dict[type[Asked], tuple[str, ...]] = {Gift: ("failed", "expired"), RecurringGift: RecurringGift.OVER}
 
 
 def _status(asked: Asked) -> str:
@@ -231,21 +231,21 @@ def _status(asked: Asked) -> str:
 
 
 def _is_begun(asked: Asked) -> bool:
-    return _status(asked) not in NOT_YET | OVER
+    return _status(asked) not in (*TO_BEGIN[type(asked)], *OVER[type(asked)])
 
 
 def _begun(kind: type[Asked]) -> QuerySet[Any]:
     """Those that were paid, or are being paid."""
     if kind is RecurringGift:
-        return RecurringGift.objects.exclude(status__in=NOT_YET | OVER)
+        return RecurringGift.objects.exclude(status__in=[*RecurringGift.TO_BEGIN, *RecurringGift.OVER])
     return Gift.objects.filter(state__status__in=PAID)
 
 
 def _must_begin_anew(asked: Asked) -> bool:
     """Whether this checkout can't be paid any more and another must take its place."""
     status = _status(asked)
-    if status not in NOT_YET:
-        return status in OVER
+    if status not in TO_BEGIN[type(asked)]:
+        return status in OVER[type(asked)]
     left = (asked.checkout_expires_at or timezone.now()) - timezone.now()
     too_late = left < (timedelta(minutes=1) if asked.checkout_id else SHORTEST_CHECKOUT)
     return asked.superseded_at is not None or too_late
@@ -323,8 +323,8 @@ def _supersede(page: str, *, until: datetime, keep: str = "") -> None:
 def _payable(kind: type[Asked]) -> QuerySet[Any]:
     """Those whose checkout may still be paid."""
     if kind is RecurringGift:
-        return RecurringGift.objects.filter(status__in=NOT_YET)
-    return Gift.objects.exclude(state__status__in=[*PAID, *OVER])
+        return RecurringGift.objects.filter(status__in=RecurringGift.TO_BEGIN)
+    return Gift.objects.exclude(state__status__in=[*PAID, *OVER[Gift]])
 
 
 def close_superseded(limit: int = 20) -> int:

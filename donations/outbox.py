@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 State = OutboxMessage.State
 Kind = OutboxMessage.Kind
 Status = RecurringGift.Status
-NOT_BEGUN = {Status.PENDING, Status.EXPIRED, Status.INCOMPLETE}
-ENDED = {Status.CANCELED, Status.INCOMPLETE_EXPIRED}
 CUT_OFF_AFTER = timedelta(minutes=5)
 # A letter that cannot be written yet waits for what it lacks, looked at ever later: news come in any order.
 LONGEST_PATIENCE = timedelta(hours=72)
@@ -219,7 +217,7 @@ def _from_now_on(gift: Gift) -> dict[str, object]:
     recurring = gift.recurring_gift
     if recurring is None:
         return {}
-    if recurring.status in ENDED or recurring.status == Status.PAUSED:
+    if recurring.status in RecurringGift.ENDED or recurring.status == Status.PAUSED:
         return {"over": "paused" if recurring.status == Status.PAUSED else "ended"}
     if recurring.cancel_at:
         return {"last_day": periods.local_date(recurring.cancel_at, gift.campaign.time_zone)}
@@ -248,9 +246,9 @@ def _invoice_trouble(message: OutboxMessage) -> EmailMessage:
     recurring = RecurringGift.objects.select_related("donor", "campaign").get(pk=trouble.gift_reference)
     if recurring.status == Status.INCOMPLETE_EXPIRED:
         raise NothingToSend("its first payment never came: the payment page told the donor itself")
-    if recurring.status in NOT_BEGUN and not recurring.gifts.exists():
+    if recurring.status in RecurringGift.NOT_BEGUN and not recurring.gifts.exists():
         raise NotYet("its first payment is open, as far as was told: the payment page tells the donor itself")
-    has_ended = recurring.status in ENDED
+    has_ended = recurring.status in RecurringGift.ENDED
     if has_ended and message.kind == Kind.ACTION:
         raise NothingToSend("the monthly gift has ended in the meantime")
     if recurring.donor is None:

@@ -15,8 +15,6 @@ from donations.processors.facts import MonthlyCheckout, RecurringChanged, fact_f
 
 Status = RecurringGift.Status
 RANK = {status.value: rank for rank, status in enumerate(Status)}
-BEFORE_IT_BEGAN = {Status.PENDING.value, Status.EXPIRED.value}
-ENDS = {Status.CANCELED.value, Status.INCOMPLETE_EXPIRED.value}
 COLUMNS = (
     "reference",
     "status",
@@ -50,9 +48,10 @@ class RecurringNews:
 
         Of two that are alike in all that, the one that tells what is asked; of two such, the one that asks more.
         """
-        begun = self.status not in BEFORE_IT_BEGAN
+        begun = self.status not in RecurringGift.WITHOUT_SUBSCRIPTION
+        ended = self.status in RecurringGift.ENDED
         asks = _columns_of(self.terms) if self.terms else ()
-        return (self.status in ENDS, begun, self.heard_at or NEVER, RANK[self.status], self.cancel_at or NEVER, asks)
+        return (ended, begun, self.heard_at or NEVER, RANK[self.status], self.cancel_at or NEVER, asks)
 
 
 def fee_cover_among(amounts: tuple[int, ...], currency: str, gift: RecurringGift) -> int:

@@ -8,7 +8,6 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
-from donations import giving
 from donations.admin.gifts import MOST_EVENTS, event_line, reference_in
 from donations.admin.people import donor_term, donors_of
 from donations.admin.reading import ModeFilter, ReadOnlyAdmin, link_to, may_see_donors, moment, page_of
@@ -99,7 +98,7 @@ class RecurringGiftAdmin(ReadOnlyAdmin):
     @admin.display(description="asks now")
     def asks_now(self, recurring: RecurringGift) -> str:
         """The processor's word, which may have been changed there since; nothing where it never began or is over."""
-        if not recurring.subscription or recurring.status in giving.OVER:
+        if not recurring.subscription or recurring.status in RecurringGift.OVER:
             return "–"
         if recurring.now_amount is None:
             return "not told as a fixed sum: what was asked for is shown"

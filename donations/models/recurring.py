@@ -56,6 +56,16 @@ class RecurringGift(AskedGift):
         INCOMPLETE_EXPIRED = "incomplete_expired", "first payment never came"
         CANCELED = "canceled", "canceled"
 
+    # While there is no subscription yet; while its first payment may still come; and those for which none came yet.
+    WITHOUT_SUBSCRIPTION = (Status.PENDING, Status.EXPIRED)
+    TO_BEGIN = (Status.PENDING, Status.INCOMPLETE)
+    NOT_BEGUN = (*WITHOUT_SUBSCRIPTION, Status.INCOMPLETE)
+    # A subscription that has ended, and all of which nothing more is to come.
+    ENDED = (Status.CANCELED, Status.INCOMPLETE_EXPIRED)
+    OVER = (Status.EXPIRED, *ENDED)
+    # A subscription that has not ended; and those of them that are as they should be.
+    ALIVE = (Status.INCOMPLETE, Status.TRIALING, Status.ACTIVE, Status.PAST_DUE, Status.UNPAID, Status.PAUSED)
+    GOING_WELL = (Status.TRIALING, Status.ACTIVE)
     # What the donor has to see to, and staff to know. An authentication that the bank asks for is `past_due`, too.
     FAILING = (Status.PAST_DUE, Status.UNPAID)
 

@@ -22,14 +22,12 @@ from donations.selectors.refunds import NOT_YET
 log = logging.getLogger(__name__)
 Hold = Callable[[], object]
 Kind = Lookup.Kind
-Status = RecurringGift.Status
 CLAIM = 300
 MANY = 100  # as many as a page of a list has
 SETTLING = timedelta(hours=2)  # a transaction is older than the event that names it, but for less than this
 SILENT = timedelta(days=35)  # an arrangement that is alive is told of each month
 UNTOLD = timedelta(days=1)  # what it asks is no fixed sum, or an earlier version read events without it
 MOST_A_RUN = 500  # payments that a run begins to ask after
-ALIVE = (Status.ACTIVE, Status.PAST_DUE, Status.PAUSED, Status.UNPAID, Status.INCOMPLETE, Status.TRIALING)
 
 
 def fetch(
@@ -61,11 +59,11 @@ def ask_after_silent(processor: str) -> None:
     what it asks by now nothing is known where an earlier version read what was told. Of one that began and brought
     nothing yet, the first payment is on its way, or has failed.
     """
-    fell_silent = Q(status__in=ALIVE, heard_at__lt=timezone.now() - SILENT)
-    never_told = Q(status=Status.PENDING, heard_at=None)
-    asks_nobody_knows_what = Q(status__in=ALIVE, now_amount=None, heard_at__lt=timezone.now() - UNTOLD)
+    fell_silent = Q(status__in=RecurringGift.ALIVE, heard_at__lt=timezone.now() - SILENT)
+    never_told = Q(status=RecurringGift.Status.PENDING, heard_at=None)
+    asks_nobody_knows_what = Q(status__in=RecurringGift.ALIVE, now_amount=None, heard_at__lt=timezone.now() - UNTOLD)
     day_ago, month_ago = timezone.now() - UNTOLD, timezone.now() - SILENT
-    brought_nothing = Q(~Exists(Gift.objects.filter(recurring_gift=OuterRef("pk"))), status__in=ALIVE)
+    brought_nothing = Q(~Exists(Gift.objects.filter(recurring_gift=OuterRef("pk"))), status__in=RecurringGift.ALIVE)
     brought_nothing &= Q(heard_at__lt=day_ago, created_at__gt=month_ago)
     why = fell_silent | never_told | asks_nobody_knows_what | brought_nothing
     silent = RecurringGift.objects.filter(why, processor=processor)

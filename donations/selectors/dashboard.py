@@ -223,8 +223,6 @@ def glance(*, campaign: Campaign, month: Month, livemode: bool, now: datetime) -
 
 # ---- monthly gifts
 
-ACTIVE = (RecurringGift.Status.ACTIVE, RecurringGift.Status.TRIALING)
-
 
 def _monthly(*, campaign: Campaign, livemode: bool) -> Monthly:
     """Sums over the arrangements that stand, from an index that has all of it: what each asks by now.
@@ -234,13 +232,13 @@ def _monthly(*, campaign: Campaign, livemode: bool) -> Monthly:
     rows = RecurringGift.objects.filter(
         campaign=campaign,
         livemode__in=[livemode],
-        status__in=[*ACTIVE, *RecurringGift.FAILING],
+        status__in=[*RecurringGift.GOING_WELL, *RecurringGift.FAILING],
         now_interval__in=["", MONTH],
     )
     rows = rows.filter(Q(now_currency="", currency=campaign.currency) | Q(now_currency=campaign.currency))
     asked = Sum(Coalesce("now_amount", "amount"))
     found = rows.order_by().values_list("status").annotate(number=Count("*"), amount=asked)
-    active = [(number, amount) for status, number, amount in found if status in ACTIVE]
+    active = [(number, amount) for status, number, amount in found if status in RecurringGift.GOING_WELL]
     failing = [(number, amount) for status, number, amount in found if status in RecurringGift.FAILING]
     return Monthly(
         active=sum(number for number, _ in active),

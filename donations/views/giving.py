@@ -290,11 +290,11 @@ def _age(asked: giving.Asked) -> timedelta:
 def _monthly_state(recurring: RecurringGift) -> str:
     """Of a monthly gift none of whose gifts is booked; once one is, it is thanked for whatever became of it since."""
     status = recurring.status
-    if status in giving.NOT_YET or _says_nothing(status, recurring):
+    if status in RecurringGift.TO_BEGIN or _says_nothing(status, recurring):
         return _unheard_of(recurring)
     if status == RecurringGift.Status.CANCELED:
         return "ended"  # it may have been paid before that
-    if status in giving.OVER:
+    if status in RecurringGift.OVER:
         return "expired"
     if status in RecurringGift.FAILING:
         return "failed"

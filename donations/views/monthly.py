@@ -52,11 +52,11 @@ def manage(request: HttpRequest, token: str) -> HttpResponse:
 
 
 def _can_be_changed(recurring: RecurringGift) -> bool:
-    return bool(recurring.subscription) and recurring.status not in giving.OVER
+    return bool(recurring.subscription) and recurring.status not in RecurringGift.OVER
 
 
 def _page(request: HttpRequest, recurring: RecurringGift, trouble: str = "", status: int = 200) -> HttpResponse:
-    over, terms = recurring.status in giving.OVER, recurring.terms
+    over, terms = recurring.status in RecurringGift.OVER, recurring.terms
     context = {
         "campaign": recurring.campaign,
         "amount": money.format_minor(terms.total, terms.currency),
