@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.contrib.admin.utils import quote
+from django.contrib.humanize.templatetags.humanize import apnumber
 from django.db import connection
 from django.db.models import Count, Min, Q
 from django.urls import reverse
@@ -20,6 +21,7 @@ PATIENCE = timedelta(minutes=1)
 WRONG_MODE_LASTS = timedelta(days=1)
 MAIL_LASTS = timedelta(days=3)
 REFUND_PATIENCE = timedelta(hours=1)
+KEY_HOURS = KEY_LASTS // timedelta(hours=1)
 SHORTEST_SILENCE = timedelta(hours=1)
 SILENT = "deliveries_silent"
 SILENCE = 4  # times the longest usual one
@@ -323,7 +325,7 @@ def _of_calls_and_mail(health: Health) -> Iterator[Trouble]:
         yield Trouble(
             kind="mail_given_up",
             words=f"{_count(health.mail_given_up, 'message')} could not be sent within three days: "
-            "the mail server took nothing in eight tries.",
+            f"the mail server took nothing in {apnumber(OutboxMessage.MOST_ATTEMPTS)} tries.",
             remedy="Read in the outbox why; then look at the mail server, EMAIL_URL and MAIL_FROM.",
             path=f"{reverse('admin:donations_outboxmessage_changelist')}?state__exact=failed",
         )
@@ -335,10 +337,9 @@ def _of_refunds(health: Health) -> Iterator[Trouble]:
     if health.unanswered_refunds:
         number, gifts = len(health.unanswered_refunds), sorted(set(health.unanswered_refunds))
         gift_page = reverse("admin:donations_gift_change", args=[quote(gifts[0])])
-        hours = int(KEY_LASTS.total_seconds()) // 3600
         yield Trouble(
             kind="refund_unanswered",
-            words=f"{_count(number, 'refund')} got no answer from the payment service for {hours} hours, "
+            words=f"{_count(number, 'refund')} got no answer from the payment service for {KEY_HOURS} hours, "
             f"and {_are(number)} not sent again.",
             remedy=f"Look for {_them(number)} there, and see the page of the gift for what to do.",
             path=gift_page if len(gifts) == 1 else reverse("staff-health"),
@@ -349,7 +350,7 @@ def _of_refunds(health: Health) -> Iterator[Trouble]:
             kind="refund_unanswered",
             words=f"{_count(number, 'refund')} {_are(number)} without an answer from the processor for over an hour.",
             remedy=f"Look in the processor’s dashboard whether {'it was' if number == 1 else 'they were'} made; "
-            "the site asks again for 23 hours.",
+            f"the site asks again for {KEY_HOURS} hours.",
             path=reverse("staff-health"),
         )
 
