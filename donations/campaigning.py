@@ -5,6 +5,7 @@ from django.utils import timezone
 from djmoney.money import Money
 
 from donations.models import Campaign, CampaignMonth
+from donations.models.campaigns import LARGEST_GOAL
 from donations.periods import Month
 
 
@@ -38,7 +39,7 @@ def set_month_goal(
     *, campaign: Campaign, month: Month, goal_minor: int, scale: list[int] | None = None
 ) -> CampaignMonth:
     """Give a month a goal of its own, minor units, and marks if they are given."""
-    if not 0 <= goal_minor <= 10**12:
+    if not 0 <= goal_minor <= LARGEST_GOAL:
         raise ValueError("a goal is not negative, and not that large")
     defaults: dict[str, object] = {"goal": goal_minor}
     if scale is not None:

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from donations import inbox, letters, money, periods
 from donations.models import Campaign, Donor, Gift, GiftState, InboxEvent, OfflineRequest, Tier
+from donations.models.campaigns import LARGEST_GOAL
 from donations.models.offline import key_of
 from donations.processors import OFFLINE
 from donations.processors.facts import Adjusted, OfflineReceived
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 Kind = OfflineRequest.Kind
 Status = OfflineRequest.Status
 FIRST_DAY = date(2000, 1, 1)  # no earlier month has a page
-LARGEST = 10**11 - 1  # minor units, as a goal
+LARGEST = LARGEST_GOAL  # minor units
 LONGEST_REFERENCE = 100
 LONGEST_REASON = 200
 

@@ -406,7 +406,7 @@ def test_a_goal_in_another_currency_is_refused(campaign: Campaign) -> None:
     assert Campaign.objects.get().default_goal == Money(5000, "USD")
 
 
-@pytest.mark.parametrize("goal", [-1, 10**12 + 1])
+@pytest.mark.parametrize("goal", [-1, 10**11])
 def test_a_months_goal_is_within_reason(campaign: Campaign, goal: int) -> None:
     with pytest.raises(ValueError, match="a goal is not negative, and not that large"):
         campaigning.set_month_goal(campaign=campaign, month=NOVEMBER, goal_minor=goal)

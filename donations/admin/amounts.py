@@ -7,9 +7,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from donations import money
-
-LARGEST_GOAL = 10**11 - 1
-"""A goal's upper limit, minor units: what the table of campaigns has room for in every currency."""
+from donations.models.campaigns import LARGEST_GOAL
 
 MOST_MARKS = 9
 

@@ -9,6 +9,8 @@ from djmoney.money import Money
 from donations import money, periods
 
 SLUG = r"\A[a-z0-9][a-z0-9-]*\Z"
+LARGEST_GOAL = 10**11 - 1
+"""A goal's upper limit, minor units: what the table of campaigns has room for in every currency."""
 
 
 def validate_zone(name: str) -> None:
