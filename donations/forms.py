@@ -7,9 +7,9 @@ from django import forms
 
 from donations import fees, giving, letters, money
 from donations.models import Campaign, Tier
+from donations.models.campaigns import CUSTOM
+from donations.models.people import LONGEST_EMAIL
 
-LONGEST_EMAIL = 254
-CUSTOM = "custom"
 ONCE, MONTHLY = Tier.Frequency.ONCE, Tier.Frequency.MONTHLY
 NOTHING = re.compile(r"0+(\.0*)?", re.ASCII)
 TOO_LONG = {"max_length": "This is too long for an amount. Type it in digits."}

@@ -22,6 +22,7 @@ from django.utils import timezone
 from donations import fees, money, outbox, processors, projections
 from donations.fees import Formula
 from donations.models import Campaign, Donor, Follower, Gift, GiftState, OutboxMessage, RecurringGift
+from donations.models.campaigns import CUSTOM
 from donations.processors.base import (
     AnswerKept,
     Checkout,
@@ -189,7 +190,7 @@ def _order(asked: Asked) -> CheckoutOrder:
         raise ValueError("a checkout needs its end")
     give = f"{settings.SITE_URL}/give/{asked.campaign_id}/"
     choice = {"frequency": "monthly"} if _is_monthly(asked) else {}
-    choice |= {"tier": asked.tier} if asked.tier != "custom" else {"tier": "custom", "amount": _typed(asked)}
+    choice |= {"tier": asked.tier} if asked.tier != CUSTOM else {"tier": CUSTOM, "amount": _typed(asked)}
     # The reader who goes back comes to the same form: what they send then closes this checkout.
     choice["page"] = page_token(asked.page)
     if asked.fee_cover:

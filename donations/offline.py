@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from donations import inbox, letters, money, periods
 from donations.models import Campaign, Donor, Gift, GiftState, InboxEvent, OfflineRequest, Tier
-from donations.models.campaigns import LARGEST_GOAL
+from donations.models.campaigns import CUSTOM, LARGEST_GOAL
 from donations.models.offline import key_of
 from donations.processors import OFFLINE
 from donations.processors.facts import Adjusted, OfflineReceived
@@ -186,7 +186,7 @@ def _enter(request: OfflineRequest, *, new_gift: Gift | None = None, email: str 
 def _tier(campaign: Campaign, amount: int) -> str:
     """The tier of this amount, as a gift remembers it; else that it is of the donor's own choice."""
     offered = {tier.amount_minor for tier in campaign.tiers.filter(frequency=Tier.Frequency.ONCE)}
-    return money.decimal_text(amount, campaign.currency) if amount in offered else "custom"
+    return money.decimal_text(amount, campaign.currency) if amount in offered else CUSTOM
 
 
 # ---- what cannot be

@@ -18,6 +18,7 @@ from donations.admin.reading import ReadOnlyAdmin, page_of
 from donations.charts import amount_text
 from donations.forms import DayField
 from donations.models import Campaign, Gift, OfflineRequest
+from donations.models.people import LONGEST_EMAIL
 from donations.selectors import refunds, statements
 
 WIDE = {"class": "vTextField"}
@@ -81,7 +82,7 @@ class OfflineGiftForm(EntryForm):
     email = forms.EmailField(
         label="Donor’s email address",
         required=False,
-        max_length=254,
+        max_length=LONGEST_EMAIL,
         widget=forms.EmailInput(attrs={**WIDE, "autocomplete": "off"}),
         help_text="The receipt goes there. Empty: no receipt.",
     )

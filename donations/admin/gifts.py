@@ -97,7 +97,7 @@ class GiftAdmin(ReadOnlyAdmin):
         state = state_of(gift)
         label = str(Status(state.status).label)
         if state.adjusted < 0:
-            label += ", reversed" if state.charged + state.adjusted <= 0 else ", adjusted"
+            label += ", reversed" if state.is_reversed else ", adjusted"
         for taken, word in ((state.disputed, "disputed"), (state.refunded, "refunded")):
             if taken > 0:
                 label += f", {word}" if taken >= state.charged else f", {word} in part"
@@ -272,7 +272,7 @@ def _came(gift: Gift) -> str:
     if entered.status == OfflineRequest.Status.WAITING:
         return f"not booked, as it waits for approval; entered was: {words}"
     state = state_of(gift)
-    return f"{words}; reversed since" if state.charged + state.adjusted <= 0 else words
+    return f"{words}; reversed since" if state.is_reversed else words
 
 
 # ---- the tables of one gift

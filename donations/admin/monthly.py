@@ -148,7 +148,7 @@ def _trouble_lines(events: list[InboxEvent]) -> list[dict[str, Any]]:
     """Invoices that were not paid as they should: what was paid since, and whether the donor was written to."""
     invoices = {event.subject for event in events if (event.facts or {}).get("trouble")}
     stand = standings(invoices)
-    kinds = {"failed": OutboxMessage.Kind.UNPAID, "action_required": OutboxMessage.Kind.ACTION}
+    kinds = OutboxMessage.OF_TROUBLE
     letters = {(mail.kind, mail.subject_id): mail for mail in _letters(invoices)}
     return [
         {
@@ -173,9 +173,7 @@ def _since(standing: Standing) -> str:
 
 
 def _letters(invoices: set[str]) -> QuerySet[OutboxMessage]:
-    return OutboxMessage.objects.filter(
-        kind__in=[OutboxMessage.Kind.UNPAID, OutboxMessage.Kind.ACTION], subject_id__in=invoices
-    )
+    return OutboxMessage.objects.filter(kind__in=OutboxMessage.OF_TROUBLE.values(), subject_id__in=invoices)
 
 
 def _letter_words(letter: OutboxMessage | None) -> str:

@@ -30,8 +30,9 @@ from donations.booking.books import (
 )
 from donations.ledger import NewEntry
 from donations.models import Campaign, Donor, Gift, LedgerEntry, Lookup, RefundRequest
-from donations.models.campaigns import currency_of
+from donations.models.campaigns import CUSTOM, currency_of
 from donations.models.inbox import PAID_TWICE
+from donations.models.people import LONGEST_EMAIL
 from donations.processors.facts import (
     Adjusted,
     ChargeSettled,
@@ -56,7 +57,6 @@ ENDED_WITHOUT = {
     "failed": (RefundRequest.Status.FAILED, "the processor could not refund it"),
     "canceled": (RefundRequest.Status.CANCELED, "nothing was given back"),
 }
-LONGEST_EMAIL = 254
 # While the ledger is small, PostgreSQL would go through all of a processor's gifts for a list of payments; and it keeps
 # a plan while the ledger grows.
 ONE_BY_ONE = f"""unnest(%s::text[]) AS asked (payment), LATERAL (
@@ -203,7 +203,7 @@ def _add_gift(
         pk=reference,
         defaults={
             "campaign": campaign,
-            "tier": "custom",
+            "tier": CUSTOM,
             "currency": fact.currency,
             "amount": fact.amount - cover,
             "fee_cover": cover,

@@ -13,7 +13,6 @@ from donations.processors.facts import InvoicePaid, InvoiceSeen, MonthlyCheckout
 from donations.recurring import fee_cover_among, news_of
 
 PATIENT_TRIES = 3  # an invoice is told of within seconds of its payment; then it is asked for
-LETTERS = {"failed": OutboxMessage.Kind.UNPAID, "action_required": OutboxMessage.Kind.ACTION}
 GIFT = (
     "reference",
     "campaign_id",
@@ -195,7 +194,7 @@ def heard(books: Books, item: Item, fact: InvoiceSeen | RecurringChanged | Month
     if isinstance(fact, InvoiceSeen):
         books.invoices.add(fact.invoice)
         if fact.trouble:
-            books.troubles.append((LETTERS[fact.trouble], fact.invoice))
+            books.troubles.append((OutboxMessage.OF_TROUBLE[fact.trouble], fact.invoice))
     else:
         books.recurring_news.append(news_of(fact, arrangement))
         if item.told.contact:
@@ -208,7 +207,7 @@ def heard(books: Books, item: Item, fact: InvoiceSeen | RecurringChanged | Month
 
 def enqueue_troubles(books: Books) -> None:
     """One letter an invoice and trouble, however often the processor tells of it."""
-    for kind in sorted(LETTERS.values()):
+    for kind in sorted(OutboxMessage.OF_TROUBLE.values()):
         outbox.enqueue(kind, sorted(invoice for letter, invoice in books.troubles if letter == kind))
 
 

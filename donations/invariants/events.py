@@ -9,12 +9,21 @@ from django.db.models import Q
 
 from donations import money, processors
 from donations.booking.books import OF_OTHERS, STRANGERS
-from donations.booking.monthly import LETTERS, gift_reference
+from donations.booking.monthly import gift_reference
 from donations.invariants.corrections import corrected_by, is_corrected
 from donations.invariants.findings import Finding, Tally, pages
 from donations.invariants.heard import Facts, facts_of
 from donations.invariants.movements import LASTING, SUBJECTS, Movement, movements
-from donations.models import BalanceTransaction, Gift, InboxEvent, LedgerEntry, Lookup, Payout, RecurringGift
+from donations.models import (
+    BalanceTransaction,
+    Gift,
+    InboxEvent,
+    LedgerEntry,
+    Lookup,
+    OutboxMessage,
+    Payout,
+    RecurringGift,
+)
 from donations.processors.base import BadDelivery, Interpretation, Malformed
 from donations.processors.facts import (
     CHECKOUT_STATUSES,
@@ -277,7 +286,7 @@ def facts_agree_with_their_row(event: Event) -> Told:
 def words_are_known(event: Event) -> Told:
     """The words that stand in facts alone once the body was erased are words that there are."""
     fact = event.fact
-    if isinstance(fact, InvoiceSeen) and fact.trouble and fact.trouble not in LETTERS:
+    if isinstance(fact, InvoiceSeen) and fact.trouble and fact.trouble not in OutboxMessage.OF_TROUBLE:
         yield "its facts tell of a trouble that there is not", ASK_AGAIN
     known = STATUSES.get(type(fact))
     if known and getattr(fact, "status", "") not in known:

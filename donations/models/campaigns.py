@@ -11,6 +11,8 @@ from donations import money, periods
 SLUG = r"\A[a-z0-9][a-z0-9-]*\Z"
 LARGEST_GOAL = 10**11 - 1
 """A goal's upper limit, minor units: what the table of campaigns has room for in every currency."""
+CUSTOM = "custom"
+"""What stands for a tier where an amount of one's own was chosen."""
 
 
 def validate_zone(name: str) -> None:

@@ -166,6 +166,11 @@ class GiftState(models.Model):
     def __str__(self) -> str:
         return f"{self.gift_id} {self.status}"
 
+    @property
+    def is_reversed(self) -> bool:
+        """Whether adjustments by staff left nothing of what was charged; also where nothing was."""
+        return self.charged + self.adjusted <= 0
+
 
 class RefundRequest(models.Model):
     """A refund that staff asked for. Written by `refunding`; the money moves when the processor's event says so."""

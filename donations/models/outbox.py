@@ -1,5 +1,7 @@
 """The outbox: mail to be sent, at most once."""
 
+from typing import ClassVar
+
 from django.db import models
 
 
@@ -14,6 +16,9 @@ class OutboxMessage(models.Model):
         UNPAID = "unpaid", "monthly payment failed"
         ACTION = "action", "monthly payment to be authenticated"
         ALERT = "alert", "a trouble, to staff"
+
+    OF_TROUBLE: ClassVar = {"failed": Kind.UNPAID, "action_required": Kind.ACTION}
+    """The letter to the donor, by the trouble that an invoice has."""
 
     class State(models.TextChoices):
         """A message that a crash cut off is `unsure`, and is never sent again by itself; `unneeded`, never written."""

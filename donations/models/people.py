@@ -2,6 +2,8 @@
 
 from django.db import models
 
+LONGEST_EMAIL = 254
+
 
 class Donor(models.Model):
     """Who gave or follows. Written by `giving`, `offline` and, with what the processor was told, by `booking`.
@@ -9,7 +11,7 @@ class Donor(models.Model):
     `erasure` deletes it, and whatever else names that person.
     """
 
-    email = models.EmailField(max_length=254, help_text="In small letters, so that one person is one row.")
+    email = models.EmailField(max_length=LONGEST_EMAIL, help_text="In small letters, so that one person is one row.")
     name = models.CharField(max_length=100, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -16,7 +16,7 @@ from donations.booking.books import OF_OTHERS, told_of, wake
 from donations.models import BalanceTransaction, Campaign, InboxEvent, LedgerEntry, Lookup, Payout
 from donations.processors.facts import TransactionSeen
 from donations.reconcile import delayed
-from donations.reconcile.delayed import FAILURES, PAYMENTS
+from donations.reconcile.delayed import FAILURES
 from donations.reconcile.verdicts import (
     AMOUNT,
     ASKED_FOR,
@@ -37,6 +37,7 @@ from donations.reconcile.verdicts import (
     Verdict,
 )
 from donations.selectors.adjustments import under_numbers
+from donations.selectors.settlements import PAYMENTS
 
 State = InboxEvent.State
 Kind = LedgerEntry.Kind

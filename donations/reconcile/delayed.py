@@ -7,15 +7,15 @@ from collections import defaultdict
 
 from donations.models import BalanceTransaction
 from donations.processors.facts import TransactionSeen
+from donations.selectors.settlements import PAYMENTS
 
-PAYMENTS = {"charge", "payment"}
 FAILURES = {"payment_failure_refund"}  # of payments by other means than a card
 
 
 def kept_of(processor: str, facts: list[TransactionSeen]) -> dict[str, list[BalanceTransaction]]:
     """What is kept of their payments, by payment: what brought money and what took it back, the oldest first."""
     payments = {fact.payment for fact in facts if fact.type in {"payment", *FAILURES}} - {""}
-    kept = BalanceTransaction.objects.filter(payment__in=payments, type__in=PAYMENTS | FAILURES).exclude(payment="")
+    kept = BalanceTransaction.objects.filter(payment__in=payments, type__in={*PAYMENTS, *FAILURES}).exclude(payment="")
     found = defaultdict[str, list[BalanceTransaction]](list)
     for movement in sorted(kept, key=lambda each: (each.created, each.reference)):
         if movement.processor == processor:

@@ -35,7 +35,6 @@ from donations.selectors.health import Health, health
 FIRST_MONTH, LAST_MONTH = Month(2000, 1), Month(2999, 12)  # what `Month.parse` reads, and so what has a page
 MONTHS_SHOWN = 6
 LATEST = 6
-CUSTOM = "custom"
 Status = GiftState.Status
 
 
@@ -430,7 +429,7 @@ def _status(state: GiftState) -> str:
     if state.refunded > 0:
         return "refunded" if state.refunded >= state.charged else "partly refunded"
     if state.adjusted < 0:
-        return "reversed" if state.charged + state.adjusted <= 0 else "adjusted"
+        return "reversed" if state.is_reversed else "adjusted"
     return str(Status(state.status).label)
 
 

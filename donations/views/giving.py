@@ -12,8 +12,9 @@ from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
 from donations import embeds, giving, money
-from donations.forms import CUSTOM, MONTHLY, ONCE, GiveForm
+from donations.forms import MONTHLY, ONCE, GiveForm
 from donations.models import Campaign, Gift, RecurringGift, Tier
+from donations.models.campaigns import CUSTOM
 from donations.processors.base import ProcessorRefused, ProcessorUnavailable
 from donations.selectors import bar as bars
 from donations.selectors import gifts
