@@ -76,6 +76,7 @@ APPROVAL_LIMIT = int(APPROVAL_LIMIT_TEXT)
 # ---- the processor
 
 STRIPE_API = "https://api.stripe.com"
+LIVE_KEYS = ("sk_live_", "rk_live_")
 STRIPE_SECRET_KEY = text("STRIPE_SECRET_KEY")
 SANDBOX = not STRIPE_SECRET_KEY
 if SANDBOX and not DEBUG and not flag("SANDBOX"):
@@ -84,12 +85,12 @@ if SANDBOX and not DEBUG and not flag("SANDBOX"):
     )
 STRIPE_API_BASE = text("STRIPE_API_BASE", "http://127.0.0.1:8001" if SANDBOX else STRIPE_API).rstrip("/")
 STRIPE_SECRET_KEY = STRIPE_SECRET_KEY or "sk_test_sandbox"
-if not STRIPE_SECRET_KEY.startswith(("sk_test_", "rk_test_", "sk_live_", "rk_live_")):
+if not STRIPE_SECRET_KEY.startswith(("sk_test_", "rk_test_", *LIVE_KEYS)):
     raise ImproperlyConfigured(
         "STRIPE_SECRET_KEY is no secret key: one begins with sk_live_ or sk_test_, a restricted one with rk_live_ or "
         "rk_test_. It is in the processor's dashboard, under API keys."
     )
-LIVEMODE = STRIPE_SECRET_KEY.startswith(("sk_live_", "rk_live_"))
+LIVEMODE = STRIPE_SECRET_KEY.startswith(LIVE_KEYS)
 if LIVEMODE and STRIPE_API_BASE != STRIPE_API:
     raise ImproperlyConfigured(
         "STRIPE_API_BASE must not be set with a live key: live money goes to the processor only."

@@ -63,7 +63,7 @@ def go_live(settings: Any) -> Iterator[Callable[[], None]]:
     """What gives the same site, with its database, a live key."""
 
     def go() -> None:
-        settings.LIVEMODE = True
+        settings.STRIPE_SECRET_KEY, settings.LIVEMODE = "sk_live_1", True
         processors.get.cache_clear()
 
     yield go

@@ -991,8 +991,10 @@ def test_a_gift_that_is_disputed_or_refunded_is_listed_so(
     assert f"Status: {said} " in words(finance.get(page(gift)))
 
 
-def test_a_gift_of_the_other_mode_is_not_refunded_with_this_key(finance: Client, gift: Gift, settings: Any) -> None:
-    settings.LIVEMODE = True
+def test_a_gift_of_the_other_mode_is_not_refunded_with_this_key(
+    finance: Client, gift: Gift, go_live: Callable[[], None]
+) -> None:
+    go_live()
     assert "Refund…" not in words(finance.get(page(gift)))
     assert ask(finance, gift, "1").status_code == 422
 

@@ -296,7 +296,9 @@ def test_a_follower_is_a_supporter_and_no_money(campaign: Campaign, clock: Calla
     assert (shown.supporters, shown.gifts, shown.raised) == (1, 0, 0)
 
 
-def test_another_campaign_currency_month_and_mode_do_not_count(campaign: Campaign, gift: Gift, settings: Any) -> None:
+def test_another_campaign_currency_month_and_mode_do_not_count(
+    campaign: Campaign, gift: Gift, go_live: Callable[[], None]
+) -> None:
     confirm(make_gift(make_campaign("second"), 7000))
     confirm(make_gift(campaign, 7000, currency="EUR"))
     confirm(make_gift(campaign, 7000), at=datetime(2024, 12, 1, 5, tzinfo=UTC))
@@ -305,7 +307,7 @@ def test_another_campaign_currency_month_and_mode_do_not_count(campaign: Campaig
     ledger.post([a_payment(live)])
     projections.apply(gifts=[live])
     assert raised(campaign) == 50000
-    settings.LIVEMODE = True
+    go_live()
     assert raised(campaign) == 900
     assert embeds.meter(bar(None, NOVEMBER))["livemode"] is True
 

@@ -1,6 +1,7 @@
 """The month at a glance: what managers are told, and what it costs to tell them."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -411,8 +412,10 @@ def test_the_other_mode_is_not_shown(campaign: Campaign, manager: Client) -> Non
 
 
 @pytest.mark.usefixtures("at_the_middle")
-def test_live_figures_carry_no_notice_of_test_mode(campaign: Campaign, manager: Client, settings: Any) -> None:
-    settings.LIVEMODE = True
+def test_live_figures_carry_no_notice_of_test_mode(
+    campaign: Campaign, manager: Client, go_live: Callable[[], None]
+) -> None:
+    go_live()
     give(campaign, 50_000, livemode=True)
     page = read(manager)
     assert "Raised 500 $" in page

@@ -17,7 +17,9 @@ from tests.sandbox import eventually
 
 
 def open_checkout(port: int, host: str = "127.0.0.1") -> None:
-    adapter = StripeProcessor(api_key="sk_test_x", api_base=f"http://{host}:{port}", webhook_secrets=["whsec_x"])
+    adapter = StripeProcessor(
+        api_key="sk_test_x", api_base=f"http://{host}:{port}", webhook_secrets=["whsec_x"], livemode=False
+    )
     adapter.create_checkout({"mode": "payment"}, "k", email="", within=1.0)
 
 

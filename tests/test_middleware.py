@@ -1,5 +1,6 @@
 """What every request passes: whom we believe about the caller, and how much we read of what they send."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -113,8 +114,9 @@ EVERY_PAGE = [
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("livemode", [False, True])
-def test_every_page_says_whether_it_is_of_test_mode(settings: Any, livemode: bool) -> None:
-    settings.LIVEMODE, settings.DEBUG = livemode, False
+def test_every_page_says_whether_it_is_of_test_mode(go_live: Callable[[], None], livemode: bool) -> None:
+    if livemode:
+        go_live()
     METERS.kept.clear()
     make_campaign()
     staff = Client()

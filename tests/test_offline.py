@@ -447,8 +447,10 @@ def test_who_entered_it_may_take_it_back(waiting: OfflineRequest, ann: User) -> 
     assert waiting.status == "rejected"
 
 
-def test_what_was_entered_in_the_other_mode_is_not_booked(waiting: OfflineRequest, ben: User, settings: Any) -> None:
-    settings.LIVEMODE = True
+def test_what_was_entered_in_the_other_mode_is_not_booked(
+    waiting: OfflineRequest, ben: User, go_live: Callable[[], None]
+) -> None:
+    go_live()
     with pytest.raises(OfflineRefused, match="other mode"):
         offline.approve(waiting, user=ben)
     assert waiting.status == "waiting"

@@ -3,7 +3,7 @@
 import logging
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib import import_module
 from itertools import pairwise
@@ -158,15 +158,14 @@ def test_a_receipt_of_a_gift_without_a_fee_cover_does_not_speak_of_one(receipt: 
     assert "fee" not in mail.outbox[0].body
 
 
-def test_in_test_mode_a_mail_says_that_no_money_has_moved(receipt: OutboxMessage, settings: Any) -> None:
-    settings.LIVEMODE = False
+def test_in_test_mode_a_mail_says_that_no_money_has_moved(receipt: OutboxMessage) -> None:
     outbox.send_due()
     assert mail.outbox[0].subject.startswith("[test] ")
     assert "This is a test: no money has moved." in mail.outbox[0].body
 
 
-def test_in_live_mode_a_mail_does_not_speak_of_tests(receipt: OutboxMessage, settings: Any) -> None:
-    settings.LIVEMODE = True
+def test_in_live_mode_a_mail_does_not_speak_of_tests(receipt: OutboxMessage, go_live: Callable[[], None]) -> None:
+    go_live()
     outbox.send_due()
     assert "test" not in (mail.outbox[0].subject + mail.outbox[0].body).replace("testserver", "").lower()
 

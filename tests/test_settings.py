@@ -95,7 +95,14 @@ def test_a_key_that_is_no_secret_key_is_not_taken_for_one_of_test_mode(start: An
 
 
 @pytest.mark.parametrize(
-    "fields", [{"EMAIL_URL": ""}, {"SECRET_KEY": "short"}, {"SITE_URL": "http://support.example.org"}], ids=str
+    "fields",
+    [
+        {"STRIPE_SECRET_KEY": "rk_test_abc"},
+        {"EMAIL_URL": ""},
+        {"SECRET_KEY": "short"},
+        {"SITE_URL": "http://support.example.org"},
+    ],
+    ids=str,
 )
 def test_a_site_in_test_mode_may_do_with_less(start: Any, fields: dict[str, str]) -> None:
     assert not start(LIVE | {"STRIPE_SECRET_KEY": "sk_test_abc"} | fields)["LIVEMODE"]

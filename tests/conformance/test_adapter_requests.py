@@ -74,7 +74,7 @@ def sent(box: Sandboxed) -> Iterator[list[Sent]]:
 
 @pytest.fixture
 def adapter(box: Sandboxed) -> StripeProcessor:
-    return StripeProcessor(api_key=KEY, api_base=box.url, webhook_secrets=[SECRET])
+    return StripeProcessor(api_key=KEY, api_base=box.url, webhook_secrets=[SECRET], livemode=False)
 
 
 @ORDERS

@@ -47,8 +47,8 @@ class StripeProcessor:
     name = "stripe"
     reads = frozenset(events.READERS)
 
-    def __init__(self, *, api_key: str, api_base: str, webhook_secrets: list[str]) -> None:
-        self.livemode = api_key.startswith(("sk_live_", "rk_live_"))
+    def __init__(self, *, api_key: str, api_base: str, webhook_secrets: list[str], livemode: bool) -> None:
+        self.livemode = livemode
         self.webhook_secrets = webhook_secrets
         self.checkout_client = _client(api_key, api_base, CHECKOUT_TIMEOUT, retries=0)
         self.client = _client(api_key, api_base, OTHER_TIMEOUT, retries=1)
@@ -57,11 +57,12 @@ class StripeProcessor:
 
     @classmethod
     def from_settings(cls, settings: Any) -> "StripeProcessor":
-        """Stripe with the site's key, address and webhook secrets."""
+        """Stripe with the site's key and its mode, address and webhook secrets."""
         return cls(
             api_key=settings.STRIPE_SECRET_KEY,
             api_base=settings.STRIPE_API_BASE,
             webhook_secrets=list(settings.STRIPE_WEBHOOK_SECRETS),
+            livemode=settings.LIVEMODE,
         )
 
     # ---- deliveries
