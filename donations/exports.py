@@ -16,6 +16,7 @@ from typing import IO, Any
 from django.db import connection, transaction
 
 from donations import money
+from donations.letters import CONTROL, CONTROLS
 from donations.selectors import finance
 from donations.selectors.finance import Column, File, Form, Key, Selection
 
@@ -24,8 +25,6 @@ SIZE = 250_000  # 40 MB, and under a second of a transaction
 CHUNK = 64 * 1024
 LINES_AT_ONCE = 256
 
-CONTROLS = "\u0001-\u001f\u007f-\u009f\u2028\u2029"
-CONTROL = re.compile(f"[\0{CONTROLS}]")
 QUOTE, ESCAPE = b'"', b"\\"
 CELL = re.compile(r"(?:^|,)((?:[^\\,]|\\.)*)")
 ESCAPED = re.compile(r"\\(.)")

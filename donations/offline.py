@@ -214,7 +214,7 @@ def _refuse_text(text: str, field: str, longest: int) -> None:
     if not text:
         raise OfflineRefused(f"Give a {field}.", field)
     # Without controls, as in the ledger, whose reference it becomes part of; spaces are tidied before.
-    if len(text) > longest or letters.CONTROLS.search(text):
+    if len(text) > longest or letters.CONTROL.search(text):
         raise OfflineRefused(f"Write the {field} in {longest} plain letters at most.", field)
     if unseen := letters.first_unseen(text):
         raise OfflineRefused(

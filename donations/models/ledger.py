@@ -3,10 +3,12 @@
 from django.db import models
 from django.db.models import F, Q
 
+from donations.letters import CONTROLS
+
 # Texts that stand in finance's file as they are: they begin like no formula, and hold no control character.
 PLAIN_TEXT = (
     r"\A[^=+@\-\u0001-\u0020\u007f-\u00a0\uff0b\uff0d\uff1d\uff20]"
-    r"[^\u0001-\u001f\u007f-\u009f\u2028\u2029]*\Z"
+    rf"[^{CONTROLS}]*\Z"
 )
 
 
