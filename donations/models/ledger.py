@@ -33,6 +33,7 @@ class LedgerEntry(models.Model):
     GIFT_KINDS = (Kind.GIFT, Kind.OFFLINE_GIFT)
     ADDING = (Kind.GIFT, Kind.OFFLINE_GIFT, Kind.REFUND_REVERSAL, Kind.DISPUTE_REINSTATED)
     GIVING_BACK = (Kind.REFUND, Kind.REFUND_REVERSAL)
+    DISPUTING = (Kind.DISPUTE_WITHDRAWN, Kind.DISPUTE_REINSTATED)
     TAKING = (Kind.REFUND, Kind.DISPUTE_WITHDRAWN)
 
     effective_at = models.DateTimeField(help_text="When this movement happened, by the processor.")

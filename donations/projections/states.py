@@ -18,7 +18,7 @@ from donations import bulk, periods
 from donations.models import Gift, GiftState, InboxEvent, LedgerEntry, RefundRequest
 from donations.projections.drifts import Drift
 from donations.selectors import refunds
-from donations.selectors.sums import COUNTED, GIFT_KINDS, SUMS
+from donations.selectors.sums import COUNTED, GIFT_KINDS, NO_FEE, SUMS
 
 Status = GiftState.Status
 RANK = {status.value: rank for rank, status in enumerate(Status)}
@@ -46,7 +46,7 @@ FROM (
     MAX(CASE WHEN kind IN {GIFT_KINDS} THEN effective_at END) AS confirmed_at,
     MAX(CASE WHEN kind IN {GIFT_KINDS} THEN reference END) AS payment,
     MAX(CASE WHEN kind IN {GIFT_KINDS} THEN tier END) AS tier,
-    MAX(CASE WHEN kind <> 'fee' THEN currency END) AS currency,
+    MAX(CASE WHEN {NO_FEE} THEN currency END) AS currency,
     {SUMS}
   FROM {LedgerEntry._meta.db_table} WHERE {{which}} GROUP BY gift, campaign, livemode
 ) sums WHERE charged > 0

@@ -16,7 +16,7 @@ from django.utils import timezone
 from donations import bulk, periods
 from donations.models import Campaign, DailyRollup, Follower, GiftState, LedgerEntry, MonthTotal
 from donations.projections.drifts import Drift
-from donations.selectors.sums import COUNTED, GIFT_KINDS, SUMS
+from donations.selectors.sums import CHANGES_A_GIFT, COUNTED, GIFT_KINDS, SUMS
 
 MONTH_SUMS = (
     "raised",
@@ -50,7 +50,7 @@ FROM (
       CAST(disputed AS bigint) AS disputed
     FROM (
       SELECT gift, {SUMS}
-      FROM {LedgerEntry._meta.db_table} WHERE kind NOT IN ('gift', 'offline_gift', 'fee') GROUP BY gift
+      FROM {LedgerEntry._meta.db_table} WHERE {CHANGES_A_GIFT} GROUP BY gift
     ) sums
   ) changes ON changes.gift = own.gift
   WHERE own.kind IN {GIFT_KINDS}

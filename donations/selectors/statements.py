@@ -13,7 +13,7 @@ from django.db import connection
 from donations.models import LedgerEntry, MonthStatement
 from donations.periods import Month
 from donations.selectors.finance import ENTRIES, Selection, conditions
-from donations.selectors.sums import COUNTED, GIFT_KINDS, SUMS
+from donations.selectors.sums import COUNTED, GIFT_KINDS, NO_FEE, SUMS
 
 TOTALS_SQL = f"""
 SELECT e.kind, e.currency, COUNT(*), SUM(e.amount) FROM {ENTRIES} e WHERE {{conditions}} AND e.id <= %s
@@ -28,7 +28,7 @@ ITS_GIFTS = f"SELECT e.gift FROM {ENTRIES} e WHERE {{conditions}} AND e.kind IN 
 # Of each of them what the bar counts.
 COUNTED_SQL = f"""
 SELECT currency, SUM({COUNTED}) FROM (
-  SELECT gift, MAX(CASE WHEN kind <> 'fee' THEN currency END) AS currency, {SUMS}
+  SELECT gift, MAX(CASE WHEN {NO_FEE} THEN currency END) AS currency, {SUMS}
   FROM {ENTRIES} WHERE id <= %s AND gift IN ({ITS_GIFTS})
   GROUP BY gift
 ) sums GROUP BY currency ORDER BY currency
@@ -36,12 +36,12 @@ SELECT currency, SUM({COUNTED}) FROM (
 
 # What was booked for them later; and by how much each entry of a gift changed what the bar counts of it.
 LATER_OF_GIFTS_SQL = f"""
-SELECT id, gift FROM {ENTRIES} WHERE id > %s AND kind <> 'fee' AND gift IN ({ITS_GIFTS}) ORDER BY id DESC LIMIT %s
+SELECT id, gift FROM {ENTRIES} WHERE id > %s AND {NO_FEE} AND gift IN ({ITS_GIFTS}) ORDER BY id DESC LIMIT %s
 """  # noqa: S608 (the only texts put in are our own names)
 CHANGES_SQL = f"""
 SELECT id, {COUNTED} - COALESCE(LAG({COUNTED}) OVER (PARTITION BY gift ORDER BY id), 0) FROM (
   SELECT id, gift, SUM(goal_amount) OVER entries AS goal, SUM(amount) OVER entries AS held
-  FROM {ENTRIES} WHERE kind <> 'fee' AND gift IN ({{gifts}}) WINDOW entries AS (PARTITION BY gift ORDER BY id)
+  FROM {ENTRIES} WHERE {NO_FEE} AND gift IN ({{gifts}}) WINDOW entries AS (PARTITION BY gift ORDER BY id)
 ) sums
 """  # noqa: S608 (the only texts put in are our own names)
 
