@@ -143,32 +143,45 @@ def parse_amount(typed: str, currency: str) -> int:
 
     Raises AmountError with a sentence for whatever is not plainly one amount of this currency.
     """
+    if len(typed) > LONGEST_TYPED:
+        raise AmountError(f"This is too long for an amount. Type it in digits, such as {_examples(currency)}.")
+    digits = digits_of(typed, currency)
+    if digits is None:
+        raise AmountError(_refusal(_without_symbol(typed, currency), currency))
+    return _within_limits(minor_of(*digits, currency), currency)
+
+
+def digits_of(typed: str, currency: str) -> tuple[str, str] | None:
+    """The digits of a typed amount, before the point and after it; None where it cannot be read.
+
+    Raises AmountError with a sentence where it can be read in two ways.
+    """
     text = _without_symbol(typed, currency)
     match = TYPED.fullmatch(text)
-    if not match or is_ambiguous(text, currency):
-        raise AmountError(_refusal(text, currency))
-    fraction = match["fraction"] or ""
+    if not match:
+        return None
+    if _is_ambiguous(text, currency):
+        raise AmountError(_two_ways(text, currency))
+    return match["whole"].replace(",", ""), match["fraction"] or ""
+
+
+def minor_of(whole: str, fraction: str, currency: str) -> int:
+    """Minor units from the digits before and after the point. Raises AmountError where the currency has not so many."""
     if len(fraction) > exponent(currency):
         raise AmountError(_too_precise(currency))
-    whole = match["whole"].replace(",", "")
-    minor = int(whole + fraction.ljust(exponent(currency), "0"))
-    return _within_limits(minor, currency)
+    return int(whole + fraction.ljust(exponent(currency), "0"))
 
 
 def _without_symbol(typed: str, currency: str) -> str:
-    if len(typed) > LONGEST_TYPED:
-        raise AmountError(f"This is too long for an amount. Type it in digits, such as {_examples(currency)}.")
     text = typed.strip()
     for symbol in (SYMBOLS.get(currency, currency), currency):
         text = text.removeprefix(symbol).removesuffix(symbol).strip()
     return text
 
 
-def is_ambiguous(text: str, currency: str) -> bool:
-    """Whether a point or comma could be meant either way: "1.000" is a thousand to half of the world."""
-    if exponent(currency) == 3 and "," not in text:
-        return False
-    return "," not in text and re.fullmatch(r"[0-9]{1,3}\.[0-9]{3}", text, re.ASCII) is not None
+def _is_ambiguous(text: str, currency: str) -> bool:
+    """Whether a point could be meant either way: "1.000" is a thousand to half of the world."""
+    return exponent(currency) != 3 and re.fullmatch(r"[0-9]{1,3}\.[0-9]{3}", text, re.ASCII) is not None
 
 
 def _refusal(text: str, currency: str) -> str:
@@ -177,11 +190,11 @@ def _refusal(text: str, currency: str) -> str:
     if text.startswith(("-", "−")):
         return f"An amount cannot be negative. Type it in digits, such as {_example(currency)}."
     if AMBIGUOUS.fullmatch(text):
-        return two_ways(text, currency)
+        return _two_ways(text, currency)
     return f"We could not read this amount. Type it in digits, such as {_examples(currency)}."
 
 
-def two_ways(text: str, currency: str) -> str:
+def _two_ways(text: str, currency: str) -> str:
     """A sentence about an ambiguous amount, and how to write it."""
     cents = ", and cents after a point: 10.50" if _has_cents(currency) else ""
     return f"“{text}” can be read in two ways. Write a thousand as 1000 or 1,000{cents}."

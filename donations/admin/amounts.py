@@ -31,25 +31,16 @@ class AmountField(forms.CharField):
 
 def read_amount(typed: str, currency: str) -> int:
     """What was typed, as minor units, 0 among them. Raises ValidationError with a sentence."""
-    text = typed.strip()
-    for symbol in (money.SYMBOLS.get(currency, currency), currency):
-        text = text.removeprefix(symbol).removesuffix(symbol).strip()
-    match = money.TYPED.fullmatch(text)
-    if not match or re.match(r"0+,", text):
-        raise ValidationError(f"“{typed.strip()}” cannot be read as an amount. Type it like 2500, 2,500 or 1,000.50.")
-    whole, fraction = match["whole"].replace(",", ""), match["fraction"] or ""
-    if len(whole) > money.MOST_DIGITS:
-        raise ValidationError(f"“{typed.strip()}” is too large an amount.")
-    if money.is_ambiguous(text, currency):
-        raise ValidationError(money.two_ways(text, currency))
-    if len(fraction) > money.exponent(currency):
-        digits = money.exponent(currency)
-        raise ValidationError(
-            f"{currency} has {digits} digits after the point. Type no more of them."
-            if digits
-            else f"{currency} has no smaller unit. Type a whole amount, without a point."
-        )
-    return int(whole + fraction.ljust(money.exponent(currency), "0"))
+    try:
+        digits = money.digits_of(typed, currency)
+        if digits is None:
+            advice = "Type it like 2500, 2,500 or 1,000.50."
+            raise ValidationError(f"“{typed.strip()}” cannot be read as an amount. {advice}")
+        if len(digits[0]) > money.MOST_DIGITS:
+            raise ValidationError(f"“{typed.strip()}” is too large an amount.")
+        return money.minor_of(*digits, currency)
+    except money.AmountError as error:
+        raise ValidationError(str(error)) from error
 
 
 def read_goal(typed: str, currency: str) -> int:
