@@ -19,7 +19,6 @@ from donations.models import Donor, Follower, Gift, GiftState, InboxEvent, Recur
 PAYMENT_PAGE_LASTS = timedelta(days=1)  # the processor's longest: docs.stripe.com/api/checkout/sessions
 PAGE = 200  # rows: each may bring a body of 256 KB
 Status = RecurringGift.Status
-NOT_GIVING = {Status.PENDING, Status.EXPIRED, Status.INCOMPLETE_EXPIRED, Status.CANCELED}
 
 
 class CannotErase(Exception):
@@ -83,7 +82,7 @@ def _refuse_what_is_under_way(
 ) -> None:
     """Else what comes next would name them anew, or could not be booked."""
     for arrangement in monthly:
-        if arrangement.status not in NOT_GIVING:
+        if arrangement.status in RecurringGift.ALIVE:
             raise CannotErase(
                 f"Monthly gift {arrangement.pk} is {arrangement.get_status_display()}: cancel it in the processor’s "
                 "dashboard, wait until the site shows it as canceled, and erase then."

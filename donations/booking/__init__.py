@@ -1,4 +1,4 @@
-"""From facts to entries: which facts of a batch are booked, which wait, which are quarantined. Called by `inbox` alone.
+"""From facts to entries: which facts of a batch are booked, which wait, which are quarantined. `inbox` alone calls `book`.
 
 Everything is decided with the gifts locked, so that two workers never decide about one gift at once.
 """

@@ -1,5 +1,8 @@
 """What each kind of fact must have put into the ledger: the one place that says it apart from `booking`.
 
+Apart from what a dispute comes to in its gift's currency, which is reckoned as `booking` does; the comparison with the
+processor's books multiplies by the rates anew.
+
 A new kind of fact needs a line in MUST_MAKE, and a function where it moves money.
 """
 

@@ -83,8 +83,8 @@ def to_be_closed(name: str) -> models.Index:
 class Gift(AskedGift):
     """A donor's one payment, as asked for; what became of it is in GiftState.
 
-    Written by `giving`, and by `booking` where nobody typed one here: for each paid invoice of a monthly gift, and
-    for a payment that staff accept.
+    Written by `giving`, by `offline` for what staff enter, and by `booking` where nobody typed one here: for each paid
+    invoice of a monthly gift, and for a payment that staff accept. `erasure` takes out who gave it.
     """
 
     reference = models.CharField(primary_key=True, max_length=70, default=new_reference, editable=False)
@@ -173,7 +173,10 @@ class GiftState(models.Model):
 
 
 class RefundRequest(models.Model):
-    """A refund that staff asked for. Written by `refunding`; the money moves when the processor's event says so."""
+    """A refund that staff asked for. Written by `refunding`, and where it ends by `projections`, with the counter.
+
+    The money moves when the processor's event says so.
+    """
 
     class Status(models.TextChoices):
         """Where our request stands, not where the money is."""

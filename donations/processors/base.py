@@ -161,6 +161,10 @@ class Processor(Protocol):
     reads: frozenset[str]
     """The types of events that it reads; all others need nothing."""
 
+    @classmethod
+    def from_settings(cls, settings: Any) -> "Processor":
+        """It, with what the settings say of its key, mode and addresses."""
+
     def verify(self, body: bytes, signature: str | None) -> None:
         """Raise BadDelivery unless the body was signed with one of our secrets, just now."""
 

@@ -15,6 +15,8 @@ from donations.processors.base import (
     Envelope,
     Interpretation,
     Malformed,
+    Page,
+    Processor,
     ProcessorRefused,
 )
 from donations.processors.facts import Adjusted, OfflineReceived, fact_from_json, fact_to_json
@@ -22,6 +24,7 @@ from donations.processors.facts import Adjusted, OfflineReceived, fact_from_json
 Told = OfflineReceived | Adjusted
 TEST_MODE = "test_mode:"
 """How what is told in test mode begins. No campaign's slug has a "_", so that nothing live begins like it."""
+NO_LISTS = "What staff told stands in our books alone: nobody can be asked for it."
 NO_PAGE = "This money comes without a payment service: there is no page to pay on."
 NO_REFUND = (
     "This gift came without a payment service. Give the money back by hand, and enter an adjustment of the gift."
@@ -48,6 +51,7 @@ class OfflineProcessor:
     """Bank transfers, cash and cheques: a processor that only staff speak for. See the Protocol for the contracts."""
 
     name = "offline"
+    reads = frozenset({"offline_gift", "adjustment"})
 
     def __init__(self, *, livemode: bool) -> None:
         self.livemode = livemode
@@ -94,6 +98,21 @@ class OfflineProcessor:
     def refund(self, payment: str, amount: int, request: str, key: str) -> str:
         raise ProcessorRefused(NO_REFUND, "offline")
 
+    def refund_of(self, payment: str, request: str) -> str:
+        raise ProcessorRefused(NO_REFUND, "offline")
+
+    def portal_url(self, arrangement: str, back: str, *, within: float) -> str:
+        raise ProcessorRefused(NO_PAGE, "offline")
+
+    def sweep(self, step: str, *, since: datetime, after: str = "") -> Page:
+        raise ProcessorRefused(NO_LISTS, "offline")
+
+    def look_up(self, kind: str, object_id: str, *, after: str = "") -> Page:
+        raise ProcessorRefused(NO_LISTS, "offline")
+
 
 def _payment(fact: Told) -> str:
     return fact.reference if isinstance(fact, OfflineReceived) else ""
+
+
+_IS_WHOLE: type[Processor] = OfflineProcessor  # for the type checker: it is imported by its name alone
