@@ -4,16 +4,28 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from donations.processors import deadline
 from donations.processors.base import ProcessorBusy, ProcessorRefused, ProcessorUnavailable
-from donations.processors.deadline import Patience, within
+from donations.processors.deadline import LONG, RESTS, TRIES, Patience, within
 from donations.processors.stripe import StripeProcessor
+from tests.hands import Hands
 from tests.sandbox import eventually
+
+AMPLE = 20.0
+"""Seconds: more than a call that nothing holds up takes on any machine."""
+
+
+@pytest.fixture(autouse=True)
+def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    """The clock of a patience of the test's own, which nobody has tried yet."""
+    made = Hands()
+    monkeypatch.setattr(deadline, "patience", Patience(made))
+    return made
 
 
 def open_checkout(port: int, host: str = "127.0.0.1") -> None:
@@ -69,92 +81,91 @@ def test_a_name_with_many_dead_addresses_is_given_up(monkeypatch: pytest.MonkeyP
         assert 0.9 < time.monotonic() - began < 2
 
 
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
-    """A patience of the test's own, which is out after 50 ms, rests for 0.3 s, and then tries for 1 s."""
-    own = Patience()
-    for name, value in (("patience", own), ("LONG", 0.05), ("RESTS", 0.3), ("TRIES", 1.0)):
-        monkeypatch.setattr(deadline, name, value)
-    return own
-
-
-def wait_for_nothing() -> None:
+def wait_for_nothing(hands: Hands) -> None:
+    """Nobody answers, and by the clock that takes just as long as it must to count."""
+    never = threading.Event()
+    hands.each_look = LONG
     with pytest.raises(ProcessorUnavailable, match="no whole answer"):
-        within(0.1, threading.Event().wait)
+        within(0.01, never.wait)
+    hands.each_look = 0.0
+    never.set()
 
 
-@pytest.mark.usefixtures("patience")
-def test_after_a_wait_for_nothing_nobody_asks_for_a_moment_and_then_one_at_a_time() -> None:
-    wait_for_nothing()
+@contextmanager
+def one_inside() -> Iterator[None]:
+    """One call is under way in the block, and is answered at its end."""
+    inside, go_on, answers = threading.Event(), threading.Event(), list[bool]()
+
+    def ask() -> bool:
+        inside.set()
+        return go_on.wait(AMPLE)
+
+    asking = threading.Thread(target=lambda: answers.append(within(AMPLE, ask)))
+    asking.start()
+    try:
+        assert inside.wait(AMPLE)
+        yield
+    finally:
+        go_on.set()
+        asking.join()
+    assert answers == [True]
+
+
+def test_after_a_wait_for_nothing_nobody_asks_for_a_moment_and_then_one_at_a_time(hands: Hands) -> None:
+    wait_for_nothing(hands)
+    hands.now += RESTS - 0.25
     assert not _is_let_through()
-    time.sleep(0.35)
-    go_on, tried = threading.Event(), []
-    trying = threading.Thread(target=lambda: tried.append(within(5, go_on.wait)))
-    trying.start()
-    time.sleep(0.05)
-    began = time.monotonic()
-    with pytest.raises(ProcessorUnavailable, match="it kept others waiting"):
-        within(5, lambda: None)
-    assert time.monotonic() - began < 0.1
+    hands.now += 0.25
+    with one_inside(), pytest.raises(ProcessorUnavailable, match="it kept others waiting"):
+        within(AMPLE, lambda: None)
     # Once it answers, all are let through again.
-    go_on.set()
-    trying.join()
-    assert tried == [True]
     assert _together(3) == 3
 
 
-@pytest.mark.usefixtures("patience")
-def test_a_trial_that_waits_for_nothing_too_begins_it_anew() -> None:
-    wait_for_nothing()
-    time.sleep(0.35)
-    wait_for_nothing()
+def test_a_trial_that_waits_for_nothing_too_begins_it_anew(hands: Hands) -> None:
+    wait_for_nothing(hands)
+    hands.now += RESTS
+    wait_for_nothing(hands)
     assert not _is_let_through()
 
 
-@pytest.mark.usefixtures("patience")
-def test_when_nobody_tried_for_a_while_all_are_let_through() -> None:
-    wait_for_nothing()
-    time.sleep(1.35)
+def test_when_nobody_tried_for_a_while_all_are_let_through(hands: Hands) -> None:
+    wait_for_nothing(hands)
+    hands.now += RESTS + TRIES
     assert _together(3) == 3
 
 
-@pytest.mark.usefixtures("patience")
-def test_a_refusal_says_that_the_processor_is_there() -> None:
+def test_a_refusal_says_that_the_processor_is_there(hands: Hands) -> None:
     def refuse() -> None:
         raise ProcessorRefused("no")
 
-    wait_for_nothing()
-    time.sleep(0.35)
+    wait_for_nothing(hands)
+    hands.now += RESTS
     with pytest.raises(ProcessorRefused):
-        within(5, refuse)
+        within(AMPLE, refuse)
     assert _together(3) == 3
 
 
-@pytest.mark.usefixtures("patience")
-def test_the_same_call_that_is_under_way_is_not_waited_for_while_it_is_away() -> None:
+def test_the_same_call_that_is_under_way_is_not_waited_for_while_it_is_away(hands: Hands) -> None:
     """It says nothing of whether it is there: the next one is a trial still."""
 
     def conflict() -> None:
         raise ProcessorBusy("the key is in use")
 
     with pytest.raises(ProcessorBusy):
-        within(5, conflict)
-    wait_for_nothing()
-    time.sleep(0.35)
+        within(AMPLE, conflict)
+    wait_for_nothing(hands)
+    hands.now += RESTS
     with pytest.raises(ProcessorUnavailable) as fault:
-        within(5, conflict)
+        within(AMPLE, conflict)
     assert not isinstance(fault.value, ProcessorBusy)
-    go_on = threading.Event()
-    trying = threading.Thread(target=lambda: within(5, go_on.wait))
-    trying.start()
-    eventually(lambda: not _is_let_through())
-    go_on.set()
-    trying.join()
+    with one_inside():
+        assert not _is_let_through()
 
 
 def _is_let_through() -> bool:
     try:
-        within(5, lambda: None)
+        within(AMPLE, lambda: None)
     except ProcessorUnavailable:
         return False
     return True
@@ -166,8 +177,8 @@ def _together(number: int) -> int:
     through: list[int] = []
 
     def call() -> None:
-        with suppress(ProcessorUnavailable):
-            through.append(within(5, lambda: barrier.wait(2)))
+        with suppress(ProcessorUnavailable, threading.BrokenBarrierError):
+            through.append(within(AMPLE, lambda: barrier.wait(AMPLE / 2)))
 
     threads = [threading.Thread(target=call) for _ in range(number)]
     for thread in threads:
@@ -178,13 +189,13 @@ def _together(number: int) -> int:
 
 
 def test_what_a_call_returns_or_raises_is_what_its_caller_gets() -> None:
-    assert within(5, lambda: "answer") == "answer"
+    assert within(AMPLE, lambda: "answer") == "answer"
 
     def refuse() -> None:
         raise ProcessorRefused("no")
 
     with pytest.raises(ProcessorRefused):
-        within(5, refuse)
+        within(AMPLE, refuse)
 
 
 def test_without_time_left_nothing_is_asked() -> None:
@@ -195,19 +206,18 @@ def test_without_time_left_nothing_is_asked() -> None:
 
 
 def test_late_calls_hold_so_many_places_and_give_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadline, "patience", Patience())
     monkeypatch.setattr(deadline, "_free", threading.BoundedSemaphore(2))
     go_on = threading.Event()
     for _ in range(2):
         with pytest.raises(ProcessorUnavailable, match=r"no whole answer within 0\.0 s"):
             within(0.01, go_on.wait)
     with pytest.raises(ProcessorUnavailable, match="too many calls"):
-        within(5, lambda: None)
+        within(AMPLE, lambda: None)
     go_on.set()
 
     def is_free() -> bool:
         with suppress(ProcessorUnavailable):
-            within(5, lambda: None)
+            within(AMPLE, lambda: None)
             return True
         return False
 

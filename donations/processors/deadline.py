@@ -61,14 +61,15 @@ def _run(call: Callable[[], Answer], answer: "Future[Answer]") -> None:
 class Patience:
     """Whether calls are made at all: all of them; none, or one at a time, since somebody waited for nothing lately."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._is_tried = threading.Lock()
         self._away_at = float("-inf")
 
     @contextmanager
     def asking(self) -> Iterator[None]:
         """Make one call. Raises ProcessorUnavailable at once where it is not let through."""
-        away_for = time.monotonic() - self._away_at
+        away_for = self._clock() - self._away_at
         is_trial = RESTS <= away_for < RESTS + TRIES
         if away_for < RESTS or (is_trial and not self._is_tried.acquire(blocking=False)):
             raise ProcessorUnavailable("not asked: it kept others waiting")
@@ -81,7 +82,7 @@ class Patience:
 
     @contextmanager
     def _learning(self, *, is_trial: bool) -> Iterator[None]:
-        began = time.monotonic()
+        began = self._clock()
         try:
             yield
         except ProcessorBusy as busy:
@@ -91,7 +92,7 @@ class Patience:
             raise
         except Exception:
             # A refusal, or a limit, comes at once: then it is there.
-            self._away_at = time.monotonic() if time.monotonic() - began >= LONG else float("-inf")
+            self._away_at = self._clock() if self._clock() - began >= LONG else float("-inf")
             raise
         self._away_at = float("-inf")
 
