@@ -22,6 +22,7 @@ from donations.periods import Month
 from donations.selectors.bar import FRESH_SECONDS, MOST_KEPT, OLDEST_SECONDS, Bar, Fresh, UnknownCampaign, bar, marks
 from donations.views.embed import METERS
 from tests.factories import NOON, checkout_event, confirm, deliver, make_campaign, make_gift, refund_event
+from tests.hands import Hands
 
 pytestmark = pytest.mark.django_db
 NOVEMBER = Month(2024, 11)
@@ -508,7 +509,10 @@ def test_the_bar_is_at_most_a_second_behind_the_ledger(client: Client, campaign:
         assert told(client)["raised"] == seen
 
 
-def test_what_is_kept_is_asked_of_the_database_once(client: Client, gift: Gift, django_assert_num_queries: Any) -> None:
+def test_what_is_kept_is_asked_of_the_database_once(
+    client: Client, gift: Gift, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METERS, "clock", Hands())
     told(client)
     with django_assert_num_queries(0):
         for _ in range(20):
@@ -524,16 +528,17 @@ def together(threads: int, work: Callable[[], None]) -> None:
 
 
 class Numbers:
-    """Makes 1, 2, 3 … and remembers when it began each; a closed gate lets none out."""
+    """Makes 1, 2, 3 … and remembers when by the clock it began each; a closed gate lets none out."""
 
-    def __init__(self, seconds: float = 0) -> None:
+    def __init__(self, hands: Hands, seconds: float = 0) -> None:
+        self.hands = hands
         self.seconds = seconds
         self.begun: list[float] = []
         self.making, self.gate = threading.Semaphore(0), threading.Event()
         self.gate.set()
 
     def __call__(self, campaign: str | None, month: str | None) -> int:
-        self.begun.append(time.monotonic())
+        self.begun.append(self.hands())
         number = len(self.begun)
         self.making.release()
         assert self.gate.wait(10)
@@ -541,26 +546,14 @@ class Numbers:
         return number
 
 
-class Hands:
-    """A clock whose hands the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
-    made = Hands()
-    monkeypatch.setattr("donations.selectors.bar.time", made)
-    return made
+def hands() -> Hands:
+    return Hands()
 
 
 def test_a_bar_is_kept_while_it_is_fresh_and_then_made_anew(hands: Hands) -> None:
-    make = Numbers()
-    cache = Fresh(make)
+    make = Numbers(hands)
+    cache = Fresh(make, hands)
     for age, number in ((0, 1), (FRESH_SECONDS - 0.01, 1), (0.02, 2), (FRESH_SECONDS + 0.01, 3), (3600, 4), (0, 4)):
         hands.now += age
         assert cache.get("general", "2024-11") == number
@@ -568,9 +561,9 @@ def test_a_bar_is_kept_while_it_is_fresh_and_then_made_anew(hands: Hands) -> Non
     assert cache.get("second", "2024-11") == 6
 
 
-def test_many_readers_at_once_have_a_bar_made_once() -> None:
-    make, got = Numbers(seconds=0.1), list[int]()
-    cache = Fresh(make)
+def test_many_readers_at_once_have_a_bar_made_once(hands: Hands) -> None:
+    make, got = Numbers(hands, seconds=0.1), list[int]()
+    cache = Fresh(make, hands)
     together(20, lambda: got.append(cache.get("general", None)))
     assert got == [1] * 20
     assert len(make.begun) == 1
@@ -582,8 +575,8 @@ def test_many_readers_at_once_have_a_bar_made_once() -> None:
 def test_while_a_bar_is_made_anew_the_last_one_serves_until_it_is_too_old(
     hands: Hands, age: float, waits: bool
 ) -> None:
-    make, got = Numbers(), list[int]()
-    cache = Fresh(make)
+    make, got = Numbers(hands), list[int]()
+    cache = Fresh(make, hands)
     assert cache.get("general", None) == 1
     assert make.making.acquire(timeout=10)
     hands.now += age
@@ -602,19 +595,27 @@ def test_while_a_bar_is_made_anew_the_last_one_serves_until_it_is_too_old(
     assert len(make.begun) == 2
 
 
-@pytest.mark.slow
-def test_no_reader_is_ever_served_a_bar_that_was_a_second_old(rng: random.Random) -> None:
+def test_no_reader_is_ever_served_a_bar_that_was_a_second_old(hands: Hands, rng: random.Random) -> None:
+    """Six read at once, moment by moment, for 1.4 seconds."""
     assert FRESH_SECONDS < OLDEST_SECONDS < 1
-    make, ages, pauses = Numbers(seconds=0.02), list[float](), [rng.uniform(0.001, 0.1) for _ in range(2000)]
-    cache, end = Fresh(make), time.monotonic() + 1.3
+    make, ages = Numbers(hands), list[float]()
+    cache, begun = Fresh(make, hands), hands.now
+    moments = sorted(begun + rng.uniform(0, 1.4) for _ in range(200))
+    following = iter(moments)
+
+    def move() -> None:
+        hands.now = next(following)
+
+    together_again = threading.Barrier(6, move)
 
     def read() -> None:
-        while (asked := time.monotonic()) < end:
+        for asked in moments:
+            together_again.wait(20)
             value = cache.get(None, None)
             ages.append(asked - make.begun[value - 1])
-            time.sleep(pauses.pop())
 
     together(6, read)
+    assert len(ages) == 6 * len(moments)
     assert max(ages) < 1
     assert len(make.begun) == 2
 

@@ -101,8 +101,11 @@ class Fresh(Generic[T]):
     While the database is away nothing can be booked that it would lack: then the last one stands, however old.
     """
 
-    def __init__(self, make: Callable[[str | None, str | None], T]) -> None:
+    def __init__(
+        self, make: Callable[[str | None, str | None], T], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.make = make
+        self.clock = clock
         self.kept: OrderedDict[tuple[str | None, str | None], tuple[float, T]] = OrderedDict()
         # As many as there ever are: what readers ask for must not grow them.
         self.locks = [threading.Lock() for _ in range(LOCKS)]
@@ -111,7 +114,7 @@ class Fresh(Generic[T]):
         """The value, at most a second old. While one thread makes it anew the others are served the last one."""
         key = (campaign, month)
         held = self.kept.get(key)
-        age = time.monotonic() - held[0] if held else OLDEST_SECONDS
+        age = self.clock() - held[0] if held else OLDEST_SECONDS
         if held and age < FRESH_SECONDS:
             return held[1]
         lock = self.locks[hash(key) % LOCKS]
@@ -127,9 +130,9 @@ class Fresh(Generic[T]):
 
     def _made(self, key: tuple[str | None, str | None], seen: tuple[float, T] | None) -> T:
         held = self.kept.get(key)
-        if held and held is not seen and time.monotonic() - held[0] < FRESH_SECONDS:
+        if held and held is not seen and self.clock() - held[0] < FRESH_SECONDS:
             return held[1]
-        began = time.monotonic()
+        began = self.clock()
         try:
             value = reconnecting(lambda: self.make(*key))
         except AWAY:
