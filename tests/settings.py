@@ -1,40 +1,31 @@
 """The site's settings in the environment that tests run in: the sandbox's keys, nothing from your own shell.
 
-DATABASE_URL and REDIS_URL alone are the caller's: `./dev test` runs the same tests on SQLite and on PostgreSQL.
+DATABASE_URL and REDIS_URL alone are the caller's: `./dev test` runs the same tests on SQLite and on PostgreSQL. Tests
+that start processes of their own name their sandbox to them by TEST_STRIPE_API_BASE.
 """
 
 import os
 from pathlib import Path
 from urllib.parse import quote
 
+from tests.environment import CALLERS, settings_read
+
 ROOT = Path(__file__).resolve().parent.parent
 
+for name in settings_read():
+    os.environ.pop(f"{name}_FILE", None)
+    if name not in CALLERS:
+        os.environ.pop(name, None)
 os.environ.update(
     DEBUG="0",
     SECRET_KEY="tests-only-" + "k" * 50,
     SANDBOX="1",
     ALLOWED_HOSTS="*",
     SITE_URL="http://testserver",
+    STRIPE_API_BASE=os.environ.get("TEST_STRIPE_API_BASE", ""),
     STRIPE_WEBHOOK_SECRETS="whsec_tests",
 )
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{quote(str(ROOT / 'var/test.sqlite3'))}")
-for name in (
-    "STRIPE_SECRET_KEY",
-    "TRUSTED_PROXIES",
-    "AMOUNT_STYLE",
-    "SITE_NAME",
-    "EMAIL_URL",
-    "MAIL_FROM",
-    "STAFF_MAIL",
-    "METRICS_TOKEN",
-    "LOG_LEVEL",
-    "FEE_COVER",
-    "APPROVAL_LIMIT",
-    "RECONCILE_EVERY_MINUTES",
-    "RECONCILE_OVERLAP_DAYS",
-    "RECONCILE_FIRST_DAYS",
-):
-    os.environ.pop(name, None)
 
 from supportsite.settings import *  # noqa: E402, F403
 

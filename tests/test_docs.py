@@ -9,17 +9,13 @@ from pathlib import Path
 import pytest
 
 from donations.selectors.finance import FILES
+from tests.environment import settings_read
 from tests.faults.__main__ import NAMES as FAULTS
 
 ROOT = Path(__file__).resolve().parent.parent
 OPERATING = (ROOT / "docs/operating.md").read_text()
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
-
-
-def settings_read() -> list[str]:
-    source = (ROOT / "supportsite/settings.py").read_text()
-    return sorted(set(re.findall(r'\b(?:text|texts|flag|whole)\("([A-Z_]+)"', source)))
 
 
 def commands() -> list[Path]:

@@ -491,7 +491,7 @@ def database_for_processes(folder: Path) -> str:
 def elsewhere(url: str, box: Sandboxed, script: str, *arguments: str, code: int = 0) -> str:
     """Run a script in another process, on this database and with this sandbox; what it printed."""
     begin = "import django\ndjango.setup()\n"
-    environment = os.environ | {"DATABASE_URL": url, "STRIPE_API_BASE": box.url}
+    environment = os.environ | {"DATABASE_URL": url, "TEST_STRIPE_API_BASE": box.url}
     done = subprocess.run(
         [sys.executable, "-c", begin + script, *arguments],
         env=environment | {"DJANGO_SETTINGS_MODULE": "tests.settings"},

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from django.utils import timezone
 
 from donations.reconcile import runs
 
-SETTINGS = Path(__file__).resolve().parent.parent / "supportsite/settings.py"
+from tests.environment import CALLERS, SETTINGS, settings_read
+
 LIVE = {
     "DEBUG": "0",
     "SANDBOX": "0",
@@ -27,9 +29,6 @@ LIVE = {
     "STRIPE_WEBHOOK_SECRETS": "whsec_abc",
     "EMAIL_URL": "smtp+tls://user:password@mail.example.org:587",
 }
-UNSET = (
-    "STRIPE_API_BASE STRIPE_CHECKOUT_ORIGINS MAIL_FROM AMOUNT_STYLE SITE_NAME SECRET_KEY_FILE APPROVAL_LIMIT".split()
-)
 
 
 @pytest.fixture
@@ -37,8 +36,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Read the settings in this environment, as a process does when it starts."""
 
     def read(environment: dict[str, str]) -> dict[str, Any]:
-        for name in UNSET:
-            monkeypatch.delenv(name, raising=False)
+        for name in settings_read():
+            if name != "DATABASE_URL":
+                monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         return runpy.run_path(str(SETTINGS))
@@ -169,3 +169,33 @@ def test_what_django_warns_of_is_logged_once(debug: str) -> None:
         check=True,
     )
     assert (done.stdout + done.stderr).count("only once") == 1
+
+
+# ---- what else has to know them all
+
+
+def read_by_tests(**environment: str) -> str:
+    """All settings that tests run with, started from a shell with this environment."""
+    code = (
+        "from tests import settings; print({name: getattr(settings, name) for name in dir(settings) if name.isupper()})"
+    )
+    inherited = {name: os.environ[name] for name in ("PATH", "DATABASE_URL")}
+    root = SETTINGS.parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=inherited | environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_tests_have_no_setting_from_the_shell_that_started_them(tmp_path: Path) -> None:
+    names, mounted = settings_read(), tmp_path / "mounted"
+    mounted.write_text("sk_test_of_the_shell")
+    shells = {name: "sk_test_of_the_shell" for name in names if name not in CALLERS}
+    files = {f"{name}_FILE": str(mounted) for name in names}
+    assert read_by_tests(**shells, **files) == read_by_tests()
+
+
+def test_dev_unsets_every_setting_before_it_starts_a_site() -> None:
+    [unset] = re.findall(r"for name in ([A-Z_ \\\n]+); do\n +unset", (SETTINGS.parent.parent / "dev").read_text())
+    assert sorted(unset.replace("\\", "").split()) == settings_read()

@@ -78,7 +78,7 @@ def served(folder: Path, database: str) -> Iterator[str]:
     """The address of a sandbox that has the folder's state; our own processes go to it and to this database."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    os.environ |= {"DATABASE_URL": database, "DJANGO_SETTINGS_MODULE": "tests.settings", "STRIPE_API_BASE": url}
+    os.environ |= {"DATABASE_URL": database, "DJANGO_SETTINGS_MODULE": "tests.settings", "TEST_STRIPE_API_BASE": url}
     sandbox = start("sandbox", "--port", str(port), "--state", str(folder / STATE))
     try:
         await_answer(url)

@@ -35,7 +35,7 @@ def main() -> int:
 
 def play_on(database: str, folder: Path, port: int, given: argparse.Namespace) -> int:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    os.environ["STRIPE_API_BASE"] = f"http://127.0.0.1:{port}"
+    os.environ["TEST_STRIPE_API_BASE"] = f"http://127.0.0.1:{port}"
     os.environ["DATABASE_URL"] = database
     os.environ.pop("REDIS_URL", None)
     import django
