@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from donations.processors.stripe.events import READERS
 from donations.selectors.finance import FILES
 from tests.environment import settings_read
 from tests.faults.__main__ import NAMES as FAULTS
@@ -16,6 +17,19 @@ ROOT = Path(__file__).resolve().parent.parent
 OPERATING = (ROOT / "docs/operating.md").read_text()
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+
+NOT_DELIVERED = {
+    # What these tell comes with `invoice.paid`, or one of those that say what became of the invoice instead.
+    "invoice.created",
+    "invoice.finalized",
+    "invoice.payment_succeeded",
+    # A payout that is on its way: its end is told.
+    "payout.created",
+    "payout.updated",
+    # Our own: it is asked for.
+    "sweep.balance_transaction",
+}
+"""Types that are read where they come, and need not."""
 
 
 def commands() -> list[Path]:
@@ -37,22 +51,41 @@ def constant(path: str, name: str) -> list[str]:
 @pytest.mark.parametrize("name", settings_read())
 def test_every_setting_is_documented(name: str) -> None:
     assert f"`{name}`" in OPERATING
-    if name != "LOG_LEVEL":
-        assert re.search(rf"^#? ?{name}=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert re.search(rf"^{name}=", (ROOT / ".env.example").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", commands(), ids=lambda path: path.stem)
 def test_every_command_and_option_is_documented(path: Path) -> None:
-    assert f"manage.py {path.stem}" in OPERATING
+    rows = re.findall(rf"^\| `manage\.py {path.stem}\b.*", OPERATING, re.MULTILINE)
+    assert rows
+    told = set(re.findall(r"--[a-z-]+", " ".join(rows)))
     for option in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', path.read_text()):
-        assert option in OPERATING, option
+        assert option in told, option
+
+
+def anchors(document: Path) -> set[str]:
+    """Where links into a document may lead, as GitHub names its headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", path.read_text()):
         if "://" not in target:
-            assert (path.parent / target).exists(), target
+            document = path.parent / target if target else path
+            assert document.exists(), target
+            assert not anchor or anchor in anchors(document), f"{target}#{anchor}"
+
+
+def test_the_endpoint_is_to_be_told_all_events_that_are_read() -> None:
+    """A name that begins with a point goes on where the one before it ended."""
+    step = (ROOT / "README.md").read_text().split("with the events")[1].split("Set the endpoint's signing secret")[0]
+    named: list[str] = []
+    for name in re.findall(r"`([a-z_.]+)`", step):
+        named.append(named[-1].rpartition(".")[0] + name if name.startswith(".") else name)
+    assert len(set(named)) == len(named)
+    assert set(named) == READERS.keys() - NOT_DELIVERED
 
 
 def test_the_import_layers_are_those_of_the_architecture() -> None:
