@@ -17,7 +17,6 @@ from django.test import Client
 from django.utils import timezone
 
 from donations.reconcile import runs
-
 from tests.environment import CALLERS, SETTINGS, settings_read
 
 LIVE = {

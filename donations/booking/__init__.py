@@ -1,6 +1,6 @@
-"""From facts to entries: which facts of a batch are booked, which wait, which are quarantined. `inbox` alone calls `book`.
+"""From facts to entries: which facts of a batch are booked, which wait, which are quarantined.
 
-Everything is decided with the gifts locked, so that two workers never decide about one gift at once.
+`inbox` alone calls `book`. All is decided with the gifts locked: two workers never decide about one gift at once.
 """
 
 from collections import defaultdict
