@@ -41,6 +41,9 @@ class GiveForm(forms.Form):
     One-time and monthly gifts each have a choice of their own, so that the page is whole without a script: `frequency`
     says which of the two counts, and what stands in the other is passed over. `fee_cover` is what is added to the gift
     for the processor's fee, minor units.
+
+    An amount that was typed beside a tier that is chosen stands `aside`, which names both: the page's script sends it
+    there alone, so that it is kept. Without the script it is asked about once, and the form that is shown again has it.
     """
 
     frequency = forms.CharField(required=False)
@@ -48,6 +51,8 @@ class GiveForm(forms.Form):
     amount = forms.CharField(required=False, max_length=money.LONGEST_TYPED, error_messages=TOO_LONG)
     monthly_tier = forms.CharField(required=False, max_length=20)
     monthly_amount = forms.CharField(required=False, max_length=money.LONGEST_TYPED, error_messages=TOO_LONG)
+    aside = forms.CharField(required=False)
+    monthly_aside = forms.CharField(required=False)
     name = forms.CharField(
         required=False, max_length=100, error_messages={"max_length": "A name can have 100 characters at most."}
     )
@@ -75,7 +80,7 @@ class GiveForm(forms.Form):
         }
         self.formula = giving.fee_formula(campaign)
         self.amount_minor = self.fee_cover = 0
-        self.page_id = ""
+        self.page_id = self.asked_about = ""
 
     def clean(self) -> dict[str, Any]:
         """Work out the amount and the attempt; every refusal is a sentence beside its field."""
@@ -127,25 +132,49 @@ class GiveForm(forms.Form):
     def _clean_choice(self, cleaned: dict[str, Any]) -> None:
         for other in {"tier", "amount", "monthly_tier", "monthly_amount"}.difference(self.choice):
             self.errors.pop(other, None)
-        tier_field, amount_field = self.choice
-        if self.errors.keys() & {tier_field, amount_field}:
-            return
-        tier, typed = cleaned.get(tier_field, ""), (cleaned.get(amount_field) or "").strip()
-        if tier == CUSTOM:
-            try:
-                self.amount_minor = money.parse_amount(typed, self.campaign.currency)
-            except money.AmountError as error:
-                self.add_error(amount_field, f"{error} {self._way_to_follow(typed)}".strip())
-            return
+        tier_field, _ = self.choice
+        tier = cleaned.get(tier_field, "")
         presets = {str(preset.amount_minor): preset.amount_minor for preset in self.offered}
-        if tier not in presets:
+        if tier in presets:
+            self.amount_minor = presets[tier]
+            self._clean_what_is_typed_beside(tier)
+        elif tier == CUSTOM:
+            self._clean_own_amount(cleaned)
+        elif tier_field not in self.errors:
             gone = "This amount is not offered any more. Choose one of these, or type another amount."
             self.add_error(tier_field, gone if tier else "Choose an amount.")
+
+    def _clean_own_amount(self, cleaned: dict[str, Any]) -> None:
+        _, amount_field = self.choice
+        if amount_field in self.errors:
             return
-        self.amount_minor = presets[tier]
-        if typed and not self._is_same(typed):
-            chosen = money.format_minor(self.amount_minor, self.campaign.currency)
-            self.add_error(amount_field, f"You chose {chosen}, and typed another amount here. Which one is it?")
+        typed = (cleaned.get(amount_field) or "").strip()
+        try:
+            self.amount_minor = money.parse_amount(typed, self.campaign.currency)
+        except money.AmountError as error:
+            self.add_error(amount_field, f"{error} {self._way_to_follow(typed)}".strip())
+
+    def _clean_what_is_typed_beside(self, tier: str) -> None:
+        """An old browser shows the tiers and the field at once: which of the two is meant is asked, and only once."""
+        _, amount_field = self.choice
+        self.errors.pop(amount_field, None)
+        typed = str(self[amount_field].value() or "").strip()
+        aside = f"{tier} {typed}"
+        if not typed or self._is_same(typed) or aside == self[self.aside_field].value():
+            return
+        self.asked_about = aside
+        chosen = money.format_minor(self.amount_minor, self.campaign.currency)
+        give = f"give {chosen}{' each month' if self.is_monthly else ''}" if self.amount_minor else "pay nothing"
+        another = f"{typed} as another amount" if len(typed) <= money.LONGEST_TYPED else "another amount"
+        self.add_error(
+            amount_field,
+            f"You chose {chosen}, and typed {another}. Press the button again to {give}, or choose “Other amount”.",
+        )
+
+    @property
+    def aside_field(self) -> str:
+        """The name of the field in which an amount beside the chosen tier stands aside."""
+        return "monthly_aside" if self.is_monthly else "aside"
 
     @property
     def offered(self) -> list[Tier]:

@@ -193,11 +193,17 @@ def _choice(form: GiveForm, frequency: Tier.Frequency, legend: str) -> dict[str,
     if not form.is_bound and chosen not in {*values, CUSTOM}:
         chosen = values[0] if values and values[0] != "0" else CUSTOM
     tiers = [_tier(preset, form.campaign.currency) for preset in presets]
+    aside = form[f"{prefix}aside"]
+    asked_about = form.asked_about if form.aside_field == aside.name else ""
+    _, _, typed_aside = str(aside.value() or "").partition(" ")
     return {
         "name": str(frequency),
         "legend": legend,
         "tier": tier,
         "amount": amount,
+        "typed": typed_aside if amount.value() is None else amount.value(),
+        "aside": aside.name,
+        "set_aside": asked_about or aside.value() or "",
         "tiers": tiers,
         "chosen": chosen,
     }

@@ -80,6 +80,50 @@ def test_a_custom_amount_and_its_refusal_in_words(page: Page, home: House) -> No
     home.await_meter(raised=100000)
 
 
+@pytest.mark.parametrize("prefix", ["", "monthly_"])
+def test_a_tier_that_is_chosen_after_an_amount_was_typed_is_taken_and_the_amount_kept(
+    staff_page: Page, home: House, prefix: str
+) -> None:
+    page, further = staff_page, staff_page.get_by_role("button", name="Continue to secure payment")
+    page.goto(f"{home.site}/give/general/?frequency={'monthly' if prefix else 'once'}")
+    tiers, amount = page.locator(f"#{prefix}tier"), page.locator(f"input[name={prefix}amount]")
+    other = tiers.locator("label", has_text="Other amount")
+    other.click()
+    amount.fill("25")
+    tiers.locator("label").nth(1).click()
+    expect(amount).to_be_disabled()
+    page.locator("input[name=email]").fill("reader")
+    further.click()
+    # Another mistake is the only one that is spoken of.
+    expect(page.locator("#errors li")).to_have_text(["This is not an email address. It looks like name@example.org."])
+    expect(amount).to_be_disabled()
+    expect(amount).to_have_value("25")
+    page.locator("input[name=email]").fill("")
+    further.click()
+    expect(page.get_by_label("Card number")).to_be_visible()
+    page.go_back()
+    expect(amount).to_be_disabled()
+    other.click()
+    expect(amount).to_be_visible()
+    expect(amount).to_have_value("25")
+    further.click()
+    expect(page.get_by_text("25 $").or_(page.get_by_text("$25")).first).to_be_visible()
+
+
+def test_without_scripts_an_amount_beside_a_tier_is_asked_about_once(browser: Browser, home: House) -> None:
+    for page in open_page(browser, javascript=False):
+        page.goto(f"{home.site}/give/general/")
+        further = page.get_by_role("button", name="Continue to secure payment")
+        page.locator("label", has_text="Other amount").first.click()
+        page.locator("input[name=amount]").fill("25")
+        page.locator("label", has_text="500 $").first.click()
+        further.click()
+        expect(page.locator("#errors")).to_contain_text("Press the button again to give 500 $")
+        expect(page.locator("#amount-error")).to_be_visible()
+        further.click()
+        expect(page.get_by_label("Card number")).to_be_visible()
+
+
 def test_the_box_adds_the_fee(page: Page, home: House) -> None:
     page.goto(f"{home.site}/give/general/")
     page.locator("label", has_text="500 $").first.click()
