@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from donations import fees, money
 from tests.browser.conftest import assert_accessible, open_page
+from tests.browser.test_staff import sign_in
 from tests.house import ROOT, House, eventually
 
 GENERAL = "Add the payment service’s fee (2.9 % + 0.30 $) so that all of my gift arrives"
@@ -187,6 +188,26 @@ def test_a_narrow_page_does_not_scroll_sideways(staff_page: Page, home: House) -
     for path in ("/give/general/", "/embed/v1/meter", "/demo/article/"):
         staff_page.goto(home.site + path)
         assert staff_page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+LONG_WORDS = """
+from donations.models import Campaign, Tier
+Campaign.objects.update(name="Investigativjournalismusfonds")
+Tier.objects.update(label="Informationsfreiheitsanfragen")
+"""
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_long_words_stay_within_a_narrow_page(staff_page: Page, home: House, width: int) -> None:
+    home.manage("shell", "--no-imports", "-c", LONG_WORDS)
+    thanks = home.api(f"checkout/sessions/{home.checkout()}")["success_url"]
+    sign_in(staff_page, home)
+    staff_page.set_viewport_size({"width": width, "height": 640})
+    paths = ("/give/general/", "/give/general/?frequency=monthly", "/demo/article/", "/staff/")
+    for address in (thanks, *(home.site + path for path in paths)):
+        staff_page.goto(address)
+        wide, room = staff_page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert wide <= room, address
 
 
 @pytest.mark.parametrize("percent", [0, 3, 20, 50, 97, 100])
