@@ -210,6 +210,16 @@ def test_long_words_stay_within_a_narrow_page(staff_page: Page, home: House, wid
         assert wide <= room, address
 
 
+def test_without_a_description_the_bar_keeps_its_distance_from_the_heading(staff_page: Page, home: House) -> None:
+    bare = "from donations.models import Campaign; Campaign.objects.update(description='')"
+    home.manage("shell", "--no-imports", "-c", bare)
+    staff_page.goto(f"{home.site}/give/general/")
+    heading, bar = staff_page.locator("h1").bounding_box(), staff_page.locator(".card").first.bounding_box()
+    assert heading is not None
+    assert bar is not None
+    assert bar["y"] - (heading["y"] + heading["height"]) >= 16
+
+
 @pytest.mark.parametrize("percent", [0, 3, 20, 50, 97, 100])
 def test_what_was_raised_stands_above_its_bar_however_narrow_that_is(
     staff_page: Page, home: House, percent: int
