@@ -354,6 +354,30 @@ def test_the_last_checkout_of_a_used_up_page_still_opens(
     assert Gift.objects.count() == giving.MOST_CHECKOUTS
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        None,
+        {},
+        {"tier": "custom", "amount": "25"},
+        {"frequency": "monthly", "monthly_tier": "1000"},
+        {"tier": "0", "email": "reader@example.org"},
+        {"back": "1"},
+    ],
+)
+def test_a_closed_campaign_says_so_once_and_takes_nothing(
+    client: Client, monthly: Campaign, processor: type[Answers], fields: dict[str, str] | None
+) -> None:
+    Campaign.objects.update(is_open=False)
+    answer = client.get(URL) if fields is None else send(client, new_page(), **fields)
+    assert answer.status_code == (200 if fields is None else 422)
+    assert answer.text.count("This campaign takes no gifts at the moment.") == 1
+    assert "<form" not in answer.text
+    assert 'role="progressbar"' in answer.text
+    assert (Gift.objects.count(), RecurringGift.objects.count(), Follower.objects.count()) == (0, 0, 0)
+    assert processor.calls == []
+
+
 def test_a_form_is_read_and_sent_and_nothing_else(client: Client, campaign: Campaign) -> None:
     assert client.put(URL).status_code == client.delete(URL).status_code == 405
 

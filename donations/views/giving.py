@@ -51,18 +51,24 @@ def give(request: HttpRequest, campaign: str) -> HttpResponse:
     fund = Campaign.objects.filter(pk=campaign).first()
     if fund is None:
         raise Http404("There is no such campaign.")
+    if not fund.is_open:
+        return _closed(request, fund)
     if request.method != "POST":
         return _page(request, fund, GiveForm(fund, initial=_asked_for(request, fund)))
     if BACK in request.POST:
         return _page(request, fund, GiveForm(fund, initial=request.POST.dict()))
     form = GiveForm(fund, request.POST)
-    if not fund.is_open:
-        form.add_error(None, "This campaign takes no gifts at the moment. Thank you for wanting to give.")
     if not form.is_valid():
         return _page(request, fund, form, status=422)
     if form.amount_minor == 0:
         return _follow(request, fund, form)
     return _hand_off(request, fund, form)
+
+
+def _closed(request: HttpRequest, campaign: Campaign) -> HttpResponse:
+    """The bar and a sentence: a form could only fail."""
+    context = {"campaign": campaign, "bar": embeds.context(bars.bar(campaign.pk, None)), "closed": True}
+    return render(request, "donations/give.html", context, status=422 if request.method == "POST" else 200)
 
 
 def _asked_for(request: HttpRequest, campaign: Campaign) -> dict[str, str]:
@@ -156,7 +162,6 @@ def _page(request: HttpRequest, campaign: Campaign, form: GiveForm, status: int 
         "symbol": money.SYMBOLS.get(campaign.currency, campaign.currency),
         "minimum_label": money.format_minor(money.minimum(campaign.currency), campaign.currency),
         "maximum_label": money.format_minor(money.maximum(campaign.currency), campaign.currency),
-        "notice": "" if campaign.is_open else "This campaign takes no gifts at the moment.",
     }
     return render(request, "donations/give.html", context, status=status)
 
