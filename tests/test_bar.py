@@ -297,6 +297,16 @@ def test_a_follower_is_a_supporter_and_no_money(campaign: Campaign, clock: Calla
     assert (shown.supporters, shown.gifts, shown.raised) == (1, 0, 0)
 
 
+def test_what_was_raised_before_the_currency_was_changed_does_not_count(campaign: Campaign) -> None:
+    confirm(make_gift(campaign, 7000, currency="EUR"))
+    assert raised(campaign) == 0
+    confirm(make_gift(campaign, 500))
+    assert raised(campaign) == 500
+    campaign.default_goal = Money(5000, "EUR")
+    campaign.save()
+    assert raised(campaign) == 7000
+
+
 def test_another_campaign_currency_month_and_mode_do_not_count(
     campaign: Campaign, gift: Gift, go_live: Callable[[], None]
 ) -> None:

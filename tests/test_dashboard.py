@@ -312,6 +312,14 @@ def test_tiers_with_their_share(campaign: Campaign, manager: Client) -> None:
 
 
 @pytest.mark.usefixtures("at_the_middle")
+def test_who_followed_is_shown_where_following_is_no_longer_offered(campaign: Campaign, manager: Client) -> None:
+    campaign.tiers.filter(amount=0).delete()
+    assert "no money asked" not in read(manager)
+    follow(campaign, "Eve")
+    assert "0 $ no money asked – 1 follower, 100% of supporters" in read(manager)
+
+
+@pytest.mark.usefixtures("at_the_middle")
 def test_an_empty_month(campaign: Campaign, manager: Client) -> None:
     page = read(manager)
     assert "Raised 0 $ 0% of 5,000 $ 5,000 $ to go" in page

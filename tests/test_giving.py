@@ -533,8 +533,37 @@ def test_a_page_of_another_site_cannot_send_the_form(client: Client, campaign: C
     answer = client.post(URL, fields, HTTP_ORIGIN="https://elsewhere.example")
     assert answer.status_code == 403
     assert "not sent from our page" in answer.text
-    assert client.post(URL, fields, HTTP_SEC_FETCH_SITE="cross-site").status_code == 403
+    for site in ("cross-site", "same-site", "odd", ""):
+        assert client.post(URL, fields, HTTP_SEC_FETCH_SITE=site).status_code == 403
     assert Gift.objects.count() == 0
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_a_page_of_ours_sends_the_form(client: Client, campaign: Campaign, processor: type[Answers], site: str) -> None:
+    answer = client.post(URL, {"page": new_page(), "tier": "50000"}, HTTP_SEC_FETCH_SITE=site)
+    assert (answer.status_code, Gift.objects.count()) == (303, 1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("article-7_B", "article-7_B"),
+        ("a" * 60, "a" * 60),
+        ("a" * 61, ""),
+        ("an article", ""),
+        ("<b>", ""),
+        ("artícle", ""),
+        ("a\nb", ""),
+        ("٧", ""),
+    ],
+)
+def test_where_a_reader_comes_from_is_kept_where_it_is_a_plain_word(
+    client: Client, campaign: Campaign, processor: type[Answers], sent: str, kept: str
+) -> None:
+    assert send(client, new_page(), source=sent).status_code == 303
+    assert Gift.objects.get().source == kept
+    assert send(client, new_page(), source=sent, tier="0", email="reader@example.org").status_code == 200
+    assert Follower.objects.get().source == kept
 
 
 def test_an_old_page_is_asked_for_one_more_press_and_loses_nothing(
