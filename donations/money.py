@@ -53,7 +53,10 @@ TYPED = re.compile(
 )
 MOST_DIGITS = 12
 """Of whole units: whatever has more of them is more than can be given, raised or booked."""
-AMBIGUOUS = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+|[0-9]+,[0-9]{1,2}|[0-9.]*\.[0-9]{3},[0-9]+", re.ASCII)
+# A thousand does not begin with 0: "01,000" is none. "0,500" may be a half.
+AMBIGUOUS = re.compile(
+    r"(?!0[0-9]+,[0-9]{3})[0-9]{1,3}(?:[.,][0-9]{3})+|[0-9]+,[0-9]{1,2}|[0-9.]*\.[0-9]{3},[0-9]+", re.ASCII
+)
 
 
 class AmountError(ValueError):

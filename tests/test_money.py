@@ -75,12 +75,17 @@ def test_an_amount_is_read_as_people_write_it(typed: str, currency: str, minor: 
 
 @pytest.mark.parametrize(
     "typed",
-    ["1.000", "25.000", "999.999", "1.000.000", "1.000,50", "10,50", "1,00", "0,5", "0,500", "025,000"],
+    ["1.000", "25.000", "999.999", "1.000.000", "1.000,50", "10,50", "1,00", "0,5", "0,500", "01.000"],
 )
 def test_an_amount_that_can_be_read_in_two_ways_is_refused(typed: str) -> None:
     assert refusal(typed) == (
         f"“{typed}” can be read in two ways. Write a thousand as 1000 or 1,000, and cents after a point: 10.50."
     )
+
+
+@pytest.mark.parametrize("typed", ["01,000", "025,000", "00,500"])
+def test_a_thousand_that_begins_with_0_is_not_said_to_be_read_in_two_ways(typed: str) -> None:
+    assert refusal(typed) == "We could not read this amount. Type it in digits, such as 25 or 1,000.50."
 
 
 @pytest.mark.parametrize("currency", ["USD", "EUR", "JPY", "KRW"])
