@@ -68,8 +68,9 @@ def offered(setting: str, *, processor: str, currency: str) -> Formula | None:
     if rule is None:
         return None
     per_million, fixed = rule
-    minor = fixed.scaleb(money.exponent(currency)).to_integral_value(ROUND_CEILING)
-    return Formula(per_million, int(minor))
+    step = money.step(currency)  # of ISK nothing smaller than a whole one can be kept
+    steps = (fixed.scaleb(money.exponent(currency)) / step).to_integral_value(ROUND_CEILING)
+    return Formula(per_million, int(steps) * step)
 
 
 Rules = dict[tuple[str, str], tuple[int, Decimal]]

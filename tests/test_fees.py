@@ -76,6 +76,8 @@ def test_covers_that_were_reckoned_by_hand(amount: int, currency: str, formula: 
         ("stripe=0%+1 USD", "USD", Formula(0, 100)),
         ("stripe=1.2345%", "USD", Formula(12_345, 0)),
         ("stripe=2.9%+0.30", "JPY", Formula(29_000, 1)),
+        ("stripe=2.9%+0.30", "ISK", Formula(29_000, 100)),
+        ("stripe=2.9%+30 ISK", "ISK", Formula(29_000, 3000)),
         ("stripe=2.9%+0.250 KWD", "KWD", Formula(29_000, 250)),
         ("stripe=2.9%+0.30 USD", "EUR", None),
         ("other=2.9%", "USD", None),
