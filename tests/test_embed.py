@@ -48,6 +48,7 @@ def test_the_picture_says_the_same_and_is_well_formed(client: Client) -> None:
 
 @pytest.mark.parametrize("path", ["meter", "meter.json", "meter.svg"])
 def test_every_shape_is_framed_cached_and_compared_alike(client: Client, path: str) -> None:
+    strict = Client(enforce_csrf_checks=True)
     first = client.get(f"/embed/v1/{path}{MONTH}")
     assert first.status_code == 200
     assert first.headers["Access-Control-Allow-Origin"] == "*"
@@ -58,7 +59,8 @@ def test_every_shape_is_framed_cached_and_compared_alike(client: Client, path: s
     assert client.get(f"/embed/v1/{path}?campaign=nothing").status_code == 404
     for month in ("2024-13", "2024-1", "november", "", "٢٠٢٤-١١", "2024-11\n"):
         assert client.get(f"/embed/v1/{path}", {"month": month}).status_code == 400
-    assert client.post(f"/embed/v1/{path}").status_code == 405
+    for ask in (strict.post, strict.put, strict.delete):
+        assert ask(f"/embed/v1/{path}").status_code == 405
 
 
 def test_a_page_whose_style_sheets_moved_is_sent_anew_though_its_figures_stand(client: Client, settings: Any) -> None:
