@@ -64,6 +64,11 @@ OUTSIDE = """[...document.querySelectorAll(".kpi > div")].flatMap(card => [...ca
     .map(each => each.textContent))"""
 
 
+# How many cards stand in each row.
+ROWS = """[...Map.groupBy(document.querySelectorAll(".kpi > div"), card => card.offsetTop).values()]
+    .map(row => row.length)"""
+
+
 def assert_no_sideways_scrolling(page: Page, address: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 700})
     page.goto(address)
@@ -78,6 +83,26 @@ def test_the_figures_of_a_large_goal_stay_in_their_cards(staff_page: Page, home:
     for campaign in ("general", "usd", "isk", "kwd"):
         assert_no_sideways_scrolling(staff_page, f"{home.site}/staff/{campaign}/{month}/", width)
         assert staff_page.evaluate(OUTSIDE) == []
+
+
+MONTHLY = """
+from donations.models import Campaign
+from tests.factories import make_recurring_gift
+make_recurring_gift(Campaign.objects.get(pk="general"), status="active")
+"""
+
+
+def test_the_figures_stand_in_even_rows(staff_page: Page, home: House) -> None:
+    home.manage("shell", "--no-imports", "-c", GOALS)
+    sign_in(staff_page, home)
+    month = f"{datetime.now(UTC):%Y-%m}"
+    rows = {("general", 600): [3, 3], ("general", 1200): [6], ("isk", 1200): [3, 3], ("isk", 768): [3, 3]}
+    for (campaign, width), expected in rows.items():
+        assert_no_sideways_scrolling(staff_page, f"{home.site}/staff/{campaign}/{month}/", width)
+        assert (campaign, width, staff_page.evaluate(ROWS)) == (campaign, width, expected)
+    home.manage("shell", "--no-imports", "-c", MONTHLY)
+    assert_no_sideways_scrolling(staff_page, f"{home.site}/staff/general/{month}/", 1200)
+    assert staff_page.evaluate(ROWS) == [4, 3]
 
 
 DOWNLOADS = """
