@@ -190,6 +190,14 @@ def test_a_narrow_page_does_not_scroll_sideways(staff_page: Page, home: House) -
         assert staff_page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
+def test_the_bars_button_is_one_line_on_a_phone(staff_page: Page, home: House) -> None:
+    staff_page.set_viewport_size({"width": 320, "height": 640})
+    staff_page.goto(f"{home.site}/embed/v1/meter")
+    button = staff_page.get_by_role("link", name="Support The Daily Ledger").bounding_box()
+    assert button is not None
+    assert button["height"] <= 45
+
+
 LONG_WORDS = """
 from donations.models import Campaign, Tier
 Campaign.objects.update(name="Investigativjournalismusfonds")
