@@ -28,9 +28,11 @@ from donations.models import (
 from tests.factories import (
     NOON,
     Event,
+    charge_event,
     checkout_event,
     confirm,
     deliver,
+    dispute_event,
     invoice_event,
     invoice_paid_event,
     make_campaign,
@@ -503,6 +505,35 @@ def test_a_refund_that_somebody_else_made_is_not_taken_for_ours(
 ) -> None:
     told(refund_event(paid, 20000, refund="re_1", metadata=metadata))
     assert refunded(paid, asked) == ("sending", "", "timed out", 20000)
+
+
+# ---- a payment that may be missed
+
+
+def wait_for(span: timedelta) -> None:
+    """Have what waits looked at as if it had waited for so long."""
+    InboxEvent.objects.filter(state="waiting").update(waiting_since=timezone.now() - span)
+    try_again()
+
+
+@pytest.mark.parametrize("kind", ["refund", "dispute"])
+def test_what_waits_for_a_payment_has_it_asked_for_once_it_has_waited_for_a_while(gift: Gift, kind: str) -> None:
+    asked = Lookup.objects.filter(kind="payment", object_id=f"pi_{gift.pk[5:]}")
+    assert told(refund_event(gift, 100) if kind == "refund" else dispute_event(gift)) == ["waiting"]
+    for _ in range(5):
+        wait_for(timedelta(minutes=9))
+    assert not asked.exists()
+    wait_for(timedelta(minutes=11))
+    assert asked.get().next_try_at <= timezone.now()
+    asked.update(next_try_at=None)
+    wait_for(timedelta(hours=73))
+    assert (InboxEvent.objects.get().state, asked.get().next_try_at) == ("quarantined", None)
+
+
+def test_what_no_person_would_be_asked_about_costs_the_processor_no_call(gift: Gift) -> None:
+    assert told(charge_event(gift, "txn_charge")) == ["waiting"]
+    wait_for(timedelta(hours=1))
+    assert not Lookup.objects.exists()
 
 
 # ---- in a large inbox

@@ -249,7 +249,7 @@ def _seen_before(processor: str, refunds: set[str]) -> list[RefundChanged]:
 
 
 def _refund(books: Books, item: Item, fact: RefundChanged, sightings: list[RefundChanged]) -> Outcome:
-    gift = gift_of(books, fact.payment, "refunds")
+    gift = gift_of(books, item, fact.payment, "refunds")
     if isinstance(gift, Outcome):
         return gift
     if fact.currency != gift.currency:

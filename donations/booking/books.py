@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ Given = TypeVar("Given", Gift, RecurringGift)
 State = InboxEvent.State
 Kind = LedgerEntry.Kind
 ANY = Q()
+PATIENT_FOR = timedelta(minutes=10)  # deliveries come in any order, but seldom so far apart
 # Of another software for certain: what has facts is foreign for want of a gift alone, which may come yet.
 OF_OTHERS = Q(state=State.FOREIGN, facts__isnull=True)
 WAITED = Q(state=State.WAITING) | Q(state=State.FOREIGN, facts__isnull=False)
@@ -201,14 +203,23 @@ def unbookable(reference: str, reason: str) -> Outcome:
     return Outcome(State.QUARANTINED, f"{UNBOOKABLE}: {reason}", reference)
 
 
-def gift_of(books: Books, payment: str, what: str, *, at_last: str = State.QUARANTINED) -> Gift | Outcome:
-    """The gift that a payment was booked as; or what becomes of an event for which there is none (yet)."""
+def gift_of(books: Books, item: Item, payment: str, what: str, *, at_last: str = State.QUARANTINED) -> Gift | Outcome:
+    """The gift that a payment was booked as; or what becomes of an event for which there is none (yet).
+
+    A payment that staff would be asked about in the end is asked for at the processor before, once: it may be missed.
+    """
     reference = books.gift_of_payment.get(payment)
     if reference is None:
         if payment in books.foreign:
             return Outcome(State.FOREIGN, f"the payment that it {what} is not ours, or was dismissed")
+        if at_last == State.QUARANTINED and _has_waited(item.row):
+            books.ask(Lookup.Kind.PAYMENT, payment)
         return Outcome(State.WAITING, f"the payment that it {what} is not booked here", at_last=at_last)
     return books.gifts[reference]  # locked when the books were opened, or made in this batch
+
+
+def _has_waited(row: InboxEvent) -> bool:
+    return row.waiting_since is not None and row.waiting_since <= timezone.now() - PATIENT_FOR
 
 
 def of_type(numbered: Iterable[tuple[int, Item]], *shapes: type[Any]) -> list[tuple[int, Item, Any]]:

@@ -16,7 +16,7 @@ UNTOLD = "what it moved was exchanged, and it does not tell at which rate"
 
 def disputed(books: Books, item: Item, fact: DisputeChanged) -> Outcome:
     """Book what this sighting tells; a dispute has no cap, and an inquiry moves nothing."""
-    gift = gift_of(books, fact.payment, "disputes")
+    gift = gift_of(books, item, fact.payment, "disputes")
     if isinstance(gift, Outcome):
         return gift
     if fact.currency != gift.currency:

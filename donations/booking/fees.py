@@ -24,7 +24,7 @@ def fee_entry(books: Books, item: Item, gift: Gift, movement: Movement | Transac
 
 def settled(books: Books, item: Item, fact: ChargeSettled) -> Outcome:
     """The payment's balance transaction is known: the fee stands there. What was never ours costs nobody a look."""
-    gift = gift_of(books, fact.payment, "charges", at_last=State.FOREIGN)
+    gift = gift_of(books, item, fact.payment, "charges", at_last=State.FOREIGN)
     if isinstance(gift, Outcome):
         return gift
     books.ask(Lookup.Kind.BALANCE_TRANSACTION, fact.transaction)
@@ -37,7 +37,7 @@ def transaction(books: Books, item: Item, fact: TransactionSeen) -> Outcome:
     The account's own (payouts, and fees that no payment caused) belong to no campaign: they are kept, and not booked.
     """
     livemode = bool(item.told.livemode)
-    gift = gift_of(books, fact.payment, "settles", at_last=State.FOREIGN) if fact.payment else None
+    gift = gift_of(books, item, fact.payment, "settles", at_last=State.FOREIGN) if fact.payment else None
     owner = gift.pk if isinstance(gift, Gift) else ""
     books.transactions.append((fact, owner, livemode))
     if isinstance(gift, Outcome):

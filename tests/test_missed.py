@@ -1,0 +1,72 @@
+"""What tells of a payment that was missed: it is asked for, and what had waited for it in vain is looked at again."""
+
+import pytest
+
+from donations import inbox, invariants, reconcile
+from donations.models import Campaign, InboxEvent, Lookup
+from tests.factories import deliver, make_campaign
+from tests.sandbox import Sandboxed, session_form
+from tests.test_unsettled import Days, begun, causes, sums
+
+pytestmark = [pytest.mark.django_db, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def campaign() -> Campaign:
+    return make_campaign()
+
+
+@pytest.fixture
+def days(box: Sandboxed) -> Days:
+    return Days(box)
+
+
+def missed(box: Sandboxed, campaign: Campaign, days: Days) -> str:
+    """A payment of 25.00 whose news was lost, on a site that reconciles for the first time when no list has it."""
+    _, payment = begun(box, campaign, method="")
+    days.lose()
+    days.run(40)
+    assert sums() == {}
+    return payment
+
+
+def refund(box: Sandboxed, payment: str, days: Days, *, delivered: bool) -> None:
+    """10.00 are given back in the processor's dashboard on the day after."""
+    with days.at(41):
+        before = len(box.all_events())
+        box.control("refunds", payment_intent=payment, amount=1000)
+        if delivered:
+            deliver(*box.all_events()[before:])
+            inbox.drain()
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_refund_has_its_missed_payment_asked_for_and_both_are_booked(
+    box: Sandboxed, campaign: Campaign, days: Days, delivered: bool
+) -> None:
+    payment = missed(box, campaign, days)
+    refund(box, payment, days, delivered=delivered)
+    first = days.run(41.001)
+    assert (causes(first), first.unexplained) == ({"waiting": 1}, 0)
+    assert not Lookup.objects.filter(kind="payment").exists()
+    with days.at(41.1):
+        inbox.drain()
+        reconcile.look_up()
+        inbox.drain()
+    assert sums() == {"gift": 2500, "refund": -1000}
+    assert days.run(41.2).equal
+    assert list(invariants.check()) == []
+
+
+def test_a_refund_of_a_missed_payment_that_turns_out_to_be_foreign_is_foreign(box: Sandboxed, days: Days) -> None:
+    session = box.checkout(form=session_form(2500) | {"metadata[gift]": ""}, replace=True)
+    payment = box.control(f"sessions/{session['id']}/pay")["payment_intent"]
+    days.lose()
+    days.run(40)
+    refund(box, payment, days, delivered=True)
+    assert InboxEvent.objects.get(facts__kind="refund", type="refund.created").state == "waiting"
+    for day in (41.01, 41.1, 41.2):
+        with days.at(day):
+            inbox.drain()
+            reconcile.look_up()
+    assert set(InboxEvent.objects.filter(facts__kind="refund").values_list("state", flat=True)) == {"foreign"}
