@@ -24,7 +24,7 @@ from donations import booking, bulk, processors
 from donations.booking import Outcome
 from donations.booking.books import wake
 from donations.models import InboxEvent, TypesRead
-from donations.models.inbox import GAVE_UP, PAID_TWICE, UNBOOKABLE, UNREADABLE
+from donations.models.inbox import GAVE_UP, PAID_TWICE, STILL, UNBOOKABLE, UNREADABLE
 from donations.processors.base import Interpretation, Malformed
 from donations.processors.facts import fact_from_json, fact_to_json
 
@@ -289,7 +289,7 @@ def _settled_row(reading: Reading, now: datetime) -> list[Any]:
     if state == State.WAITING:
         since = since or now
         if now - since > PATIENCE:
-            state, reason = outcome.at_last, f"after 72 hours, still: {reason}"
+            state, reason = outcome.at_last, f"{STILL}{reason}"
         else:
             next_try = now + _backoff(row.attempts + 1)
     if state == State.QUARANTINED:

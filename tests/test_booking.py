@@ -561,6 +561,21 @@ def test_a_large_batch_finds_earlier_events_by_an_index(campaign: Campaign) -> N
     ]  # fmt: skip
 
 
+def test_what_a_payment_wakes_is_found_by_an_index_however_much_is_quarantined(campaign: Campaign) -> None:
+    gifts = [make_gift(campaign) for _ in range(101)]
+    deliver(*(refund_event(gift, 100) for gift in gifts))
+    inbox.drain()
+    wait_for(timedelta(hours=73))
+    assert InboxEvent.objects.filter(state="quarantined").count() == 101
+    deliver(*(checkout_event(gift) for gift in gifts))
+    with explained("donations_inboxevent") as found:
+        inbox.process_batch()
+    [(_, plan)] = [each for each in found if "LIKE" in each[0]]
+    assert re.findall(r"inbox_\w+", plan) == ["inbox_by_payment"]
+    inbox.drain()
+    assert set(InboxEvent.objects.values_list("state", flat=True)) == {"processed"}
+
+
 @pytest.mark.postgres
 def test_payments_are_looked_up_one_by_one_however_small_the_ledger_is(campaign: Campaign) -> None:
     """A plan made for a small ledger stays for a large one: it may not go through all of a processor's gifts."""

@@ -283,6 +283,22 @@ def test_a_payment_of_which_a_draft_alone_is_known_asks_for_its_invoice_and_staf
     assert divided() == [(2000, 59, 2000)]
 
 
+@pytest.mark.parametrize("known", ["nothing", "a draft"])
+def test_a_payment_in_quarantine_for_want_of_its_invoice_is_booked_when_that_is_told(
+    covered: RecurringGift, known: str
+) -> None:
+    if known == "a draft":
+        told(invoice_event(covered, "invoice.created", status="draft", lines=lines_of(1000, 59)))
+    payment = invoice_paid_event(covered, amount_paid=2059)
+    told(payment)
+    InboxEvent.objects.filter(state="waiting").update(waiting_since=timezone.now() - timedelta(hours=73))
+    try_again()
+    assert told_of(payment)[0] == "quarantined"
+    told(invoice_event(covered, status="paid", lines=lines_of(2000, 59)))
+    assert (told_of(payment)[0], divided()) == ("processed", [(2000, 59, 2000)])
+    assert list(invariants.check()) == []
+
+
 def test_one_batch_that_tells_all_of_an_invoice_books_its_payment_at_once(covered: RecurringGift) -> None:
     unknown = invoice_paid_event(covered, invoice="in_0")
     final = invoice_event(covered, "invoice.finalized", status="open", lines=lines_of(2000, 59))

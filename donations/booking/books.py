@@ -12,7 +12,7 @@ from django.utils import timezone
 from donations import bulk, ledger, projections
 from donations.ledger import NewEntry
 from donations.models import Campaign, Gift, InboxEvent, LedgerEntry, Lookup, RecurringGift
-from donations.models.inbox import UNBOOKABLE
+from donations.models.inbox import UNBOOKABLE, WANTS_PAYMENT
 from donations.processors.base import Contact, Interpretation
 from donations.processors.facts import PayoutChanged, TransactionSeen
 from donations.recurring import RecurringNews
@@ -24,7 +24,7 @@ ANY = Q()
 PATIENT_FOR = timedelta(minutes=10)  # deliveries come in any order, but seldom so far apart
 # Of another software for certain: what has facts is foreign for want of a gift alone, which may come yet.
 OF_OTHERS = Q(state=State.FOREIGN, facts__isnull=True)
-WAITED = Q(state=State.WAITING) | Q(state=State.FOREIGN, facts__isnull=False)
+WAITED = Q(state=State.WAITING) | Q(state=State.FOREIGN, facts__isnull=False) | InboxEvent.IN_WANT
 # What tells that a payment is none of our gifts: it is another software's, or staff dismissed it.
 STRANGERS = (
     OF_OTHERS
@@ -184,7 +184,7 @@ def told_of(
 
 
 def wake(processor: str, column: str, objects: Collection[str]) -> None:
-    """Have what waited for these objects looked at now, and what was set aside as foreign for want of them.
+    """Have what waited for these objects looked at now, and what was set aside for want of them.
 
     Rows that a worker holds are passed over, never waited for.
     """
@@ -211,10 +211,10 @@ def gift_of(books: Books, item: Item, payment: str, what: str, *, at_last: str =
     reference = books.gift_of_payment.get(payment)
     if reference is None:
         if payment in books.foreign:
-            return Outcome(State.FOREIGN, f"the payment that it {what} is not ours, or was dismissed")
+            return Outcome(State.FOREIGN, f"{WANTS_PAYMENT} {what} is not ours, or was dismissed")
         if at_last == State.QUARANTINED and _has_waited(item.row):
             books.ask(Lookup.Kind.PAYMENT, payment)
-        return Outcome(State.WAITING, f"the payment that it {what} is not booked here", at_last=at_last)
+        return Outcome(State.WAITING, f"{WANTS_PAYMENT} {what} is not booked here", at_last=at_last)
     return books.gifts[reference]  # locked when the books were opened, or made in this batch
 
 

@@ -9,6 +9,7 @@ from django.utils import timezone
 from donations import bulk, outbox
 from donations.booking.books import Books, Item, KnownInvoice, Outcome, State, lock, of_type, told_of, unbookable
 from donations.models import Donor, Gift, Lookup, OutboxMessage, RecurringGift
+from donations.models.inbox import WANTS_INVOICE
 from donations.processors.facts import InvoicePaid, InvoiceSeen, MonthlyCheckout, RecurringChanged, fact_from_json
 from donations.recurring import fee_cover_among, news_of
 
@@ -165,7 +166,7 @@ def gift_of_invoice(books: Books, item: Item, fact: InvoicePaid) -> Gift | Outco
     """The gift that an invoice's payment makes; or what becomes of the event for which there is none (yet)."""
     invoice = books.told_invoices.get(fact.invoice)
     if invoice is None:
-        return _ask_for_invoice(books, item, fact, "its invoice is not known here")
+        return _ask_for_invoice(books, item, fact, f"{WANTS_INVOICE} not known here")
     owner = invoice.recurring_gift
     if owner == "":
         return Outcome(State.FOREIGN, "its invoice is of no monthly gift of ours")
@@ -176,7 +177,7 @@ def gift_of_invoice(books: Books, item: Item, fact: InvoicePaid) -> Gift | Outco
     if refusal:
         return unbookable(owner, refusal)
     if _is_divided_later(arrangement, item, fact, invoice):
-        return _ask_for_invoice(books, item, fact, "its invoice is known here as a draft alone", owner)
+        return _ask_for_invoice(books, item, fact, f"{WANTS_INVOICE} known here as a draft alone", owner)
     return books.gifts[gift_reference(fact.payment)]  # `make_gifts` has seen to it that it stands
 
 

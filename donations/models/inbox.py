@@ -8,6 +8,11 @@ PAID_TWICE = "paid twice"
 GAVE_UP = "it failed for 72 hours"  # or waited and failed by turns
 UNREADABLE = "it is not as its type promises"
 UNBOOKABLE = "it cannot be accepted"  # what is wrong with it stays so, whoever wants it booked
+STILL = "after 72 hours, still: "  # then what it waited for
+# What waits for a payment or an invoice says so first. It may come yet: then nobody need decide.
+WANTS_PAYMENT = "the payment that it"
+WANTS_INVOICE = "its invoice is"
+WANTING = tuple(f"{before}{what}" for before in (STILL, "") for what in (WANTS_PAYMENT, WANTS_INVOICE))
 
 
 class InboxEvent(models.Model):
@@ -36,6 +41,9 @@ class InboxEvent(models.Model):
 
     What was set aside and is read again keeps its reason until it is looked at; what is new has no facts.
     """
+
+    IN_WANT = Q(state=State.QUARANTINED) & Q(*(Q(reason__startswith=each) for each in WANTING), _connector=Q.OR)
+    """In quarantine only for want of a payment or an invoice; where it was accepted in vain, without the 72 hours."""
 
     class Origin(models.TextChoices):
         """Who told us."""
@@ -93,6 +101,11 @@ class InboxEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event_id} {self.type}"
+
+    @property
+    def is_in_want(self) -> bool:
+        """Whether it is in quarantine only for want of a payment or an invoice."""
+        return self.state == self.State.QUARANTINED and self.reason.startswith(WANTING)
 
     @property
     def may_be_accepted(self) -> bool:
