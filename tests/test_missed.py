@@ -70,3 +70,46 @@ def test_a_refund_of_a_missed_payment_that_turns_out_to_be_foreign_is_foreign(bo
             inbox.drain()
             reconcile.look_up()
     assert set(InboxEvent.objects.filter(facts__kind="refund").values_list("state", flat=True)) == {"foreign"}
+
+
+# ---- what is in quarantine already
+
+
+def given_up(days: Days) -> None:
+    """What waits is quarantined by a version that asks for no payment."""
+    with days.at(45):
+        inbox.drain()
+    assert set(InboxEvent.objects.filter(facts__kind="refund").values_list("state", flat=True)) == {"quarantined"}
+    Lookup.objects.filter(kind="payment").delete()
+
+
+def test_a_refund_in_quarantine_has_its_missed_payment_asked_for_by_the_run_that_compares_it(
+    box: Sandboxed, campaign: Campaign, days: Days
+) -> None:
+    refund(box, missed(box, campaign, days), days, delivered=True)
+    given_up(days)
+    with days.at(46):
+        assert [each["cause"] for each in reconcile.check().shown()] == ["quarantined"]
+    assert not Lookup.objects.filter(kind="payment").exists()
+    row = days.run(46)
+    assert (row.equal, sums()) == (True, {"gift": 2500, "refund": -1000})
+    assert list(invariants.check()) == []
+
+
+def test_a_refund_in_quarantine_whose_payment_is_booked_already_is_looked_at_again(
+    box: Sandboxed, campaign: Campaign, days: Days
+) -> None:
+    """Its payment was booked by an earlier version, or just while another worker held the refund."""
+    refund(box, missed(box, campaign, days), days, delivered=True)
+    given_up(days)
+    refunds = InboxEvent.objects.filter(facts__kind="refund")
+    why = refunds[0].reason
+    refunds.update(reason="another worker holds it")
+    days.run(45, since=days.begin)
+    assert sums() == {"gift": 2500}
+    refunds.update(reason=why)
+    with days.at(46):
+        assert [each["cause"] for each in reconcile.check().shown()] == ["quarantined"]
+    assert days.run(46).equal
+    assert sums() == {"gift": 2500, "refund": -1000}
+    assert list(invariants.check()) == []

@@ -270,8 +270,13 @@ def _why(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
         checkouts = set()
         rows = told_of(shelf.processor, "subject", [fact.source or fact.transaction], columns=columns)
     by_state = {row.state: row.reason for row in rows}
-    if State.FOREIGN in by_state and (Kind.GIFT.value, fact.payment) in shelf.entries:
-        return _looked_at_again(shelf, fact), "its payment is booked"
+    is_in_want = shelf.asks and any(row.is_in_want for row in rows)
+    if (Kind.GIFT.value, fact.payment) in shelf.entries:
+        if is_in_want or State.FOREIGN in by_state:
+            return _looked_at_again(shelf, fact), "its payment is booked"
+    elif is_in_want:
+        # An earlier version never asked for it, and what is in quarantine is not tried any more.
+        settlements.ask(shelf.processor, [(Lookup.Kind.PAYMENT.value, fact.payment)])
     for state, cause in (
         (State.QUARANTINED, QUARANTINED),
         (State.READY, WAITING),
