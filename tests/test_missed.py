@@ -4,9 +4,11 @@ import pytest
 
 from donations import inbox, invariants, reconcile
 from donations.models import Campaign, InboxEvent, Lookup
+from donations.reconcile import comparison
+from donations.reconcile.verdicts import OUT_AND_BACK
 from tests.factories import deliver, make_campaign
 from tests.sandbox import Sandboxed, session_form
-from tests.test_unsettled import Days, begun, causes, sums
+from tests.test_unsettled import Days, begun, causes, moved, sums
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(180)]
 
@@ -113,3 +115,22 @@ def test_a_refund_in_quarantine_whose_payment_is_booked_already_is_looked_at_aga
     assert days.run(46).equal
     assert sums() == {"gift": 2500, "refund": -1000}
     assert list(invariants.check()) == []
+
+
+# ---- what came to nothing while nobody heard
+
+
+def test_a_refund_that_succeeded_and_failed_while_nobody_heard_is_not_booked_and_not_said_never_to_have_succeeded(
+    box: Sandboxed, campaign: Campaign, days: Days
+) -> None:
+    _, payment = begun(box, campaign, method="")
+    days.run(0)
+    refunded = days.control(1, "refunds", payment_intent=payment, amount=1000)
+    days.control(5, f"refunds/{refunded['id']}/fail")
+    row = days.run(45)
+    assert (row.equal, sums()) == (True, {"gift": 2500})
+    with days.at(45):
+        verdicts = comparison.judge("stripe", moved(), asks=False)
+    [went, came] = [each for each in verdicts if each.type != "charge"]
+    assert (went.theirs + came.theirs, went.cause, came.cause) == (0, OUT_AND_BACK, OUT_AND_BACK)
+    assert "came to nothing" in OUT_AND_BACK.words

@@ -31,7 +31,7 @@ AWAITED = Cause(
 )
 OUT_AND_BACK = Cause(
     "out_and_back",
-    "A refund or a payment that never succeeded: its money came back, or went back.",
+    "A refund or a payment that came to nothing: its money came back, or went back.",
     "Nothing.",
     agreed=True,
 )
