@@ -1,6 +1,7 @@
 """Sole writer of what the processor's own books say: its transactions, its payouts, and what is to be looked up."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 
 from django.db import transaction
@@ -40,12 +41,14 @@ PAYOUT = (
     "reconciled",
     "livemode",
 )
-# Money never changes; whose it is, and the payout that carried it, may be told later, and in any order.
-# A rate is written as this version writes it.
+# Money never changes; whose it is, and the payout that carried it, may be told later, and in any order. When it can be
+# paid out may be put off: the latest day stands. A rate is written as this version writes it.
 TELL_MORE = f"""ON CONFLICT (processor, reference) DO UPDATE SET
   gift = COALESCE({BalanceTransaction._meta.db_table}.gift, excluded.gift),
   payment = CASE WHEN excluded.payment <> '' THEN excluded.payment ELSE {BalanceTransaction._meta.db_table}.payment END,
   payout = CASE WHEN excluded.payout <> '' THEN excluded.payout ELSE {BalanceTransaction._meta.db_table}.payout END,
+  available_on = CASE WHEN excluded.available_on > {BalanceTransaction._meta.db_table}.available_on
+    THEN excluded.available_on ELSE {BalanceTransaction._meta.db_table}.available_on END,
   exchange_rate = excluded.exchange_rate"""
 
 
@@ -53,10 +56,14 @@ def record_transactions(processor: str, seen: Iterable[tuple[TransactionSeen, st
     """Keep these, each with the gift that it belongs to ("" for none) and its mode; none needs looking up any more."""
     merged: dict[str, tuple[TransactionSeen, str, bool]] = {}
     for fact, gift, livemode in seen:
-        before = merged.get(fact.transaction)
+        before = stands = merged.get(fact.transaction)
         # Of two in one batch the one that names its payout stands: one statement writes a row once.
-        if before is None or (fact.payout and not before[0].payout):
-            merged[fact.transaction] = (fact, gift, livemode)
+        if stands is None or (fact.payout and not stands[0].payout):
+            stands = (fact, gift, livemode)
+        if before:
+            latest = max(before[0].available_on, fact.available_on)
+            stands = (replace(stands[0], available_on=latest), *stands[1:])
+        merged[fact.transaction] = stands
     if not merged:
         return
     rows = [_transaction(processor, *merged[reference]) for reference in sorted(merged)]

@@ -195,6 +195,33 @@ def test_a_payout_that_is_told_later_is_added_and_one_that_is_known_stays() -> N
     assert stored()["payout"] == "po_1"
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_of_several_days_on_which_money_is_available_the_latest_stands_in_every_order(
+    paid: Gift, at_once: bool
+) -> None:
+    later = CHARGED | {"available_on": CHARGED["available_on"] + 86_400}
+    tellings = [transaction_event(paid, CHARGED), transaction_event(paid, later)]
+    tellings.append(transaction_event(paid, CHARGED, payout="po_1"))
+    found, findings = set(), []
+    for order in itertools.permutations(tellings):
+        with transaction.atomic():
+            if at_once:
+                deliver(*order)
+                inbox.drain()
+            else:
+                told(*order)
+            found.add((int(stored()["available_on"].timestamp()) - CHARGED["available_on"], stored()["payout"]))
+            findings += list(invariants.check())
+            transaction.set_rollback(True)
+    assert (found, findings) == ({(86_400, "po_1")}, [])
+
+
+def test_a_day_on_which_money_is_available_that_nobody_told_is_found(paid: Gift) -> None:
+    told(transaction_event(paid, CHARGED))
+    BalanceTransaction.objects.update(available_on=NOON)
+    assert [each.invariant for each in invariants.check()] == ["transactions_are_as_told"]
+
+
 def test_what_is_asked_for_is_due_at_once() -> None:
     settlements.ask("stripe", {("balance_transaction", "txn_1")})
     row = Lookup.objects.values().get()

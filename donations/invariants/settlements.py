@@ -19,7 +19,7 @@ ASK_AGAIN = "Compare the row with a backup, or with the processor’s dashboard.
 State = InboxEvent.State
 Told = TypeVar("Told", TransactionSeen, PayoutChanged)
 Key = tuple[str, str]  # processor and reference
-MONEY = ("type", "source", "currency", "amount", "fee", "net", "exchange_rate", "created", "available_on")
+MONEY = ("type", "source", "currency", "amount", "fee", "net", "exchange_rate", "created")
 LASTING = ("currency", "amount", "created", "automatic")
 
 
@@ -102,6 +102,8 @@ def _transaction(row: BalanceTransaction, told: list[Telling[TransactionSeen]]) 
             yield "it is of the other mode than its event"
     # These may be told by one event and not by another.
     settled = [telling.row for telling in told if telling.row.state in InboxEvent.HEARD]
+    if told and row.available_on not in {telling.fact.available_on for telling in told}:
+        yield f"its available_on is {row.available_on}, and was told as another"
     beside = {
         "payment": {telling.fact.payment for telling in told},
         "payout": {telling.fact.payout for telling in told},
