@@ -156,7 +156,7 @@ def lines_of(*amounts: int) -> dict[str, Any]:
 def invoice_event(
     recurring: RecurringGift, kind: str = "invoice.paid", *, invoice: str = "in_1", at: datetime = NOON, **fields: Any
 ) -> Event:
-    """What the processor tells of an invoice of a monthly gift."""
+    """What the processor tells of an invoice of a monthly gift; no discount, tax or balance unless told so."""
     told = {
         "id": invoice,
         "object": "invoice",
@@ -167,6 +167,8 @@ def invoice_event(
                 "metadata": {"recurring_gift": recurring.pk},
             }
         },
+        "starting_balance": 0,
+        "total": sum(line["amount"] for line in (fields.get("lines") or {"data": []})["data"]),
         **fields,
     }
     return event(kind, told, at=at, livemode=recurring.livemode)

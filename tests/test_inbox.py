@@ -1313,11 +1313,15 @@ def test_the_fee_cover_of_a_second_payment_that_is_kept_counts_toward_no_goal(
     assert MonthTotal.objects.get().raised == 5000
 
 
-def test_a_second_payment_of_less_than_the_fee_cover_is_kept_as_it_is(campaign: Campaign, finance: User) -> None:
+@pytest.mark.parametrize(("amount", "cover"), [(9999, 106), (107, 106), (106, 5), (50, 3), (2, 1), (1, 0)])
+def test_a_second_payment_of_less_than_the_fee_cover_has_its_share_of_that(
+    campaign: Campaign, finance: User, amount: int, cover: int
+) -> None:
     gift = make_gift(campaign, 2500, fee_cover=106)
-    inbox.accept(paid_twice(gift, amount_total=106), user=finance)
+    inbox.accept(paid_twice(gift, amount_total=amount), user=finance)
     second = Gift.objects.exclude(pk=gift.pk).get()
-    assert (second.amount, second.fee_cover) == (106, 0)
+    assert (second.amount, second.fee_cover) == (amount - cover, cover)
+    assert (MonthTotal.objects.get().raised, list(invariants.check())) == (2500 + amount - cover, [])
 
 
 def test_the_donor_of_a_second_payment_that_is_kept_gets_its_receipt(campaign: Campaign, finance: User) -> None:

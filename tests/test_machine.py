@@ -5,11 +5,13 @@ knows nothing of the code that is tested. What fails is shrunk to the shortest s
 """
 
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
 from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -437,8 +439,10 @@ class Books(RuleBasedStateMachine):
         """A payment that staff book before its invoice is told as it was at last has the monthly gift's fee cover."""
         finals = self.finals.get(payment.name, [])
         if finals and not any(self.states.get(identity) == "processed" for identity in finals):
-            asked = self.arrangements[payment.asked_for].fee_cover
-            self.arrived[payment.name] = replace(payment, cover=asked if payment.amount > asked else 0)
+            asked = self.arrangements[payment.asked_for]
+            share = math.ceil(Fraction(asked.fee_cover * payment.amount, asked.total))
+            cover = asked.fee_cover if payment.amount > asked.fee_cover else min(share, payment.amount - 1)
+            self.arrived[payment.name] = replace(payment, cover=cover)
             said.news = Arrived(self.arrived[payment.name])
 
     # ---- money by hand, and months that are over

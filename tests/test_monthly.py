@@ -207,7 +207,6 @@ def covered(campaign: Campaign) -> RecurringGift:
         (1159, lines_of(1000, 159), 1159, 0),  # the cover was changed: all is the gift
         (1000, lines_of(1000), 1000, 0),
         (1000, lines_of(1000, 0), 1000, 0),
-        (1800, lines_of(2000, 59), 1800, 0),  # a discount: which part it took is not told
         (59, lines_of(0, 59), 59, 0),
         (2059, lines_of(2000, 59) | {"has_more": True}, 2059, 0),
         (2059, None, 2059, 0),
@@ -223,6 +222,49 @@ def test_of_a_changed_invoice_the_line_that_is_as_it_was_is_the_fee_cover(
     assert raised("2024-11") == gift, "the fee cover never counts"
     assert LedgerEntry.objects.get().amount == amount, "nothing of what was paid is lost"
     assert list(invariants.check()) == []
+
+
+@pytest.mark.parametrize(
+    "less", [{"total": 1800}, {"starting_balance": -259}, {"total": 1900, "starting_balance": -100}]
+)
+def test_with_a_discount_or_a_balance_all_is_the_gift(covered: RecurringGift, less: dict[str, int]) -> None:
+    """Which part it took is not told."""
+    told(invoice_event(covered, status="paid", lines=lines_of(2000, 59), **less))
+    told(invoice_paid_event(covered, amount_paid=1800))
+    assert divided() == [(1800, 0, 1800)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "covers"),
+    [
+        ((1029, 1030), [30, 30]),
+        ((2058, 1), [59, 0]),  # some of each is the gift
+        ((59, 2000), [2, 58]),
+        ((1059, 1000), [59, 29]),  # as much as its checkout asked for: with all of its cover
+    ],
+)
+def test_each_payment_of_a_part_has_its_share_of_the_cover_and_none_of_that_counts(
+    covered: RecurringGift, parts: tuple[int, int], covers: list[int]
+) -> None:
+    """In every order, of an invoice that is told before, between or after."""
+    invoice = invoice_event(covered, "invoice.finalized", status="open", lines=lines_of(2000, 59))
+    paid = [invoice_paid_event(covered, payment=f"pi_{part}", id=f"inpay_{part}", amount_paid=part) for part in parts]
+    expected = sorted((part - cover, cover, part - cover) for part, cover in zip(parts, covers, strict=True))
+    for order in itertools.permutations([invoice, *paid]):
+        assert sorted(changed_outcome(order)[0]) == expected
+    told(invoice, *paid)
+    assert raised("2024-11") == sum(parts) - sum(covers) <= 2000
+    assert sum(LedgerEntry.objects.values_list("amount", flat=True)) == 2059
+    assert list(invariants.check()) == projections.drift() == recurring.drift() == []
+
+
+def test_a_credit_note_between_two_news_of_an_invoice_divides_nothing_otherwise(covered: RecurringGift) -> None:
+    """It changes what is due and not what the invoice comes to."""
+    whole = {"lines": lines_of(2000, 59), "total": 2059, "starting_balance": 0}
+    before = invoice_event(covered, "invoice.finalized", status="open", amount_due=2059, **whole)
+    after = invoice_event(covered, "invoice.paid", status="paid", amount_due=1800, **whole)
+    paid = invoice_paid_event(covered, amount_paid=1800)
+    assert changed_outcome([before, paid, after])[0] == changed_outcome([after, paid, before])[0] == [(1748, 52, 1748)]
 
 
 def test_a_line_that_looks_like_the_cover_of_another_gift_is_none(monthly: RecurringGift) -> None:

@@ -188,7 +188,7 @@ def _second_gift(books: Books, first: Gift, fact: Paid) -> Gift:
 
     It was made on the first one's terms: the same part of it is fee cover, and counts toward no goal.
     """
-    reference, cover = monthly.gift_reference(fact.payment), first.fee_cover if fact.amount > first.fee_cover else 0
+    reference, cover = monthly.gift_reference(fact.payment), monthly.cover_as_asked(first, fact.amount)
     second = _add_gift(books, first.campaign, reference, fact, first.livemode, "paid twice", cover=cover)
     if first.donor_id:
         second.donor_id = first.donor_id

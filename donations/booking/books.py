@@ -63,12 +63,14 @@ class Item:
 class KnownInvoice:
     """What was told of an invoice: the monthly gift that it is of, "" for what is not ours; and what its lines ask.
 
-    They are told once it is final. `amounts` is empty where they say no more than its payment does.
+    They are told once it is final. `amounts` is empty where they say no more than its payment does. `total` is what it
+    comes to after discounts, taxes and the payer's balance, or 0: not told.
     """
 
     recurring_gift: str
     is_final: bool = True
     amounts: tuple[int, ...] = ()
+    total: int = 0
 
 
 @dataclass

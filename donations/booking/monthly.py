@@ -9,6 +9,7 @@ from django.utils import timezone
 from donations import bulk, outbox
 from donations.booking.books import Books, Item, KnownInvoice, Outcome, State, lock, of_type, told_of, unbookable
 from donations.models import Donor, Gift, Lookup, OutboxMessage, RecurringGift
+from donations.models.gifts import AskedGift
 from donations.models.inbox import WANTS_INVOICE
 from donations.processors.facts import InvoicePaid, InvoiceSeen, MonthlyCheckout, RecurringChanged, fact_from_json
 from donations.recurring import fee_cover_among, news_of
@@ -64,14 +65,14 @@ def told_invoices(processor: str, items: list[Item]) -> dict[str, KnownInvoice]:
 
 
 def _known(fact: InvoiceSeen) -> KnownInvoice:
-    return KnownInvoice(fact.recurring_gift, not fact.draft, fact.amounts)
+    return KnownInvoice(fact.recurring_gift, not fact.draft, fact.amounts, fact.total)
 
 
 def _more_of(one: KnownInvoice | None, other: KnownInvoice) -> KnownInvoice:
     """Of two sightings the one that tells more: ours before another's, final before a draft, with its lines."""
     if one is None:
         return other
-    return max(one, other, key=lambda each: (each.recurring_gift != "", each.is_final, each.amounts))
+    return max(one, other, key=lambda each: (each.recurring_gift != "", each.is_final, each.amounts, each.total))
 
 
 def lock_recurring(items: list[Item], invoices: dict[str, KnownInvoice]) -> dict[str, RecurringGift]:
@@ -117,16 +118,29 @@ def _fee_cover(arrangement: RecurringGift, fact: InvoicePaid, invoice: KnownInvo
     """What of a payment is fee cover, minor units.
 
     It follows from the payment and its own invoice alone, and not from what the monthly gift asks by now: in whatever
-    order news come, it is the same. Where the lines do not come to what was paid, as with a discount, all is the gift.
+    order news come, it is the same. A payment of a part of the invoice has its share of the cover. Where the lines do
+    not come to what the invoice does, as with a discount, all is the gift.
     Staff who book it before the lines are known book it on the monthly gift's terms: a cover counts toward no goal.
     """
     if fact.amount == arrangement.total:
         return arrangement.fee_cover
     if not invoice.is_final:
-        return arrangement.fee_cover if fact.amount > arrangement.fee_cover else 0
-    if fact.amount != sum(invoice.amounts):
+        return cover_as_asked(arrangement, fact.amount)
+    whole = sum(invoice.amounts)
+    is_part = fact.amount < whole == invoice.total
+    if fact.amount != whole and not is_part:
         return 0
-    return fee_cover_among(invoice.amounts, fact.currency, arrangement)
+    return _share(fee_cover_among(invoice.amounts, fact.currency, arrangement), part=fact.amount, whole=whole)
+
+
+def cover_as_asked(asked: AskedGift, amount: int) -> int:
+    """What of a payment of another amount than was asked is fee cover: all that was asked, or its share of that."""
+    return asked.fee_cover if amount > asked.fee_cover else _share(asked.fee_cover, part=amount, whole=asked.total)
+
+
+def _share(cover: int, *, part: int, whole: int) -> int:
+    """A part's share of the cover, rounded up: of all parts together none of it counts. Some of each is the gift."""
+    return min(-(-cover * part // whole), part - 1)
 
 
 def _gift(processor: str, arrangement: RecurringGift, fact: InvoicePaid, invoice: KnownInvoice) -> tuple[Any, ...]:

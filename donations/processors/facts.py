@@ -98,7 +98,8 @@ class InvoiceSeen:
 
     `trouble` is "failed" or "action_required", with the `page` to pay it on and, where it is told, what is due, minor
     units of `currency`; else empty. A `draft` may still change. What each line of any other asks, signed, stands in
-    `amounts` where there are several and all are told. `status` is one of INVOICE_STATUSES, or empty: not told.
+    `amounts` where there are several and all are told, and in `total` what the invoice comes to, after discounts, taxes
+    and the payer's balance. `status` is one of INVOICE_STATUSES, or empty: not told.
     """
 
     invoice: str
@@ -112,6 +113,7 @@ class InvoiceSeen:
     draft: bool = False
     amounts: tuple[int, ...] = ()
     status: str = ""
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +259,7 @@ FACTS: dict[str, type[Fact]] = {
 }
 KINDS = {shape: kind for kind, shape in FACTS.items()}
 LATER: dict[type[Fact | Movement], tuple[dict[str, Any], ...]] = {
-    InvoiceSeen: ({"amount_due": 0, "currency": ""}, {"draft": False, "amounts": ()}, {"status": ""}),
+    InvoiceSeen: ({"amount_due": 0, "currency": ""}, {"draft": False, "amounts": ()}, {"status": ""}, {"total": 0}),
     RecurringChanged: ({"amounts": (), "currency": "", "interval": ""},),
     Movement: ({"exchange_rate": ""},),
 }

@@ -151,8 +151,10 @@ def _tells_no_more(new: dict[str, Any], known: list[Any]) -> bool:
 
 
 def _without_lines(facts: Any) -> Any:
-    """The facts of an invoice without what its lines ask; or a state, as it is."""
-    return {name: value for name, value in facts.items() if name != "amounts"} if isinstance(facts, dict) else facts
+    """The facts of an invoice without what its lines ask, and come to; or a state, as it is."""
+    if not isinstance(facts, dict):
+        return facts
+    return {name: value for name, value in facts.items() if name not in {"amounts", "total"}}
 
 
 def _essence(facts: dict[str, Any]) -> dict[str, Any]:

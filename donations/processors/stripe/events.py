@@ -269,6 +269,7 @@ def _invoice(told: Told) -> Interpretation:
     trouble, page = INVOICE_TROUBLE.get(told.type, ""), told.subject.get("hosted_invoice_url")
     due, status = _due(told.subject) if trouble else (0, ""), told.subject.get("status")
     is_draft = status == "draft"
+    amounts = () if is_draft else reading.if_told(_lines, told.subject) or ()
     fact = InvoiceSeen(
         invoice=invoice,
         recurring_gift=recurring_gift,
@@ -279,8 +280,9 @@ def _invoice(told: Told) -> Interpretation:
         amount_due=due[0],
         currency=due[1],
         draft=is_draft,
-        amounts=() if is_draft else reading.if_told(_lines, told.subject) or (),
+        amounts=amounts,
         status=status if isinstance(status, str) and status in INVOICE_STATUSES else "",
+        total=(reading.if_told(_total, told.subject) or 0) if amounts else 0,
     )
     return told.means(invoice, "", fact)
 
@@ -289,6 +291,11 @@ def _lines(invoice: Json) -> tuple[int, ...]:
     """What each line of an invoice asks, where there are several: of one alone its payment tells as much."""
     lines = _whole_list(invoice, "lines")
     return tuple(reading.signed(line, "amount") for line in lines) if len(lines) > 1 else ()
+
+
+def _total(invoice: Json) -> int:
+    """What an invoice comes to. Not its `amount_due`: a credit note changes that, and the order of news no division."""
+    return reading.signed(invoice, "total") + reading.signed(invoice, "starting_balance")
 
 
 def _due(invoice: Json) -> tuple[int, str]:
