@@ -89,13 +89,14 @@ def checkout_event(
     **fields: Any,
 ) -> Event:
     """What the processor tells of a gift's checkout; paid in full unless told otherwise."""
+    cover = {"fee_cover": str(gift.fee_cover)} if gift.fee_cover else {}
     session = {
         "id": f"cs_test_{gift.pk[5:]}",
         "object": "checkout.session",
         "amount_total": gift.total,
         "currency": gift.currency.lower(),
         "client_reference_id": gift.pk,
-        "metadata": {"gift": gift.pk, "campaign": gift.campaign_id},
+        "metadata": {"gift": gift.pk, "campaign": gift.campaign_id, **cover},
         "mode": "payment",
         "payment_intent": payment or f"pi_{gift.pk[5:]}",
         "payment_status": "paid" if paid else "unpaid",

@@ -931,6 +931,22 @@ def test_an_accepted_payment_for_a_gift_that_is_not_known_makes_the_gift(campaig
     assert MonthTotal.objects.get().raised == 50000
 
 
+@pytest.mark.parametrize(("fields", "cover"), [({}, 106), ({"amount_total": 107}, 106), ({"amount_total": 106}, 0)])
+def test_the_fee_cover_of_an_accepted_payment_counts_no_more_than_that_of_a_gift_that_is_known(
+    campaign: Campaign, finance: User, fields: dict[str, int], cover: int
+) -> None:
+    """Its checkout's metadata tell of it."""
+    of = Gift(pk=UNKNOWN, campaign=campaign, currency="USD", amount=2500, fee_cover=106, livemode=False)
+    told = checkout_event(of, **fields)
+    processed(told)
+    let_pass(timedelta(hours=73))
+    inbox.drain()
+    inbox.accept(row_of(told), user=finance)
+    entry, gift = LedgerEntry.objects.get(), Gift.objects.get()
+    assert (gift.fee_cover, gift.total, entry.amount) == (cover, fields.get("amount_total", 2606), gift.total)
+    assert (MonthTotal.objects.get().raised, list(invariants.check())) == (gift.amount, [])
+
+
 @pytest.mark.parametrize(("named", "belongs_to"), [("news", "news"), ("nothing", "general"), (None, "general")])
 def test_an_accepted_payment_belongs_to_the_campaign_that_it_names_or_else_to_the_default_one(
     campaign: Campaign, finance: User, named: str | None, belongs_to: str

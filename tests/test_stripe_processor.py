@@ -764,6 +764,35 @@ def test_facts_of_an_earlier_version_are_read_and_are_what_they_were(fact: Recur
     assert as_far_as_stored(read_now, stored | in_part) == read_now, "told in part is not what was stored then"
 
 
+@pytest.mark.parametrize(
+    ("told", "cover"),
+    [
+        ("106", 106),
+        ("2605", 2605),
+        ("0", 0),
+        ("2606", 0),
+        ("9" * 13, 0),
+        ("9" * 5000, 0),
+        ("-1", 0),
+        ("1.5", 0),
+        ("٣", 0),
+    ],
+)
+def test_the_fee_cover_of_a_payment_is_less_than_all_of_it(told: str, cover: int) -> None:
+    metadata = {"gift": GIFT.pk, "campaign": "general", "fee_cover": told}
+    fact = read(checkout_event(GIFT, amount_total=2606, metadata=metadata)).fact
+    assert isinstance(fact, Paid)
+    assert fact.fee_cover == cover
+
+
+def test_a_payment_that_an_earlier_version_stored_tells_no_fee_cover() -> None:
+    fact = Paid("gift_1", "general", "pi_1", 2606, "USD", NOON)
+    stored, read_now = fact_to_json(fact), replace(fact, fee_cover=106)
+    assert "fee_cover" not in stored
+    assert as_far_as_stored(read_now, stored) == fact_from_json(stored) == fact
+    assert as_far_as_stored(read_now, fact_to_json(read_now)) == fact_from_json(fact_to_json(read_now)) == read_now
+
+
 def test_a_stored_fact_holds_nothing_personal() -> None:
     fact = read(checkout_event(GIFT)).fact
     assert fact is not None
@@ -1253,7 +1282,11 @@ def test_a_checkout_is_asked_for_with_the_amount_and_the_gift_and_nothing_person
 def test_a_fee_cover_is_a_line_of_its_own_and_the_only_addition() -> None:
     plain = adapter().checkout_parameters(ORDER)
     more = adapter().checkout_parameters(replace(ORDER, fee_cover=90))
-    assert {name for name in more if more[name] != plain.get(name)} == {"line_items"}
+    assert {name for name in more if more[name] != plain.get(name)} == {
+        *("line_items", "metadata", "payment_intent_data"),
+    }
+    assert more["metadata"] == {"gift": "gift_0001", "campaign": "general", "fee_cover": "90"}
+    assert more["payment_intent_data"] == {"metadata": more["metadata"]}
     assert [item["price_data"]["unit_amount"] for item in more["line_items"]] == [2500, 90]
     assert [item["price_data"]["product_data"]["name"] for item in more["line_items"]][1] == "Fee cover"
 
@@ -1268,7 +1301,7 @@ MONTHLY = replace(ORDER, reference="recurring_1", monthly=True, amount=1000, fee
 
 def test_a_monthly_checkout_recurs_with_its_fee_cover_and_marks_the_subscription() -> None:
     parameters = adapter().checkout_parameters(MONTHLY)
-    metadata = {"recurring_gift": "recurring_1", "campaign": "general"}
+    metadata = {"recurring_gift": "recurring_1", "campaign": "general", "fee_cover": "45"}
     assert (parameters["mode"], parameters["metadata"]) == ("subscription", metadata)
     assert parameters["subscription_data"] == {"metadata": metadata}
     assert "payment_intent_data" not in parameters

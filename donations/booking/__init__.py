@@ -180,7 +180,7 @@ def _unknown_gift(books: Books, item: Item, fact: Paid) -> Gift | None:
     campaign = Campaign.objects.filter(pk=fact.campaign).first() or Campaign.objects.filter(is_default=True).first()
     if campaign is None or currency_of(campaign) != fact.currency:
         return None
-    return _add_gift(books, campaign, fact.gift, fact, bool(item.told.livemode), "accepted")
+    return _add_gift(books, campaign, fact.gift, fact, bool(item.told.livemode), "accepted", cover=fact.fee_cover)
 
 
 def _second_gift(books: Books, first: Gift, fact: Paid) -> Gift:

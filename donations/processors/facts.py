@@ -10,7 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """A payment that arrived for one of our gifts. `payment` is the movement's id (`pi_…`)."""
+    """A payment that arrived for one of our gifts. `payment` is the movement's id (`pi_…`).
+
+    `fee_cover` is what of its amount the checkout asked for the fee, less than all; 0 where that is not told.
+    """
 
     gift: str
     campaign: str
@@ -18,6 +21,7 @@ class Paid:
     amount: int
     currency: str
     occurred_at: datetime
+    fee_cover: int = 0
 
 
 CHECKOUT_STATUSES = frozenset({"awaiting", "failed", "expired"})
@@ -259,6 +263,7 @@ FACTS: dict[str, type[Fact]] = {
 }
 KINDS = {shape: kind for kind, shape in FACTS.items()}
 LATER: dict[type[Fact | Movement], tuple[dict[str, Any], ...]] = {
+    Paid: ({"fee_cover": 0},),
     InvoiceSeen: ({"amount_due": 0, "currency": ""}, {"draft": False, "amounts": ()}, {"status": ""}, {"total": 0}),
     RecurringChanged: ({"amounts": (), "currency": "", "interval": ""},),
     Movement: ({"exchange_rate": ""},),

@@ -98,6 +98,7 @@ def test_a_new_checkout_asks_for_the_amount_in_whole_minor_units(
     assert lines == [str(amount) for amount in (order.amount, order.fee_cover) if amount]
     session = box.api("GET", f"/v1/checkout/sessions/{checkout.checkout_id}").json
     assert (session["amount_total"], session["currency"]) == (order.amount + order.fee_cover, order.currency.lower())
+    assert session["metadata"].get("fee_cover", "0") == str(order.fee_cover)
 
 
 def test_a_new_checkout_shows_the_address_of_the_donor(

@@ -109,6 +109,7 @@ class StripeProcessor:
         lines = [_line(order, order.campaign_name, order.amount)]
         if order.fee_cover:
             lines.append(_line(order, "Fee cover", order.fee_cover))
+            metadata["fee_cover"] = str(order.fee_cover)
         return {
             "mode": "subscription" if order.monthly else "payment",
             "submit_type": "donate",

@@ -33,6 +33,7 @@ from donations.processors.stripe.reading import Json
 GIFT = re.compile(r"gift_[A-Za-z0-9]{1,64}", re.ASCII)
 RECURRING = re.compile(r"recurring_[A-Za-z0-9]{1,60}", re.ASCII)
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,49}", re.ASCII)
+MINOR_UNITS = re.compile(r"[0-9]{1,13}", re.ASCII)
 REQUEST_KEY = re.compile(r"refund_[0-9a-f]{32}", re.ASCII)
 WORD = re.compile(r"[a-z0-9_]{1,60}", re.ASCII)
 PAGE = re.compile(r"https?://[!-;=?-~]{1,1000}", re.ASCII)
@@ -143,7 +144,13 @@ def _paid(told: Told, gift: str) -> Paid:
     if not payment or not amount:
         raise Malformed("a paid checkout without a payment or an amount")
     campaign = reading.metadata(session, "campaign", SLUG)
-    return Paid(gift, campaign, payment, amount, reading.currency(session), told.created)
+    return Paid(gift, campaign, payment, amount, reading.currency(session), told.created, _cover(session, amount))
+
+
+def _cover(subject: Json, amount: int) -> int:
+    """What of this amount the metadata says was asked for the fee; 0 where they say none, or none that can be."""
+    cover = int(reading.metadata(subject, "fee_cover", MINOR_UNITS) or 0)
+    return cover if cover < amount else 0
 
 
 def _monthly_checkout(told: Told) -> Interpretation:
