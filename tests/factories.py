@@ -129,12 +129,13 @@ def subscription_event(
 ) -> Event:
     """What the processor tells of a monthly gift's arrangement."""
     ended = {"ended_at": int(at.timestamp())} if status == "canceled" else {}
+    cover = {"fee_cover": str(recurring.fee_cover)} if recurring.fee_cover else {}
     subscription = {
         "id": f"sub_{recurring.pk[10:]}",
         "object": "subscription",
         "status": status,
         "currency": recurring.currency.lower(),
-        "metadata": {"recurring_gift": recurring.pk},
+        "metadata": {"recurring_gift": recurring.pk, "campaign": recurring.campaign_id, **cover},
         **ended,
         **fields,
     }

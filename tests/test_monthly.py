@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core import mail
 from django.db import connection, transaction
 from django.utils import timezone
@@ -431,6 +432,134 @@ def test_what_is_told_of_a_monthly_gift_that_is_not_known_here_waits_for_it(mont
     make_recurring_gift(monthly.campaign, reference=monthly.pk)
     try_again()
     assert booked() == [("gift", "pi_in_1", 1000, "2024-11")]
+
+
+# ---- one that is not known here, as after a restored backup
+
+
+def lost(monthly: RecurringGift, *events: Event) -> dict[str, InboxEvent]:
+    """What was told of a monthly gift that is not here, quarantined, by the kind of its facts."""
+    RecurringGift.objects.all().delete()
+    told(*events)
+    InboxEvent.objects.filter(state="waiting").update(waiting_since=timezone.now() - timedelta(hours=73))
+    try_again()
+    assert set(InboxEvent.objects.values_list("state", flat=True)) == {"quarantined"}
+    return {(row.facts or {})["kind"]: row for row in InboxEvent.objects.all()}
+
+
+def refusal_of(row: InboxEvent) -> str:
+    with pytest.raises(inbox.CannotDecide) as refusal:
+        inbox.accept(row, user=User.objects.first() or make_staff(superuser=True))
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("items", [items_of(1000, 59), items_of(59, 1000)])
+def test_staff_who_accept_its_subscription_make_a_monthly_gift_that_is_not_known(
+    covered: RecurringGift, items: dict[str, Any]
+) -> None:
+    asked = [covered.pk, covered.campaign_id, 1000, 59, "USD", False, "stripe"]
+    began = first_month(covered)
+    rows = lost(covered, subscription_event(covered, items=items), *began[1:])
+    # Meanwhile another month was paid, of which everything waits.
+    later = [invoice_event(covered, invoice="in_2"), invoice_paid_event(covered, invoice="in_2", at=DECEMBER)]
+    assert told(*later).count("waiting") == 2
+    staff = make_staff(superuser=True)
+    inbox.accept(rows["recurring"], user=staff, reason="lost with the backup")
+    made = RecurringGift.objects.get()
+    assert [
+        made.pk,
+        made.campaign_id,
+        made.amount,
+        made.fee_cover,
+        made.currency,
+        made.livemode,
+        made.processor,
+    ] == asked
+    assert (made.status, made.source, made.tier) == ("active", "accepted", "custom")
+    inbox.drain()
+    assert (booked(), divided()) == ([("gift", "pi_in_2", 1059, "2024-12")], [(1000, 59, 1000)]), "what waited"
+    for kind in ("invoice", "invoice_paid", "monthly_checkout"):
+        inbox.accept(rows[kind], user=staff)
+    assert (len(booked()), raised("2024-11"), raised("2024-12")) == (2, 1000, 1000)
+    assert {gift.donor.email for gift in Gift.objects.all() if gift.donor} == {"reader@example.org"}
+    assert list(invariants.check()) == recurring.drift() == projections.drift() == []
+
+
+def test_what_hangs_on_a_subscription_that_is_not_known_says_what_to_accept_first(covered: RecurringGift) -> None:
+    rows = lost(covered, *first_month(covered)[1:])
+    first = "It could not be booked: its monthly gift is not known here: accept an event of its subscription first."
+    assert {refusal_of(rows["invoice"]), refusal_of(rows["monthly_checkout"])} == {first}
+    assert refusal_of(rows["invoice_paid"]).endswith(
+        "its invoice is not known here: accept an event of its invoice first."
+    )
+    assert all(row.may_be_accepted for row in InboxEvent.objects.all())
+    assert not RecurringGift.objects.exists()
+
+
+def test_the_subscription_of_what_is_not_known_here_is_asked_for(monthly: RecurringGift) -> None:
+    RecurringGift.objects.all().delete()
+    told(invoice_event(monthly), monthly_checkout_event(monthly))
+    assert not Lookup.objects.exists()
+    for _ in range(3):
+        try_again()
+    assert list(Lookup.objects.values_list("kind", "object_id")) == [("subscription", f"sub_{monthly.pk[10:]}")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, "what it asks is not told, or is no fixed sum"),
+        ({"items": items_of(None)}, "what it asks is not told, or is no fixed sum"),
+        ({"items": items_of(0)}, "what it asks is not told, or is no fixed sum"),
+        ({"items": items_of(1000, 59), "metadata": {}}, "which part of what it asks is the fee cover is not told"),
+        ({"items": items_of(1000), "metadata": {"campaign": "nowhere"}}, "its campaign is not known here"),
+        (
+            {"items": items_of(1000, currency="eur"), "currency": "eur"},
+            "its campaign is not known here, or is in another",
+        ),
+    ],
+)
+def test_a_subscription_that_does_not_tell_enough_makes_nothing_and_says_what_to_do(
+    covered: RecurringGift, fields: dict[str, Any], why: str
+) -> None:
+    if "metadata" in fields:
+        fields = fields | {"metadata": {"recurring_gift": covered.pk} | fields["metadata"]}
+    row = lost(covered, subscription_event(covered, **fields))["recurring"]
+    refusal = refusal_of(row)
+    assert refusal.startswith(f"It could not be booked: its monthly gift is not known here, and {why}")
+    assert refusal.endswith("Enter what it brings as offline gifts.")
+    assert (row.may_be_accepted, row.state, RecurringGift.objects.count()) == (False, "quarantined", 0)
+
+
+def test_a_monthly_gift_that_is_made_anew_belongs_to_the_campaign_that_it_names_or_to_the_default_one(
+    covered: RecurringGift,
+) -> None:
+    news, at = make_campaign("news"), {"items": items_of(1000)}
+    one, other = make_recurring_gift(news), make_recurring_gift(news)
+    nameless = subscription_event(other, **at, metadata={"recurring_gift": other.pk})
+    lost(covered, subscription_event(one, **at), nameless)
+    for row in InboxEvent.objects.all():
+        inbox.accept(row, user=make_staff(superuser=True))
+    assert dict(RecurringGift.objects.values_list("pk", "campaign")) == {one.pk: "news", other.pk: "general"}
+
+
+def test_an_accepted_subscription_of_a_monthly_gift_that_is_known_changes_nothing_that_was_asked(
+    covered: RecurringGift,
+) -> None:
+    event = subscription_event(covered, items=items_of(2000, 59))
+    deliver(event)
+    InboxEvent.objects.update(decision="accept", decided_by=make_staff(), decided_at=timezone.now())
+    inbox.drain()
+    found = RecurringGift.objects.get()
+    assert (found.amount, found.source, found.now_amount) == (1000, "", 2000)
+
+
+def test_another_campaign_in_the_metadata_of_a_subscription_is_nothing_wrong(covered: RecurringGift) -> None:
+    """They can be changed in the processor's dashboard."""
+    make_campaign("news")
+    told(subscription_event(covered, metadata={"recurring_gift": covered.pk, "campaign": "news"}))
+    inbox.erase_bodies(InboxEvent.objects.all())
+    assert (list(invariants.check()), RecurringGift.objects.get().campaign_id) == ([], "general")
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def _decide(books: Books, item: Item) -> Outcome:
 def _open_books(processor: str, items: list[Item]) -> Books:
     """Lock every gift that these facts touch, in one order, and only then read what stands of them."""
     invoices = monthly.told_invoices(processor, items)
+    made = monthly.make_arrangements(processor, items)
     arrangements = monthly.lock_recurring(items, invoices)
     monthly.make_gifts(processor, items, invoices, arrangements)
     facts = [item.told.fact for item in items]
@@ -108,7 +109,7 @@ def _open_books(processor: str, items: list[Item]) -> Books:
         entries[str(entry.gift_id)][entry.kind, entry.reference] = entry.amount
         if entry.kind == Kind.GIFT:
             gift_of_payment[entry.reference] = str(entry.gift_id)
-    return Books(processor, gifts, gift_of_payment, entries, payments, recurring=arrangements, told_invoices=invoices)
+    return Books(processor, gifts, gift_of_payment, entries, payments, arrangements, made, invoices)
 
 
 def _paid_for(processor: str, payments: set[str]) -> dict[str, str]:
@@ -318,7 +319,7 @@ def _write(books: Books) -> None:
 
 
 def _send(books: Books, booked: list[NewEntry], late: list[str]) -> None:
-    """Queue the letters, and have what waited for these payments and invoices looked at."""
+    """Queue the letters, and have what waited for these payments, invoices and new monthly gifts looked at."""
     paid = [entry for entry in booked if entry.kind in LedgerEntry.GIFT_KINDS and entry.gift]
     known = {str(entry.gift) for entry in paid if books.gifts[str(entry.gift)].donor_id}
     known |= {str(entry.gift_id) for entry in entries_of(late, "kind") if entry.kind == Kind.GIFT} if late else set()
@@ -327,6 +328,7 @@ def _send(books: Books, booked: list[NewEntry], late: list[str]) -> None:
     monthly.enqueue_troubles(books)
     wake(books.processor, "payment", [entry.reference for entry in paid])
     wake(books.processor, "subject", books.invoices)
+    wake(books.processor, "gift_reference", books.made)
 
 
 def _keep_contacts(books: Books) -> list[str]:

@@ -83,6 +83,7 @@ class Books:
     entries: dict[str, dict[tuple[str, str], int]]
     payments: set[str]
     recurring: dict[str, RecurringGift] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
     told_invoices: dict[str, KnownInvoice] = field(default_factory=dict)
     planned: list[NewEntry] = field(default_factory=list)
     news: list[projections.CheckoutNews] = field(default_factory=list)

@@ -8,13 +8,15 @@ from django.utils import timezone
 
 from donations import bulk, outbox
 from donations.booking.books import Books, Item, KnownInvoice, Outcome, State, lock, of_type, told_of, unbookable
-from donations.models import Donor, Gift, Lookup, OutboxMessage, RecurringGift
+from donations.models import Campaign, Donor, Gift, Lookup, OutboxMessage, RecurringGift
+from donations.models.campaigns import currency_of
 from donations.models.gifts import AskedGift
 from donations.models.inbox import WANTS_INVOICE
 from donations.processors.facts import InvoicePaid, InvoiceSeen, MonthlyCheckout, RecurringChanged, fact_from_json
 from donations.recurring import fee_cover_among, news_of
 
-PATIENT_TRIES = 3  # an invoice is told of within seconds of its payment; then it is asked for
+NOT_KNOWN = "its monthly gift is not known here"
+PATIENT_TRIES = 3  # an invoice is told of within seconds of its payment; then it is asked for, as a subscription is
 GIFT = (
     "reference",
     "campaign_id",
@@ -90,6 +92,43 @@ def gifts_without_donor(items: list[Item], recurring: dict[str, RecurringGift]) 
     if not without:
         return set()
     return set(Gift.objects.filter(recurring_gift__in=without, donor=None).values_list("pk", flat=True))
+
+
+def make_arrangements(processor: str, items: list[Item]) -> set[str]:
+    """The monthly gifts that are made here, of what their subscriptions tell: staff accept one that we do not know."""
+    made = [_arrangement(processor, item, fact) for _, item, fact in of_type(enumerate(items), RecurringChanged)]
+    new = {each.pk: each for each in made if isinstance(each, RecurringGift)}
+    known = set(RecurringGift.objects.filter(pk__in=new).values_list("pk", flat=True)) if new else set()
+    RecurringGift.objects.bulk_create([new[pk] for pk in sorted(new.keys() - known)], ignore_conflicts=True)
+    return new.keys() - known
+
+
+def _arrangement(processor: str, item: Item, fact: RecurringChanged) -> RecurringGift | str:
+    """The monthly gift that a subscription which staff accept is of; or why it makes none.
+
+    Its sum is what the subscription asks, which may have been changed since; its fee cover what the checkout asked for.
+    """
+    if not item.accepted:
+        return "nobody has accepted it"
+    if not sum(fact.amounts):
+        return "what it asks is not told, or is no fixed sum"
+    if len(fact.amounts) > 1 and not fact.fee_cover:
+        return "which part of what it asks is the fee cover is not told"
+    named = Q(pk=fact.campaign) if fact.campaign else Q(is_default=True)
+    campaign = Campaign.objects.filter(named).first()
+    if campaign is None or currency_of(campaign) != fact.currency:
+        return "its campaign is not known here, or is in another currency"
+    return RecurringGift(
+        pk=fact.recurring_gift,
+        campaign=campaign,
+        tier="custom",
+        currency=fact.currency,
+        amount=sum(fact.amounts) - (fact.fee_cover if fact.fee_cover in fact.amounts else 0),
+        fee_cover=fact.fee_cover,
+        source="accepted",
+        livemode=bool(item.told.livemode),
+        processor=processor,
+    )
 
 
 def make_gifts(
@@ -180,13 +219,13 @@ def gift_of_invoice(books: Books, item: Item, fact: InvoicePaid) -> Gift | Outco
     """The gift that an invoice's payment makes; or what becomes of the event for which there is none (yet)."""
     invoice = books.told_invoices.get(fact.invoice)
     if invoice is None:
-        return _ask_for_invoice(books, item, fact, f"{WANTS_INVOICE} not known here")
+        return _ask_for_invoice(books, item, fact, f"{WANTS_INVOICE} not known here{_first(item, 'invoice')}")
     owner = invoice.recurring_gift
     if owner == "":
         return Outcome(State.FOREIGN, "its invoice is of no monthly gift of ours")
     arrangement = books.recurring.get(owner)
     if arrangement is None:
-        return Outcome(State.WAITING, "its monthly gift is not known here", owner)
+        return Outcome(State.WAITING, f"{NOT_KNOWN}{_first(item, 'subscription')}", owner)
     refusal = _stands_in_the_way(arrangement, item, fact)
     if refusal:
         return unbookable(owner, refusal)
@@ -205,7 +244,7 @@ def heard(books: Books, item: Item, fact: InvoiceSeen | RecurringChanged | Month
     """News of a monthly gift that move no money."""
     arrangement = books.recurring.get(fact.recurring_gift)
     if arrangement is None:
-        return Outcome(State.WAITING, "its monthly gift is not known here", fact.recurring_gift)
+        return _of_none(books, item, fact)
     if isinstance(fact, InvoiceSeen):
         books.invoices.add(fact.invoice)
         if fact.trouble:
@@ -215,6 +254,21 @@ def heard(books: Books, item: Item, fact: InvoiceSeen | RecurringChanged | Month
         if item.told.contact:
             books.contacts[fact.recurring_gift] = item.told.contact
     return Outcome(State.PROCESSED, gift=fact.recurring_gift)
+
+
+def _of_none(books: Books, item: Item, fact: InvoiceSeen | RecurringChanged | MonthlyCheckout) -> Outcome:
+    """What becomes of news of a monthly gift that is not known here, such as one that began after a backup."""
+    if isinstance(fact, RecurringChanged) and item.accepted:
+        why = _arrangement(books.processor, item, fact)
+        return unbookable(fact.recurring_gift, f"{NOT_KNOWN}, and {why}. Enter what it brings as offline gifts")
+    if item.row.attempts >= PATIENT_TRIES and not isinstance(fact, RecurringChanged):
+        books.ask(Lookup.Kind.SUBSCRIPTION, fact.subscription)
+    return Outcome(State.WAITING, f"{NOT_KNOWN}{_first(item, 'subscription')}", fact.recurring_gift)
+
+
+def _first(item: Item, teller: str) -> str:
+    """What staff are told who accept an event before the one that it hangs on."""
+    return f": accept an event of its {teller} first" if item.accepted else ""
 
 
 # ---- writing

@@ -40,6 +40,7 @@ from donations.processors.facts import (
     MonthlyCheckout,
     OfflineReceived,
     PayoutChanged,
+    RecurringChanged,
     RefundChanged,
     TransactionSeen,
     as_far_as_stored,
@@ -278,7 +279,8 @@ def facts_agree_with_their_row(event: Event) -> Told:
         yield "its facts name another gift than the one that it is filed under", ASK_AGAIN
     if gift and row.subject[:3] == (gift.checkout_id or "")[:3] and row.subject != gift.checkout_id:
         yield "it is of another checkout than its gift", ASK_AGAIN
-    campaign = getattr(fact, "campaign", "")
+    # What a subscription's metadata name can be changed in the processor's dashboard.
+    campaign = "" if isinstance(fact, RecurringChanged) else getattr(fact, "campaign", "")
     if gift and campaign and campaign != gift.campaign_id and row.decision != "accept":
         yield "its facts name another campaign than its gift", ASK_AGAIN
 

@@ -38,9 +38,10 @@ class Terms:
 class RecurringGift(AskedGift):
     """A monthly arrangement: a subscription at the processor.
 
-    Written by `giving`; its state by `recurring`, and by `booking` a donor whom the processor tells of later. Each
-    invoice that is paid is a gift of its own. `amount` and `fee_cover` are what its checkout asked for, and stay; what
-    stands in `now_…` is what the subscription asks for, as far as the processor told, and follows it.
+    Written by `giving`; its state by `recurring`, and by `booking` a donor whom the processor tells of later, and the
+    whole of one that is not known here and that staff accept. Each invoice that is paid is a gift of its own. `amount`
+    and `fee_cover` are what its checkout asked for, and stay; what stands in `now_…` is what the subscription asks for,
+    as far as the processor told, and follows it.
     """
 
     class Status(models.TextChoices):

@@ -79,7 +79,8 @@ class RecurringChanged:
 
     `amounts` is what each of its items asks each period, minor units of `currency`, before discounts and taxes;
     `interval` how long a period is: "month", "year", "3 months". All three are empty where that is not told, or is no
-    fixed sum.
+    fixed sum. `campaign` and `fee_cover` are what its checkout was for, the latter less than all that it asks; "" and 0
+    where that is not told.
     """
 
     recurring_gift: str
@@ -91,6 +92,8 @@ class RecurringChanged:
     amounts: tuple[int, ...] = ()
     currency: str = ""
     interval: str = ""
+    campaign: str = ""
+    fee_cover: int = 0
 
 
 INVOICE_STATUSES = frozenset({"draft", "open", "paid", "uncollectible", "void"})
@@ -265,7 +268,7 @@ KINDS = {shape: kind for kind, shape in FACTS.items()}
 LATER: dict[type[Fact | Movement], tuple[dict[str, Any], ...]] = {
     Paid: ({"fee_cover": 0},),
     InvoiceSeen: ({"amount_due": 0, "currency": ""}, {"draft": False, "amounts": ()}, {"status": ""}, {"total": 0}),
-    RecurringChanged: ({"amounts": (), "currency": "", "interval": ""},),
+    RecurringChanged: ({"amounts": (), "currency": "", "interval": ""}, {"campaign": "", "fee_cover": 0}),
     Movement: ({"exchange_rate": ""},),
 }
 """What facts that an earlier version stored lack, a group a version. Of a group what is not empty is stored."""

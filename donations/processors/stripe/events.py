@@ -201,6 +201,8 @@ def _arrangement(told: Told) -> Interpretation:
         amounts=amounts,
         currency=currency,
         interval=interval,
+        campaign=reading.metadata(subscription, "campaign", SLUG),
+        fee_cover=_cover(subscription, sum(amounts)),
     )
     return told.means(identity, "", fact)
 
