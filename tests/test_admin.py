@@ -20,7 +20,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from djmoney.money import Money
 
-from donations import closing, inbox, offline, projections, settlements, watching
+from donations import closing, inbox, invariants, offline, projections, settlements, watching
 from donations.admin import amounts, reading
 from donations.admin.refunds import RefundForm
 from donations.models import (
@@ -1258,6 +1258,21 @@ def test_the_history_tells_who_dismissed_an_event_that_was_read_again(finance: C
     assert f"Decided: replay. It had been dismissed by {dismissed_by} on " in history
     last = LogEntry.objects.latest("pk")
     assert last.user_id == int(other.session["_auth_user_id"])
+
+
+def test_an_event_that_was_decided_about_is_missed_where_it_is_gone_until_it_is_fetched_again(
+    finance: Client, quarantined: InboxEvent
+) -> None:
+    decide(finance, quarantined, "dismiss", "returned by hand")
+    assert list(invariants.check()) == []
+    InboxEvent.objects.filter(pk=quarantined.pk)._raw_delete(using="default")
+    [found] = invariants.check()
+    assert (found.invariant, found.key) == ("decided_events_stay", f"inbox event {quarantined}")
+    told = {"event_id": quarantined.event_id, "type": quarantined.type, "body": bytes(quarantined.body or b"")}
+    inbox.put(processor="stripe", origin="events_api", **told)
+    inbox.drain()
+    assert InboxEvent.objects.get(event_id=quarantined.event_id).state == "quarantined"
+    assert list(invariants.check()) == []
 
 
 def test_a_replay_says_what_became_of_it(finance: Client, quarantined: InboxEvent) -> None:

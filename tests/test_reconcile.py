@@ -1295,3 +1295,16 @@ def test_a_second_command_says_who_is_at_it(box: Sandboxed) -> None:
     with pytest.raises(CommandError, match="another run is at it") as refused:
         call_command("reconcile", stdout=io.StringIO())
     assert refused.value.returncode == 2
+
+
+def test_what_was_quarantined_and_removed_from_the_inbox_is_fetched_again(box: Sandboxed) -> None:
+    """That it is gone, no check of the books can see."""
+    gift = paid(box, make_campaign())
+    Gift.objects.filter(pk=gift.pk).update(amount=gift.amount + 1)
+    run()
+    [lost] = InboxEvent.objects.filter(state="quarantined")
+    InboxEvent.objects.filter(pk=lost.pk)._raw_delete(using="default")
+    assert list(invariants.check()) == []
+    run()
+    [found] = InboxEvent.objects.filter(state="quarantined")
+    assert (found.event_id, found.reason) == (lost.event_id, lost.reason)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.db.models import Q
 
 from donations import money, processors
@@ -39,6 +40,7 @@ from donations.processors.facts import (
     InvoiceSeen,
     MonthlyCheckout,
     OfflineReceived,
+    Paid,
     PayoutChanged,
     RecurringChanged,
     RefundChanged,
@@ -118,6 +120,29 @@ def check_events(tally: Tally) -> Iterator[Finding]:
             for invariant in INVARIANTS:
                 for words, remedy in invariant(event):
                     yield Finding(invariant=invariant.__name__, key=event.key, words=words, remedy=remedy)
+    yield from _removed_events()
+
+
+def _removed_events() -> Iterator[Finding]:
+    """Those that somebody decided about in the admin, by its history: one that is not booked leaves no other trace.
+
+    One that was fetched again stands under another number, with its own id, and is to be decided anew.
+    """
+    decided = LogEntry.objects.filter(content_type__app_label="donations", content_type__model="inboxevent")
+    named = dict(decided.filter(action_flag=CHANGE).values_list("object_id", "object_repr"))
+    numbers = InboxEvent.objects.filter(pk__in=[number for number in named if number and number.isdecimal()])
+    gone = named.keys() - {str(number) for number in numbers.values_list("pk", flat=True)}
+    ids = {number: named[number].rpartition(" ")[0] for number in gone}  # the type comes last, and has no space
+    again = InboxEvent.objects.filter(processor__in=processors.PROCESSORS, event_id__in=ids.values())
+    standing = set(again.values_list("event_id", flat=True))
+    for number in sorted(gone, key=str):
+        if ids[number] not in standing:
+            yield Finding(
+                invariant="decided_events_stay",
+                key=f"inbox event {named[number]}",
+                words="the admin’s history says that somebody decided about it, and it is gone",
+                remedy="Restore the event from a backup, or run manage.py reconcile; and find out who removed it.",
+            )
 
 
 def _page(rows: list[InboxEvent]) -> list[Event]:
@@ -277,12 +302,20 @@ def facts_agree_with_their_row(event: Event) -> Told:
     is_second = filed_under is not None and filed_under.source == "paid twice" and gift is not None
     if row.state == State.PROCESSED and named != row.gift_reference and not is_second:
         yield "its facts name another gift than the one that it is filed under", ASK_AGAIN
-    if gift and row.subject[:3] == (gift.checkout_id or "")[:3] and row.subject != gift.checkout_id:
+    if gift:
+        yield from _unlike_its_gift(row, fact, gift)
+
+
+def _unlike_its_gift(row: InboxEvent, fact: Fact, gift: Gift | RecurringGift) -> Told:
+    """What a checkout tells of a gift, against the gift. What a subscription's metadata name, can be changed later."""
+    if row.subject[:3] == (gift.checkout_id or "")[:3] and row.subject != gift.checkout_id:
         yield "it is of another checkout than its gift", ASK_AGAIN
-    # What a subscription's metadata name can be changed in the processor's dashboard.
-    campaign = "" if isinstance(fact, RecurringChanged) else getattr(fact, "campaign", "")
-    if gift and campaign and campaign != gift.campaign_id and row.decision != "accept":
-        yield "its facts name another campaign than its gift", ASK_AGAIN
+    if not isinstance(fact, RecurringChanged):
+        campaign = getattr(fact, "campaign", "")
+        if campaign and campaign != gift.campaign_id and row.decision != "accept":
+            yield "its facts name another campaign than its gift", ASK_AGAIN
+    if isinstance(fact, Paid) and fact.fee_cover not in {0, gift.fee_cover}:
+        yield "its facts tell of another fee cover than its gift has", ASK_AGAIN
 
 
 def words_are_known(event: Event) -> Told:

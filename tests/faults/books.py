@@ -4,7 +4,7 @@ import random
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
-from django.contrib.admin.models import ADDITION, LogEntry
+from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 
 from donations import closing, inbox, offline, processors, projections
 from donations.models import (
@@ -257,6 +257,7 @@ def _strangers(rng: random.Random, given: list[Gift]) -> list[Event]:
 
 
 def _decide(rng: random.Random) -> None:
+    """Accept, dismiss or leave each; the admin notes it in its history."""
     staff = make_staff(superuser=True)
     quarantined = InboxEvent.objects.filter(state="quarantined", facts__isnull=False).order_by("pk")
     for position, row in enumerate(list(quarantined)):
@@ -264,6 +265,7 @@ def _decide(rng: random.Random) -> None:
             inbox.accept(row, user=staff, reason="the donor meant it")
         elif position % 3 == 1:
             inbox.dismiss(row, user=staff, reason="given back by hand")
+    LogEntry.objects.log_actions(staff.pk, InboxEvent.objects.filter(decided_by=staff), CHANGE)
 
 
 def _ask_for_refunds(rng: random.Random) -> None:

@@ -333,8 +333,9 @@ def _why_missed_by_nobody(row: Model) -> str:
         or InboxEvent.objects.filter(gift_reference=row.pk, state="processed").exists()
     ):
         return "a gift that nobody paid"
-    if isinstance(row, InboxEvent) and not _is_rested_on(row):
-        return "an event that nothing rests on"
+    if isinstance(row, InboxEvent) and not row.decision and not _is_rested_on(row):
+        is_open = row.state in {"waiting", "quarantined", "wrong_mode"}
+        return f"an event that {'waits for something or somebody' if is_open else 'nothing rests on'}"
     return ""
 
 
@@ -397,10 +398,11 @@ def _reads_as_of_before(one: Any, other: Any) -> bool:
         return False
 
 
+_OF_A_CHECKOUT: defaultdict[str, tuple[str, ...]] = defaultdict(tuple, recurring=("campaign", "fee_cover"))
 _UNREPEATED: defaultdict[str, tuple[str, ...]] = defaultdict(
     tuple,
     refund=("request_key", "transaction", "failure_transaction"),
-    invoice=("subscription", "page", "amount_due", "currency", "draft", "amounts"),
+    invoice=("subscription", "page", "amount_due", "currency", "draft", "amounts", "total"),
     recurring=("amounts", "currency", "interval"),
     dispute=("status", "reason"),
     payout=("arrival",),
@@ -416,11 +418,14 @@ def _labels(row: InboxEvent, after: Any) -> set[str]:
     if row.facts and "occurred_at" not in row.facts:
         told.add("created")
     # Our own key of a refund and by which number its money moved, the page where an invoice is paid, what its lines
-    # asked before its gift was booked, what a monthly gift asked before it was told of again, how far the bank is with
-    # a dispute, when a payout was to arrive before it was told of again, and what a telling says of the payout that
-    # another telling of the transaction names, stand nowhere else, and no money depends on them any more.
-    if isinstance(after, dict) and row.facts and not _makes_a_state(row):
-        unrepeated = _UNREPEATED[row.facts["kind"]]
+    # asked and came to before its gift was booked, what a monthly gift's checkout was for, what it asked before it was
+    # told of again, how far the bank is with a dispute, when a payout was to arrive before it was told of again, and
+    # what a telling says of the payout that another telling of the transaction names, stand nowhere else, and no money
+    # depends on them any more.
+    if isinstance(after, dict) and row.facts:
+        unrepeated = _OF_A_CHECKOUT[row.facts["kind"]]
+        if not _makes_a_state(row):
+            unrepeated += _UNREPEATED[row.facts["kind"]]
         as_before = {name: value for name, value in row.facts.items() if name in unrepeated}
         repeated = {name: value for name, value in after.items() if name not in unrepeated}
         if _reads_the_same(row.facts, repeated | as_before):
