@@ -83,7 +83,8 @@ class Theirs:
             told = invoice["parent"]["subscription_details"]["metadata"]
         if not told:
             return
-        asked = self.world.asked.get(told.get("gift") or told["recurring_gift"]) or AskedFor(told["campaign"], 0, 0)
+        unknown = AskedFor(told["campaign"], 0, int(told.get("fee_cover", 0)))
+        asked = self.world.asked.get(told.get("gift") or told["recurring_gift"]) or unknown
         is_as_asked = charge["amount"] == asked.amount + asked.cover
         zone = ZoneInfo(self.world.zones[asked.campaign])
         currency = charge["currency"].upper()
