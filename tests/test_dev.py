@@ -125,6 +125,7 @@ def test_a_python_without_venv_is_named_with_the_package_to_install(bare: Path, 
     assert "python3-venv" in lines[0]
 
 
+@pytest.mark.timeout(180)  # it makes an environment, which takes a minute where others are at work
 @pytest.mark.journey
 def test_without_a_network_the_packages_are_named_and_the_log(bare: Path) -> None:
     offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}

@@ -39,7 +39,7 @@ def test_from_the_choice_of_monthly_to_the_portal_and_back(page: Page, home: Hou
     page.locator("input[name=email]").fill("reader@example.org")
     further(page)
     pay(page)
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Thank you", timeout=15000)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Thank you", timeout=30000)
     expect(page.get_by_text("Your first monthly gift of 10 $ has arrived")).to_be_visible()
     home.await_meter(raised=1000, gifts=1)
     page.goto(manage_page(home))

@@ -30,7 +30,7 @@ def test_from_the_article_to_the_moved_bar(page: Page, home: House) -> None:
     page.locator("label", has_text="500 $").first.click()
     page.get_by_role("button").filter(has_text="ontinue").click()
     pay(page)
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Thank you", timeout=15000)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Thank you", timeout=30000)
     home.await_meter(raised=50000)
     page.goto(f"{home.site}/embed/v1/meter")
     expect(page.get_by_text("500 $", exact=True).first).to_be_visible()
@@ -45,7 +45,7 @@ def test_what_is_being_confirmed_becomes_the_thanks_by_itself(staff_page: Page, 
     assert_accessible(page)
     page.evaluate("window.same = true")
     home.pay(checkout)
-    expect(page.get_by_role("heading", level=1)).to_have_text("Thank you", timeout=15000)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Thank you", timeout=30000)
     expect(page).to_have_title(re.compile("^Thank you"))
     assert page.evaluate("window.same")
     assert_accessible(page)
@@ -61,10 +61,10 @@ def test_a_page_that_says_something_else_after_an_hour_looks_on(page: Page, home
         route.fulfill(response=told, body=told.text().replace("Confirming your gift", "We have not heard of it"))
 
     page.route(thanks, an_hour_later)
-    expect(page.get_by_role("heading", level=1)).to_have_text("We have not heard of it", timeout=15000)
+    expect(page.get_by_role("heading", level=1)).to_have_text("We have not heard of it", timeout=30000)
     page.unroute(thanks)
     home.pay(checkout)
-    expect(page.get_by_role("heading", level=1)).to_have_text("Thank you", timeout=15000)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Thank you", timeout=30000)
 
 
 def test_a_custom_amount_and_its_refusal_in_words(page: Page, home: House) -> None:
@@ -132,7 +132,7 @@ def test_the_box_adds_the_fee(page: Page, home: House) -> None:
     page.get_by_role("button").filter(has_text="ontinue").click()
     expect(page.get_by_text("515.24").first).to_be_visible()
     pay(page)
-    expect(page.get_by_text("and with it 15.24 $ that you added")).to_be_visible(timeout=15000)
+    expect(page.get_by_text("and with it 15.24 $ that you added")).to_be_visible(timeout=30000)
     home.await_meter(raised=50000)
 
 
