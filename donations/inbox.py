@@ -405,7 +405,11 @@ def read_again(
 
 
 def _begin_anew(rows: QuerySet[InboxEvent]) -> int:
-    """Have these looked at as if they had just come: their tries and their 72 hours begin once more. How many."""
+    """Have these looked at as if they had just come: their tries and their 72 hours begin once more. How many.
+
+    What has neither body nor facts, as somebody was erased, stays what it was: there is nothing to be read.
+    """
+    rows = rows.exclude(body__isnull=True, facts__isnull=True)
     return rows.update(state=State.READY, next_try_at=timezone.now(), attempts=0, waiting_since=None, settled_at=None)
 
 
@@ -415,20 +419,22 @@ def read_newly_known(processor: str) -> int:
     The types read so far are stored, so this costs a look at one row. How many rows are read again.
     """
     now, reads = timezone.now(), processors.get(processor).reads
-    stored = TypesRead.objects.filter(pk=processor).first()
-    known = set(stored.types) if stored else set()
-    found, news = 0, dict[str, Any]()
+    stored = TypesRead.objects.filter(pk=processor).first() or TypesRead(types=[])
+    known = set(stored.types)
+    found, news = 0, dict[str, Any](types=sorted(reads), fresh=None, fresh_at=None)
     if fresh := reads - known:
         found = read_again(states=[State.NOTHING], types=fresh, processor=processor)
-        news = {"fresh": sorted(fresh), "fresh_at": now}
-    elif stored and stored.fresh and stored.fresh_at and now - stored.fresh_at > RESTARTED_WITHIN:
-        since = stored.fresh_at - PATIENCE
+        news |= {"fresh": sorted(fresh), "fresh_at": now}
+    elif stored.fresh_at and now - stored.fresh_at <= RESTARTED_WITHIN:
+        return 0  # processes of two versions may be at work
+    elif stored.fresh and not known - reads:
+        since = (stored.fresh_at or now) - PATIENCE
         found = read_again(states=[State.NOTHING], types=stored.fresh, since=since, processor=processor)
-        news = {"fresh": None, "fresh_at": None}
-    if news or known - reads:
-        # Only now: whoever is killed before this reads them again. What an older version cannot read is forgotten by
-        # it, so that a newer one reads anew what came meanwhile.
-        TypesRead.objects.update_or_create(pk=processor, defaults={"types": sorted(reads), **news})
+    elif known == reads:
+        return 0
+    # Only now: whoever is killed before this reads them again. What an older version cannot read is forgotten by it, so
+    # that a newer one reads anew what came meanwhile.
+    TypesRead.objects.update_or_create(pk=processor, defaults=news)
     return found
 
 

@@ -140,6 +140,71 @@ def test_what_is_told_or_read_again_does_not_bring_them_back(campaign: Campaign,
     assert list(invariants.check()) == []
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["She wrote:\n{}", "<{}>", "mailto:{},", "a=rosa%40example.org&b", "ROSA@EXAMPLE.ORG", '"{}"', "\t{}\r\n"],
+)
+def test_an_address_is_found_however_it_is_written(campaign: Campaign, rosa: Donor, written: str) -> None:
+    note = {"id": "cus_1", "object": "customer", "description": written.format(ADDRESS)}
+    deliver(event("customer.updated", note))
+    inbox.drain()
+    assert erasure.erase(rosa.pk).events == 1
+
+
+def test_an_address_beyond_ascii_is_found_in_capitals_and_escaped(campaign: Campaign) -> None:
+    donor = Donor.keep("jörg@example.org")
+    deliver(event("customer.updated", {"id": "cus_1", "object": "customer", "email": "JÖRG@example.org"}))
+    inbox.drain()
+    assert b"\\u00d6" in bytes(InboxEvent.objects.get().body or b"")
+    assert erasure.erase(donor.pk).events == 1
+
+
+def test_what_comes_about_them_later_is_erased_by_their_address(campaign: Campaign, rosa: Donor) -> None:
+    told(checkout_event(given_by(rosa, campaign), **contact()))
+    erasure.erase(rosa.pk)
+    told(event("customer.deleted", {"id": "cus_1", "object": "customer", "email": ADDRESS}))
+    assert erasure.erase_traces("Rosa@example.org").events == 1
+    assert naming(ADDRESS, NAME) == []
+    deliver(event("customer.deleted", {"id": "cus_1", "object": "customer", "email": ADDRESS}))
+    with pytest.raises(erasure.CannotErase, match=r"manage\.py drain"):
+        erasure.erase_traces(ADDRESS)
+    inbox.drain()
+    Donor.keep(ADDRESS)
+    assert erasure.erase_traces(ADDRESS).events == 1
+    assert naming(ADDRESS) == []
+
+
+def test_what_comes_while_the_bodies_are_looked_at_is_found(
+    campaign: Campaign, rosa: Donor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gift = given_by(rosa, campaign)
+    told(checkout_event(gift, **contact()))
+    look, late = (
+        erasure._events_naming,
+        event("customer.updated", {"id": "cus_1", "object": "customer", "email": ADDRESS}),
+    )
+
+    def looked_at(address: str, after: int = 0) -> tuple[list[int], int]:
+        found = look(address, after)
+        if not InboxEvent.objects.filter(event_id=late["id"]).exists():
+            told(late)
+        return found
+
+    monkeypatch.setattr(erasure, "_events_naming", looked_at)
+    assert erasure.erase(rosa.pk).events == 2
+
+
+def test_what_was_erased_unread_is_not_read_again(campaign: Campaign, rosa: Donor) -> None:
+    """Of another shop, or of the other mode: without a body it would be taken for what needs nothing."""
+    other = checkout_event(make_gift(campaign), metadata={}, **contact())
+    live = checkout_event(given_by(rosa, campaign), **contact()) | {"livemode": True}
+    assert told(other, live) == ["foreign", "wrong_mode"]
+    erasure.erase(rosa.pk)
+    assert inbox.read_again(states=["foreign", "wrong_mode"]) == 0
+    assert sorted(InboxEvent.objects.values_list("state", flat=True)) == ["foreign", "wrong_mode"]
+    assert list(invariants.check()) == []
+
+
 def test_whose_address_only_looks_like_theirs_keeps_everything(campaign: Campaign, rosa: Donor) -> None:
     others = ["marosa@example.org", "rosa@example.org.au", "rosa@example.organic", "x.rosa@example.org"]
     for address in others:
@@ -248,7 +313,7 @@ def test_the_command_says_how_much_named_them(campaign: Campaign, rosa: Donor) -
     out = io.StringIO()
     call_command("erase", str(rosa.pk), "--yes", stdout=out)
     assert out.getvalue() == (
-        f"Donor {rosa.pk} is erased. Their name stood on gifts: 1; monthly gifts: 0; followings: 0; stored events: 1.\n"
+        f"Erased donor {rosa.pk}. What named them: gifts 1, monthly gifts 0, followings 0, stored events 1.\n"
     )
     assert LedgerEntry.objects.count() == 1
 
@@ -270,3 +335,16 @@ def test_the_command_says_why_not(campaign: Campaign, rosa: Donor) -> None:
     make_gift(campaign, donor=rosa)
     with pytest.raises(CommandError, match="may be under way"):
         call_command("erase", str(rosa.pk), "--yes")
+
+
+@pytest.mark.parametrize(("typed", "left"), [(f" {ADDRESS} \nyes\n", 0), ("rosa\nyes\n", 1), (f"{ADDRESS}\nno\n", 1)])
+def test_without_a_number_the_command_asks_for_the_address(
+    rosa: Donor, monkeypatch: pytest.MonkeyPatch, typed: str, left: int
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    if left:
+        with pytest.raises(CommandError, match="Nothing was erased"):
+            call_command("erase")
+    else:
+        call_command("erase", stdout=io.StringIO())
+    assert Donor.objects.count() == left

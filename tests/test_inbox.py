@@ -833,11 +833,18 @@ def test_what_a_process_of_the_version_before_took_meanwhile_is_read_an_hour_lat
     assert (inbox.read_newly_known("stripe"), ready()) == (0, [])
 
 
-def test_what_came_while_an_older_version_was_back_is_read_again_by_the_newer_one() -> None:
+@pytest.mark.parametrize(("ago", "forgotten"), [(None, True), (59, False), (61, True)])
+def test_what_came_while_an_older_version_was_back_is_read_again_by_the_newer_one(
+    ago: int | None, forgotten: bool
+) -> None:
+    """Not within an hour of the newer one's start: then both may be at work, and each would undo the other's."""
     reads = sorted(processors.get("stripe").reads)
-    TypesRead.objects.create(processor="stripe", types=[*reads, "read.by.a.newer"])
+    newer, now = [*reads, "read.by.a.newer"], timezone.now()
+    fresh = {"fresh": newer[-1:], "fresh_at": now - timedelta(minutes=ago)} if ago else {}
+    TypesRead.objects.create(processor="stripe", types=newer, **fresh)
     assert inbox.read_newly_known("stripe") == 0
-    assert TypesRead.objects.get().types == reads
+    row = TypesRead.objects.get()
+    assert (row.types, bool(row.fresh)) == ((reads, False) if forgotten else (newer, True))
 
 
 def test_a_site_that_never_stored_what_it_reads_reads_all_of_it_again() -> None:
