@@ -29,11 +29,11 @@ def check_books(tell: Callable[[Finding], object] | None = None) -> Result:
     made of it. A check that cannot be ended is stored as a finding, beside those that it came to, before its error is
     raised.
     """
-    inbox.read_newly_known(processors.default().name)
     tally: Counter[str] = Counter()
     number = 0
     words: list[str] = []
     try:
+        inbox.read_newly_known(processors.default().name)
         for finding in invariants.check(tally):
             number += 1
             if len(words) < health.WORDS_KEPT:

@@ -1,6 +1,9 @@
 """What tells of a payment that was missed: it is asked for, and what had waited for it in vain is looked at again."""
 
+from datetime import timedelta
+
 import pytest
+from django.utils import timezone
 
 from donations import inbox, invariants, reconcile
 from donations.models import Campaign, InboxEvent, Lookup
@@ -8,6 +11,7 @@ from donations.reconcile import comparison
 from donations.reconcile.verdicts import OUT_AND_BACK
 from tests.factories import deliver, make_campaign
 from tests.sandbox import Sandboxed, session_form
+from tests.test_reconcile import subscribed
 from tests.test_unsettled import Days, begun, causes, moved, sums
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(180)]
@@ -115,6 +119,44 @@ def test_a_refund_in_quarantine_whose_payment_is_booked_already_is_looked_at_aga
     assert days.run(46).equal
     assert sums() == {"gift": 2500, "refund": -1000}
     assert list(invariants.check()) == []
+
+
+def test_a_monthly_payment_in_quarantine_whose_invoice_is_known_by_now_is_looked_at_again(
+    box: Sandboxed, campaign: Campaign, days: Days
+) -> None:
+    """An earlier version quarantined it, and then was told of its invoice."""
+    arrangement, _ = subscribed(box, campaign)
+    told = {one["type"]: one for one in box.all_events()}
+    late = [told.pop("invoice.paid"), *(told.pop(kind) for kind in list(told) if kind.startswith("invoice."))]
+    deliver(*told.values())
+    for _ in range(8):
+        InboxEvent.objects.filter(state="waiting").update(next_try_at=timezone.now())
+        inbox.drain()
+    paid = InboxEvent.objects.filter(facts__kind="invoice_paid")
+    paid.update(waiting_since=timezone.now() - timedelta(hours=73), next_try_at=timezone.now())
+    inbox.drain()
+    why = paid.get().reason
+    assert (paid.get().state, "its invoice is not known here" in why) == ("quarantined", True)
+    paid.update(reason="another worker holds it")
+    deliver(*late)
+    inbox.drain()
+    assert sums() == {}
+    paid.update(reason=why)
+    assert reconcile.run().equal
+    assert sums() == {"gift": arrangement.amount}
+    assert list(invariants.check()) == []
+
+
+def test_a_payment_that_an_earlier_version_stored_is_no_news_for_its_fee_cover_alone(
+    box: Sandboxed, campaign: Campaign, days: Days
+) -> None:
+    begun(box, campaign, method="")
+    days.run(0)
+    [row] = InboxEvent.objects.filter(facts__kind="paid")
+    InboxEvent.objects.filter(pk=row.pk).update(facts=(row.facts or {}) | {"fee_cover": 61})
+    before = InboxEvent.objects.count()
+    days.run(1)
+    assert InboxEvent.objects.count() == before
 
 
 # ---- what came to nothing while nobody heard

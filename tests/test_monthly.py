@@ -444,6 +444,7 @@ def lost(monthly: RecurringGift, *events: Event) -> dict[str, InboxEvent]:
     InboxEvent.objects.filter(state="waiting").update(waiting_since=timezone.now() - timedelta(hours=73))
     try_again()
     assert set(InboxEvent.objects.values_list("state", flat=True)) == {"quarantined"}
+    assert list(invariants.check()) == []
     return {(row.facts or {})["kind"]: row for row in InboxEvent.objects.all()}
 
 

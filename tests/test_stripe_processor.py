@@ -812,6 +812,19 @@ def test_the_fee_cover_of_a_payment_is_less_than_all_of_it(told: str, cover: int
     assert fact.fee_cover == cover
 
 
+def test_what_a_later_version_stored_is_passed_over() -> None:
+    """Processes of two versions may be at work for a while."""
+    fact = read(checkout_event(GIFT, amount_total=2606)).fact
+    assert fact is not None
+    assert fact_from_json(fact_to_json(fact) | {"told_later": [1]}) == fact
+    moved = read(factories.dispute_event(GIFT, factories.movement("txn_1", -100))).fact
+    assert isinstance(moved, DisputeChanged)
+    stored = fact_to_json(moved)
+    later = [movement | {"told_later": ""} for movement in stored["movements"]]
+    assert later
+    assert fact_from_json(stored | {"movements": later}) == moved
+
+
 def test_a_payment_that_an_earlier_version_stored_tells_no_fee_cover() -> None:
     fact = Paid("gift_1", "general", "pi_1", 2606, "USD", NOON)
     stored, read_now = fact_to_json(fact), replace(fact, fee_cover=106)

@@ -306,6 +306,13 @@ def test_what_an_upgrade_can_read_is_not_held_against_what_the_version_before_ma
     assert not watching.check_books().findings
 
 
+def test_a_check_that_fails_before_it_begins_is_a_finding_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processors.get("stripe"), "reads", None)  # nothing can be compared with it
+    with pytest.raises(TypeError):
+        watching.check_books()
+    assert CheckResult.objects.get().words.startswith("The check could not be ended: TypeError.")
+
+
 def test_a_well_site_has_no_trouble() -> None:
     confirm(make_gift(make_campaign()))
     watching.check_books()

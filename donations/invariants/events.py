@@ -445,8 +445,8 @@ def _gifts_it_may_have(event: Event, fact: Fact | None) -> set[str]:
     told = [(row.processor, movement.kind, movement.reference) for movement in movements(heard)]
     booked = {event.entries[key].gift_id or "" for key in told if key in event.entries}
     if isinstance(fact, InvoicePaid):
-        owners = {other.recurring_gift for other in heard.alike if isinstance(other, InvoiceSeen)}
-        return {gift_reference(fact.payment)} if row.state == State.PROCESSED else owners | {""}
+        owners = event.facts.owners[row.processor, row.subject] | {""}
+        return {gift_reference(fact.payment)} if row.state == State.PROCESSED else owners
     leads = {str(getattr(fact, name, "")) for name in ("gift", "recurring_gift")}
     leads |= {event.paid.get((row.processor, row.payment), "")} | booked
     tells_of_none = not any(getattr(fact, name, "") for name in ("gift", "recurring_gift", "payment"))

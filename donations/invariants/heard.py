@@ -6,17 +6,21 @@ from dataclasses import dataclass, field
 
 from donations.invariants.movements import TOLD_TOGETHER, Heard
 from donations.models import InboxEvent
-from donations.processors.facts import Fact, fact_from_json
+from donations.processors.facts import Fact, InvoiceSeen, fact_from_json
 
 Subject = tuple[str, str]
 
 
 @dataclass(slots=True)
 class Facts:
-    """The facts of a page's rows by number; where several tell together, those of a subject that stand."""
+    """The facts of a page's rows by number; where several tell together, those of a subject that stand.
+
+    `owners` are the monthly gifts that an invoice's events name, whatever became of these.
+    """
 
     of_row: dict[int, Fact] = field(default_factory=dict)
     of_subject: defaultdict[Subject, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    owners: defaultdict[Subject, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def heard(self, row: InboxEvent) -> Heard | None:
         """A row's fact among those of its subject; None without a fact that can be read."""
@@ -37,12 +41,14 @@ def facts_of(rows: Iterable[InboxEvent]) -> Facts:
             found.of_row[row.pk] = fact
             if type(fact) in TOLD_TOGETHER:
                 subjects.add(row.subject)
-    alike = InboxEvent.objects.filter(InboxEvent.STANDS, subject__in=subjects, facts__isnull=False)
+    alike = InboxEvent.objects.filter(subject__in=subjects, facts__isnull=False)
     # SQLite takes the index, which holds no "", for who says that none is wanted.
-    for row in alike.exclude(subject="").only("processor", "subject", "facts"):
+    for row in alike.exclude(subject="").only("processor", "subject", "facts", "state", "reason"):
         fact = stored_fact(row)
-        if fact is not None:
+        if fact is not None and row.stands:
             found.of_subject[row.processor, row.subject].append(fact)
+        if isinstance(fact, InvoiceSeen):
+            found.owners[row.processor, row.subject].add(fact.recurring_gift)
     return found
 
 

@@ -103,6 +103,11 @@ class InboxEvent(models.Model):
         return f"{self.event_id} {self.type}"
 
     @property
+    def stands(self) -> bool:
+        """Whether what was made of it stands, where it has facts: as STANDS has it."""
+        return self.state == self.State.PROCESSED or (self.state == self.State.READY and not self.reason)
+
+    @property
     def is_in_want(self) -> bool:
         """Whether it is in quarantine only for want of a payment or an invoice."""
         return self.state == self.State.QUARANTINED and self.reason.startswith(WANTING)

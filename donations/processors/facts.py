@@ -311,13 +311,18 @@ def _to_json(value: Any) -> Any:
 
 
 def fact_from_json(stored: dict[str, Any]) -> Fact:
-    """The fact that `fact_to_json` wrote."""
-    fields = _with_times({name: value for name, value in stored.items() if name != "kind"})
+    """The fact that `fact_to_json` wrote. What only a later version knows of it is passed over."""
+    shape = FACTS[stored["kind"]]
+    fields = _fields_for(shape, stored)
     if "movements" in fields:
-        fields["movements"] = tuple(Movement(**_with_times(dict(movement))) for movement in fields["movements"])
+        fields["movements"] = tuple(Movement(**_fields_for(Movement, each)) for each in fields["movements"])
     if "amounts" in fields:
         fields["amounts"] = tuple(fields["amounts"])
-    return FACTS[stored["kind"]](**fields)
+    return shape(**fields)
+
+
+def _fields_for(shape: type[Fact | Movement], stored: dict[str, Any]) -> dict[str, Any]:
+    return _with_times({name: value for name, value in stored.items() if name in shape.__dataclass_fields__})
 
 
 def _with_times(fields: dict[str, Any]) -> dict[str, Any]:

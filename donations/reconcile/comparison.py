@@ -3,6 +3,7 @@
 What they disagree about has a cause, in words, and what to do about it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -276,6 +277,8 @@ def _why(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
             return _looked_at_again(shelf, fact), "its payment is booked"
     elif is_in_want:
         # An earlier version never asked for it, and what is in quarantine is not tried any more.
+        if _has_its_invoice(shelf, rows):
+            return _looked_at_again(shelf, fact), "its invoice is known"
         settlements.ask(shelf.processor, [(Lookup.Kind.PAYMENT.value, fact.payment)])
     for state, cause in (
         (State.QUARANTINED, QUARANTINED),
@@ -292,6 +295,14 @@ def _why(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
     if checkouts & {"failed", "awaiting"}:
         return (OUT_AND_BACK if "failed" in checkouts else AWAITED), ""
     return _ask(shelf, fact)
+
+
+def _has_its_invoice(shelf: Shelf, rows: Iterable[InboxEvent]) -> bool:
+    """Whether one of these, in quarantine for want of its invoice, could be booked by it now."""
+    wanted = {row.facts["invoice"] for row in rows if row.is_in_want and row.facts and "invoice" in row.facts}
+    told = told_of(shelf.processor, "subject", wanted, columns=("state", "facts"))
+    known = [row.facts for row in told if row.state == State.PROCESSED and row.facts and row.facts["kind"] == "invoice"]
+    return any(not facts.get("draft") for facts in known)
 
 
 def _ask(shelf: Shelf, fact: TransactionSeen) -> tuple[Cause, str]:
@@ -323,7 +334,7 @@ def _told_by(fact: TransactionSeen) -> tuple[Lookup.Kind, str]:
 
 
 def _looked_at_again(shelf: Shelf, fact: TransactionSeen) -> Cause:
-    """Of a payment that is booked, and was so just while another worker held what tells of this and set that aside."""
+    """Of what can be booked by now: what it lacked came just while another worker held it and set it aside."""
     if not shelf.asks:
         return MISSING_HERE
     wake(shelf.processor, "payment", [fact.payment])

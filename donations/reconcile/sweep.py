@@ -29,6 +29,7 @@ State = InboxEvent.State
 LONGEST_WAIT = 60.0  # that we choose; the processor may ask for more
 DELIVERED_WITHIN = timedelta(hours=1)  # by then the processor has tried some times
 PATIENCE = 250.0  # seconds of waiting in all, about four minutes
+READ_LATER = {"invoice": {"amounts", "total"}, "paid": {"fee_cover"}}
 Answer = TypeVar("Answer")
 
 
@@ -138,23 +139,21 @@ def _is_news(told: Interpretation | None, known: dict[str, list[Any]]) -> bool:
 def _tells_no_more(new: dict[str, Any], known: list[Any]) -> bool:
     """Of a balance transaction, which payout carried it is told by that payout's list alone.
 
-    An invoice's lines alone are no news: an earlier version did not read them. What a monthly gift's subscription is
-    now, is always news: it may have been otherwise since it was last told to be the same.
+    What an earlier version did not read is no news alone: an invoice's lines and sum, a payment's fee cover. What a
+    monthly gift's subscription is now, is always news: it may have been otherwise since it was last told the same.
     """
     if new["kind"] == "recurring":
         return False
-    if new["kind"] == "invoice":
-        new, known = _without_lines(new), [_without_lines(each) for each in known]
+    if later := READ_LATER.get(new["kind"]):
+        new, known = _without(later, new), [_without(later, each) for each in known]
     if new["kind"] == "transaction" and not new["payout"]:
         known = [each | {"payout": ""} if isinstance(each, dict) else each for each in known]
     return new in known
 
 
-def _without_lines(facts: Any) -> Any:
-    """The facts of an invoice without what its lines ask, and come to; or a state, as it is."""
-    if not isinstance(facts, dict):
-        return facts
-    return {name: value for name, value in facts.items() if name not in {"amounts", "total"}}
+def _without(names: set[str], facts: Any) -> Any:
+    """Facts without these; or a state, as it is."""
+    return {name: value for name, value in facts.items() if name not in names} if isinstance(facts, dict) else facts
 
 
 def _essence(facts: dict[str, Any]) -> dict[str, Any]:
