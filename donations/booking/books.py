@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
+from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -189,12 +190,29 @@ def told_of(
 def wake(processor: str, column: str, objects: Collection[str]) -> None:
     """Have what waited for these objects looked at now, and what was set aside for want of them.
 
-    Rows that a worker holds are passed over, never waited for.
+    Rows that a worker holds are passed over, and waited for once this is committed, when nothing else is held: what it
+    decides about them, it may decide by what stood before.
     """
-    waiting = told_of(processor, column, objects, among=WAITED, free=True)
-    if waiting:
-        rows = InboxEvent.objects.filter(pk__in=[row.pk for row in waiting])
-        rows.update(state=State.WAITING, next_try_at=timezone.now(), waiting_since=None, settled_at=None)
+    waiting = {row.pk for row in told_of(processor, column, objects, among=WAITED, columns=())}
+    if not waiting:
+        return
+    free = {row.pk for row in told_of(processor, column, objects, among=WAITED, columns=(), free=True)}
+    _look_at(free)
+    if held := waiting - free:
+        transaction.on_commit(partial(_wake_held, held), robust=True)
+
+
+def _wake_held(numbers: set[int]) -> None:
+    with transaction.atomic():
+        if connection.vendor == "postgresql":
+            connection.cursor().execute("SET LOCAL lock_timeout = '10s'")  # longer than any batch takes
+        rows = InboxEvent.objects.select_for_update(no_key=True).filter(WAITED, pk__in=numbers).order_by("pk")
+        _look_at({row.pk for row in rows.only("pk")})
+
+
+def _look_at(numbers: set[int]) -> None:
+    rows = InboxEvent.objects.filter(pk__in=numbers)
+    rows.update(state=State.WAITING, next_try_at=timezone.now(), waiting_since=None, settled_at=None)
 
 
 def quarantine(gift: Gift, reason: str) -> Outcome:
