@@ -116,7 +116,8 @@ def _refuse_what_is_under_way(person: Donor, gifts: list[Gift], monthly: list[Re
                 "dashboard, wait until the site shows it as canceled, and erase then."
             )
     since = timezone.now() - PAYMENT_PAGE_LASTS
-    under_way = [gift.pk for gift in gifts if _may_be_paid(gift, since)]
+    states = GiftState.objects.in_bulk([gift.pk for gift in gifts])
+    under_way = [gift.pk for gift in gifts if _may_be_paid(gift, states.get(gift.pk), since)]
     under_way += [gift.pk for gift in monthly if gift.status == Status.PENDING and gift.created_at > since]
     if under_way:
         raise CannotErase(
@@ -127,8 +128,7 @@ def _refuse_what_is_under_way(person: Donor, gifts: list[Gift], monthly: list[Re
         raise CannotErase("They have just begun to give: erase a day after that.")
 
 
-def _may_be_paid(gift: Gift, since: datetime) -> bool:
-    state = GiftState.objects.filter(pk=gift.pk).first()
+def _may_be_paid(gift: Gift, state: GiftState | None, since: datetime) -> bool:
     if state is None or state.status == GiftState.Status.PENDING:
         return gift.created_at > since
     return state.status == GiftState.Status.AWAITING
